@@ -1,0 +1,7 @@
+"""Adaptive merging methods, one per file."""
+
+from adamerge.methods.adamerging import AdaMerging
+from adamerge.methods.base import Method
+from adamerge.methods.static import Static
+
+__all__ = ["AdaMerging", "Method", "Static"]

@@ -1,0 +1,1 @@
+"""Image encoders and zero-shot heads, through open_clip."""

@@ -1,0 +1,128 @@
+"""Opens base, experts and heads, checks that they fit together, and makes the pool."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, guess_architecture, open_checkpoint
+from adamerge.errors import PoolError
+from adamerge.merging import Pool
+from adamerge.merging.pool import stack_task_vectors
+from adamerge.models.clip import Model, image_encoder
+
+Source = str | Path | Mapping[str, Tensor]
+log = logging.getLogger(__name__)
+
+
+def open_pool(
+    base: Source,
+    experts: Mapping[str, Source],
+    heads: Mapping[str, Source | Tensor],
+    backbone: Model | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Pool:
+    """Open the base, its experts and their heads as one pool.
+
+    Args:
+        base: the pre-trained model; a path in any supported format or a state dict (open_clip or HF keys).
+        experts: {task: checkpoint} in the order of the tasks.
+        heads: {task: weight (classes, d) with the logit scale in it, or a head checkpoint}.
+        backbone: open_clip model name or configuration; guessed from the base's shapes when left out.
+        dtype: storage type of the task vectors, float32 or bfloat16.
+
+    Raises:
+        PoolError: files that do not fit; one error that names all of them.
+        CheckpointError: a file that cannot be opened.
+    """
+    opened = open_checkpoint(base)
+    origin = opened.image_encoder()
+    model = backbone if backbone is not None else _guess(origin)
+    encoder = image_encoder(model)
+    _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")
+    states = {task: _expert(task, source, opened) for task, source in experts.items()}
+    _check(states, origin, what="the base model")
+    weights = {task: _head(task, source) for task, source in heads.items()}
+    _check_heads(weights, tuple(experts), origin)
+    vectors = stack_task_vectors(origin, {task: state for task, (_, state) in states.items()}, dtype)
+    if not vectors:
+        raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
+    return Pool(encoder, origin, vectors, tuple(experts), weights)
+
+
+def merge(pool: Pool, rule: str = "task_arithmetic", **options: Any) -> dict[str, Tensor]:
+    """The state dict (open_clip keys) of a static merge: `rule` is a file of adamerge/rules' class in snake case.
+
+    Rules that keep one encoder per task have no single state dict and raise a PoolError.
+    """
+    from adamerge import rules
+
+    name = "".join(part.capitalize() for part in rule.split("_"))
+    if not hasattr(rules, name):
+        known = ", ".join(sorted(r for r in rules.__all__))
+        raise PoolError(f"No merging rule '{rule}'; there are {known} (in snake case).")
+    return getattr(rules, name)(**options)(pool).static()  # type: ignore[no-any-return]
+
+
+def _guess(origin: Mapping[str, Tensor]) -> Model:
+    """The open_clip configuration that the shapes of an encoder tell; activations cannot be seen in shapes."""
+    shape = guess_architecture(origin)
+    log.warning("No backbone given: taken as %s with QuickGELU, as OpenAI's models have it.", shape.name)
+    return {
+        "embed_dim": shape.embed_dim,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": shape.image,
+            "layers": shape.blocks,
+            "width": shape.width,
+            "patch_size": shape.patch,
+            "head_width": shape.width // shape.heads,
+        },
+        "text_cfg": {"context_length": 77, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1},
+    }
+
+
+def _expert(task: str, source: Source, base: Checkpoint) -> tuple[str, dict[str, Tensor]]:
+    checkpoint = open_checkpoint(source)
+    _warn_of_text_vectors(task, checkpoint, base)
+    return checkpoint.source, checkpoint.image_encoder()
+
+
+def _warn_of_text_vectors(task: str, expert: Checkpoint, base: Checkpoint) -> None:
+    """Checkpoints of the task-vectors family carry text tensors that fine-tuning should not have touched."""
+    origin = base.text_leftovers()
+    changed = [k for k, v in expert.text_leftovers().items() if k in origin and not torch.equal(v, origin[k])]
+    if changed:
+        log.warning("%s: text tensors differ from the base's and are ignored: %s", task, ", ".join(changed))
+
+
+def _check(states: Mapping[str, tuple[str, Mapping[str, Tensor]]], reference: Mapping[str, Tensor], what: str) -> None:
+    misfits = {}
+    for name, (source, state) in states.items():
+        # Hugging Face's CLIPVisionModel has no projection; the base's is used then.
+        expected = {k: v for k, v in reference.items() if k in state or k != "visual.proj"}
+        if differences := compare_states(expected, state):
+            misfits[f"{name} ({source})"] = (differences, state)
+    if misfits:
+        raise PoolError(describe_misfits(misfits, reference, what))
+
+
+def _head(task: str, source: Source | Tensor) -> Tensor:
+    return source.float() if isinstance(source, Tensor) else open_checkpoint(source).head()
+
+
+def _check_heads(heads: Mapping[str, Tensor], experts: tuple[str, ...], origin: Mapping[str, Tensor]) -> None:
+    wanted = origin["visual.proj"].shape[1]
+    lines = [f"  {task}: no head." for task in experts if task not in heads]
+    lines += [
+        f"  {task}: the head is {tuple(weight.shape)}, expected (classes, {wanted})."
+        for task, weight in heads.items()
+        if weight.ndim != 2 or weight.shape[1] != wanted
+    ]
+    if lines:
+        raise PoolError("The heads do not fit the base model.\n" + "\n".join(lines))

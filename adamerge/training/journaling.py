@@ -1,0 +1,46 @@
+"""Writes one line per step into the run's journal: losses, seconds, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from adamerge.tracking.journal import Journal
+from adamerge.training.steps import StepModule
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory so far: of the accelerator where there is one, else of the whole process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class WriteJournal(pl.Callback):
+    """Keeps the journal in step with the checkpoint: what a resumed run repeats is cut off first."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, StepModule)
+        self.journal.truncate_after(pl_module.step - 1)
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, StepModule)
+        now = time.perf_counter()
+        memory = peak_memory_bytes(pl_module.device)
+        self.journal.append(
+            {**pl_module.record, "seconds": round(now - self._started, 6), "peak_memory_bytes": memory}
+        )
+        self._started = now

@@ -1,0 +1,68 @@
+"""Runs a StepModule with Lightning's Trainer: progress, journal, checkpoints, resume."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import Dataset
+
+from adamerge.errors import CheckpointError
+from adamerge.tracking.journal import Journal
+from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast
+from adamerge.training.journaling import WriteJournal
+from adamerge.training.steps import StepModule, step_loader
+
+_OURS = {"enable_checkpointing": False, "enable_model_summary": False, "max_epochs": 1, "log_every_n_steps": 1}
+
+
+def run_steps(
+    module: StepModule,
+    dataset: Dataset[Any],
+    steps: int,
+    *,
+    folder: Path | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    loggers: Any = False,
+    callbacks: list[pl.Callback] | None = None,
+    checkpoint_every: int = 50,
+    workers: int = 0,
+) -> None:
+    """Train `module` on dataset[0], ..., dataset[steps - 1].
+
+    Args:
+        folder: run folder. With one, each step is journaled, `checkpoints/last.ckpt` is kept, and a run that was
+            interrupted goes on from there to the same result, bit by bit on the CPU.
+        trainer: options of Lightning's Trainer.
+        checkpoint_every: steps between two checkpoints.
+        workers: processes that load data; does not change the result.
+    """
+    callbacks = list(callbacks or [])
+    plugins: list[Any] = []
+    last = None
+    if folder is not None:
+        path = folder / "checkpoints" / "last.ckpt"
+        callbacks += [WriteJournal(Journal(folder / "journal.jsonl")), SaveLast(path, checkpoint_every, steps)]
+        plugins.append(AtomicCheckpointIO())
+        last = path if path.exists() else None
+    _quiet()
+    lightning = pl.Trainer(**{**(trainer or {}), **_OURS}, logger=loggers, callbacks=callbacks, plugins=plugins)
+    try:
+        lightning.fit(module, step_loader(dataset, module, steps, workers), ckpt_path=last, weights_only=True)
+    except (KeyError, EOFError) as error:
+        if last is None or module.step:
+            raise
+        raise CheckpointError(
+            f"Cannot resume from {last}: {error}.\n  Delete that file to start this run afresh."
+        ) from error
+
+
+def _quiet() -> None:
+    """Lightning's hints are about choices that are made here deliberately."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

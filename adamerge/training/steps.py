@@ -1,0 +1,62 @@
+"""What every training of adamerge shares: it is counted in steps, and step i's data is a pure function of i.
+
+That makes resuming exact: the module knows its next step, the loader starts there, and nothing else has a memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class StepModule(pl.LightningModule):
+    """A LightningModule that counts its steps and describes the last one in `record` for the journal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.step = 0
+        self.record: dict[str, float] = {}
+
+    def finish_step(self, losses: dict[str, Tensor]) -> None:
+        """Count the step and note its losses: their sum as "loss", and "loss/<name>" each."""
+        values = torch.stack([value.detach().float() for value in losses.values()]).tolist()
+        self.record = {"step": self.step, "loss": sum(values)}
+        self.record |= {f"loss/{name}": value for name, value in zip(losses, values, strict=True)}
+        if self._trainer is not None:
+            self.log("loss", self.record["loss"], prog_bar=True, logger=False, batch_size=1)
+            if self.trainer.loggers:
+                scalars = {key: value for key, value in self.record.items() if key != "step"}
+                self.log_dict(scalars, logger=True, on_step=True, batch_size=1)
+        self.step += 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["adamerge"] = {"step": self.step, "rng": torch.get_rng_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.step = checkpoint["adamerge"]["step"]
+        torch.set_rng_state(checkpoint["adamerge"]["rng"])
+
+
+class _Remaining(Sampler[int]):
+    """The steps still to do. Its length is that of the whole run, as Lightning's progress counts."""
+
+    def __init__(self, module: StepModule, steps: int) -> None:
+        self.module = module
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.module.step, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+def step_loader(dataset: Dataset[Any], module: StepModule, steps: int, workers: int = 0) -> DataLoader[Any]:
+    """Loads dataset[step] for every step that the module has not done."""
+    return DataLoader(dataset, sampler=_Remaining(module, steps), batch_size=None, num_workers=workers)

@@ -1,0 +1,62 @@
+"""Small pools that every part is tested on."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adamerge.merging import Pool
+from adamerge.merging.pool import stack_task_vectors
+
+TASKS = ("signs", "digits", "scenes")
+CLASSES = {"signs": 4, "digits": 5, "scenes": 3}
+
+
+class TinyEncoder(nn.Module):
+    """Two layers and a fused projection with open_clip's key names: enough structure for every identity."""
+
+    def __init__(self, width: int = 6, embed: int = 4) -> None:
+        super().__init__()
+        self.visual = nn.Module()
+        self.visual.conv1 = nn.Conv2d(3, width, 2, stride=2, bias=False)
+        self.visual.attn = nn.Module()
+        self.visual.attn.in_proj_weight = nn.Parameter(torch.randn(3 * width, width) / width**0.5)
+        self.visual.attn.in_proj_bias = nn.Parameter(torch.randn(3 * width) * 0.1)
+        self.visual.ln_post = nn.LayerNorm(width)
+        self.visual.proj = nn.Parameter(torch.randn(width, embed) / width**0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.visual.conv1(images).flatten(2).transpose(1, 2)
+        mixed = nn.functional.linear(tokens, self.visual.attn.in_proj_weight, self.visual.attn.in_proj_bias)
+        query, key, value = mixed.chunk(3, dim=-1)
+        tokens = tokens + torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+        return self.visual.ln_post(tokens.mean(dim=1)) @ self.visual.proj
+
+
+def make_pool(seed: int = 0, dtype: torch.dtype = torch.float64, tasks: tuple[str, ...] = TASKS) -> Pool:
+    torch.manual_seed(seed)
+    encoder = TinyEncoder()
+    base = {key: value.detach().to(dtype) for key, value in encoder.state_dict().items()}
+    experts = {task: {k: v + 0.3 * torch.randn_like(v) for k, v in base.items()} for task in tasks}
+    heads = {task: 3.0 * torch.randn(CLASSES.get(task, 4), 4, dtype=dtype) for task in tasks}
+    vectors = stack_task_vectors(base, experts, dtype)
+    skeleton = TinyEncoder().to("meta").requires_grad_(False)
+    return Pool(skeleton, base, vectors, tasks, heads)
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return make_pool()
+
+
+@pytest.fixture
+def images() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {task: torch.randn(6, 3, 4, 4, generator=generator, dtype=torch.float64) for task in TASKS}

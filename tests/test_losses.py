@@ -1,0 +1,46 @@
+"""Entropy (reference 17.2 item 7)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from adamerge.losses import entropy
+
+
+@pytest.mark.parametrize("classes", [2, 10, 397])
+def test_uniform_logits_have_entropy_ln_c(classes):
+    torch.testing.assert_close(entropy(torch.zeros(3, classes)), torch.full((3,), math.log(classes)))
+
+
+def test_a_certain_prediction_has_none():
+    logits = torch.full((1, 5), -1e4)
+    logits[0, 2] = 1e4
+    assert entropy(logits).item() == 0.0
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-8])
+def test_gradient_equals_finite_differences(eps):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: entropy(z, eps), logits)
+
+
+def test_eps_is_the_other_lineage_and_almost_the_same():
+    logits = 5 * torch.randn(8, 10, dtype=torch.float64)
+    p = logits.softmax(-1)
+    torch.testing.assert_close(entropy(logits, 1e-8), -(p * (p + 1e-8).log()).sum(-1))
+    torch.testing.assert_close(entropy(logits, 1e-8), entropy(logits), atol=1e-6, rtol=0)
+
+
+def test_half_precision_logits_are_widened():
+    logits = 100 * torch.randn(4, 10).bfloat16()
+    assert entropy(logits).dtype == torch.float32
+    torch.testing.assert_close(entropy(logits), entropy(logits.float()))
+
+
+def test_shift_of_the_logits_changes_nothing():
+    logits = torch.randn(4, 7, dtype=torch.float64)
+    torch.testing.assert_close(entropy(logits + 123.0), entropy(logits))
