@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
+from adamerge.memory import peak_memory_bytes
 from adamerge.tracking.journal import Journal
 from adamerge.training.steps import StepModule
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: of the accelerator where there is one, else of the whole process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class WriteJournal(pl.Callback):

@@ -1,0 +1,42 @@
+# Every target works on a fresh machine with Python 3.10-3.13; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup run test lint types bench mini clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv with the tested versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@
+
+run: $(READY)  ## set up, then merge and adapt eight experts on the embedded suite (about a minute)
+	$(BIN)/python -m adamerge train method=adamerging_layerwise
+
+test: $(READY)  ## set up, then lint, check types and run the tests
+	$(MAKE) --no-print-directory lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check adamerge tests
+	$(BIN)/ruff format --check adamerge tests
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy
+
+bench: $(READY)  ## time a step of layer-wise AdaMerging on ViT-B/32 against naive autograd (minutes, 16 GB)
+	$(BIN)/python -m adamerge bench adamerging
+
+mini: $(READY)  ## remake the embedded suite's weights (about an hour on two cores)
+	$(BIN)/python -m adamerge pretrain suite=mini
+	$(BIN)/python -m adamerge finetune suite=mini
+
+clean:  ## remove the environment and the caches, not the outputs
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

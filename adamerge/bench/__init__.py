@@ -1,0 +1,1 @@
+"""Benchmarks: ours against the straightforward formulation, pairwise in one run, with the floor beside them."""

@@ -1,0 +1,99 @@
+"""Measures variants of one step in turn, each in a process of its own so that its peak memory is its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from adamerge.memory import peak_memory_bytes
+
+Step = Callable[[], Any]
+Build = Callable[[str, dict[str, Any]], Step]  # (variant, options) -> one step
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One variant: seconds of each measured step, the process's peak memory, and a number to compare results by."""
+
+    variant: str
+    seconds: tuple[float, ...]
+    peak_memory_bytes: int
+    before_bytes: int
+    result: float
+
+    @property
+    def median_seconds(self) -> float:
+        return median(self.seconds)
+
+
+def measure_in_turn(
+    build: Build, variants: Sequence[str], options: dict[str, Any], rounds: int, steps: int
+) -> list[Measurement]:
+    """Run the variants A B A B ... for `rounds` rounds of `steps` steps each (one more to warm up)."""
+    context = multiprocessing.get_context("spawn")
+    collected: dict[str, list[Measurement]] = {variant: [] for variant in variants}
+    for _ in range(rounds):
+        for variant in variants:
+            # An executor, not a Pool: it notices when the variant's process is killed for its memory.
+            with ProcessPoolExecutor(1, mp_context=context) as executor:
+                collected[variant].append(executor.submit(_measure, build, variant, options, steps).result())
+    return [_join(runs) for runs in collected.values()]
+
+
+def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) -> Measurement:
+    device = torch.device(options["device"])
+    step = build(variant, options)
+    before = peak_memory_bytes(device)
+    seconds = []
+    result = 0.0
+    for index in range(steps + 1):
+        started = time.perf_counter()
+        result = float(step())
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if index:
+            seconds.append(time.perf_counter() - started)
+    return Measurement(variant, tuple(seconds), peak_memory_bytes(device), before, result)
+
+
+def _join(runs: list[Measurement]) -> Measurement:
+    seconds = tuple(second for run in runs for second in run.seconds)
+    peak = max(run.peak_memory_bytes for run in runs)
+    return Measurement(runs[0].variant, seconds, peak, max(run.before_bytes for run in runs), runs[0].result)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine reached just now: the rates that a floor is computed from."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+def machine_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Machine:
+    """Rate of a large matrix product, and bandwidth of a matrix-vector product too large for any cache."""
+    size = 2048 if device.type == "cpu" else 8192
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    tall = torch.randn(8, 1 << 24, device=device)
+    weights = torch.randn(8, device=device)
+    product = _best_seconds(lambda: a @ a, device)
+    sweep = _best_seconds(lambda: weights @ tall, device)
+    return Machine(2 * size**3 / product, (tall.numel() + tall.shape[1]) * 4 / sweep)
+
+
+def _best_seconds(work: Step, device: torch.device, repeats: int = 5) -> float:
+    best = float("inf")
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,55 @@
+"""Files are written whole or not at all: to a temporary name beside the target, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from adamerge.errors import RunError
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file that replaces `path` when the block ends well; after an error `path` is as it was.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            state = "its last version is intact" if path.exists() else "nothing was written"
+            raise RunError(f"The disk is full: {path} could not be written; {state}.\n  Free some space and run the same command again.") from error
+        raise
+
+
+def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+    with write_atomically(path) as file:
+        file.write(data)
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    atomic_write_bytes(path, text.encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
