@@ -1,0 +1,25 @@
+"""The commands. This table is all that is read for the help; a command's module is imported when it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, and its primary config (None: it takes plain words instead)."""
+
+    summary: str
+    config: str | None = None
+
+
+COMMANDS = {
+    "train": Command("adapt a merged model on unlabeled images, then evaluate it", "train"),
+    "merge": Command("merge with a static rule, then evaluate", "merge"),
+    "evaluate": Command("evaluate a finished run, or one checkpoint, on a suite", "evaluate"),
+    "pretrain": Command("make a small CLIP where no public weights serve", "pretrain"),
+    "finetune": Command("make experts from a base", "finetune"),
+    "convert": Command("turn any supported checkpoint into safetensors"),
+    "show": Command("list methods, rules, suites, backbones, or print one YAML"),
+    "bench": Command("measure a step against the straightforward formulation", "bench"),
+}

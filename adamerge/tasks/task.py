@@ -1,32 +1,206 @@
-"""A task: its name, classes, prompt templates and the source of its images."""
+"""A task: its name, class names, prompt templates, and the source of its images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from adamerge.errors import ConfigError, DataError
+from adamerge.tasks.images import random_crop
+
+# The catalogue entry that serves every task without one of its own; "{task}" in its source is the task's name.
+ANY_TASK = "*"
+_ENTRY = ("source", "classes", "templates")
+_TEMPLATES = ("a photo of a {}.",)
 
 
 class Source(ABC):
-    """Where a task's pictures come from."""
+    """Where a task's pictures come from. Images and labels have separate methods: adaptation asks for images only."""
 
     class_names: tuple[str, ...] | None = None
+    """The data's own name of each label, in the order of the labels; None where the data has none."""
 
     @abstractmethod
-    def images(self, split: str) -> Sequence: ...
+    def images(self, split: str) -> Sequence[Any]:
+        """The pictures of a split, decoded when asked for: PIL images or uint8 arrays (H, W, 3).
+
+        Raises:
+            DataError: data that is not there or has no pictures.
+        """
 
     @abstractmethod
-    def labels(self, split: str) -> np.ndarray | None: ...
+    def labels(self, split: str) -> NDArray[np.int64] | None:
+        """The class index of each picture, int64 (n,); None where the data has no labels."""
+
+    def pretraining_batch(
+        self, n: int, rng: np.random.Generator, size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Labeled pictures for pre-training, uint8 (n, size, size, 3) and int64 (n,); they depend on `rng` alone.
+
+        Drawn from the split "train", each at a random crop of 0.7 to 1 of its area. Nothing is flipped: digits,
+        letters and signs would change their meaning.
+
+        Raises:
+            DataError: training pictures without labels.
+        """
+        images, labels = self.images("train"), self.labels("train")
+        if labels is None:
+            raise DataError("The training pictures have no labels, so they cannot serve for pre-training.")
+        chosen = rng.integers(len(labels), size=n)
+        pixels = [random_crop(images[index], size, (0.7, 1.0), rng) for index in chosen.tolist()]
+        return np.stack(pixels), labels[chosen]
 
 
 @dataclass(frozen=True)
 class Task:
+    """A classification task.
+
+    Args:
+        name: as in the config and in every report.
+        classes: the words for each label in prompts; None where only a head file knows the classes.
+        templates: prompts with "{}" in the class's place.
+        source: the images.
+    """
+
     name: str
     classes: tuple[str, ...] | None
     templates: tuple[str, ...]
     source: Source
 
     def prompts(self) -> list[list[str]]:
-        return [[t.format(c) for t in self.templates] for c in self.classes or ()]
+        """The prompts of each class.
+
+        Raises:
+            DataError: no class names.
+        """
+        if self.classes is None:
+            raise DataError(
+                f"Task '{self.name}' has no class names, so no zero-shot head can be made of prompts.\n"
+                f"  Give +suite.catalogue.{self.name}.classes=[...], or a head file with checkpoints.heads=..."
+            )
+        return [[template.replace("{}", name) for template in self.templates] for name in self.classes]
+
+
+def check(task: Task, split: str = "test") -> None:
+    """Check that class names, labels and pictures of a split agree in number.
+
+    Raises:
+        DataError: what does not agree.
+    """
+    where = f"Task '{task.name}', split {split}"
+    known = task.source.class_names
+    if task.classes is not None and known is not None and len(task.classes) != len(known):
+        raise DataError(
+            f"{where}: {len(task.classes)} class names are given, but the data has {len(known)} classes: "
+            f"{_list(known)}.\n  Mend suite.catalogue.{task.name}.classes, or set it to null to take the data's names."
+        )
+    images, labels = task.source.images(split), task.source.labels(split)
+    if labels is None:
+        return
+    if len(labels) != len(images):
+        raise DataError(f"{where}: {len(images)} pictures, but {len(labels)} labels; each picture needs one.")
+    names = task.classes if task.classes is not None else known
+    (wrong,) = np.nonzero((labels < 0) | (labels >= (np.inf if names is None else len(names))))
+    if len(wrong):
+        highest = "from 0 on" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
+        raise DataError(
+            f"{where}: {len(wrong)} labels are out of range, e.g. {labels[wrong[0]]} of picture {wrong[0]}; "
+            f"expected {highest}.\n  Mend the labels, or give all classes in suite.catalogue.{task.name}.classes."
+        )
+
+
+def build_tasks(
+    names: Sequence[str], catalogue: Mapping[str, Mapping[str, Any]], instantiate: Callable[..., Any]
+) -> list[Task]:
+    """Make the named tasks of a suite.
+
+    Args:
+        catalogue: task -> {source, classes, templates}. `source` is what `instantiate` makes a Source of. `classes`
+            lists the words of each label in the labels' order, or maps the data's own names to words (in any
+            order), or is None for the data's own names with underscores turned to spaces. `templates` may be left
+            out. The entry "*" holds the defaults of all tasks.
+        instantiate: makes the object that a config node describes.
+
+    Raises:
+        ConfigError: an unknown task, or a mistake in its entry.
+        DataError: class names that do not fit the data, or data that is not there.
+    """
+    return [_build(name, _entry(name, catalogue), instantiate) for name in names]
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The nearest known name for an error text, else the known names."""
+    choices = list(known)
+    near = get_close_matches(name, choices, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"there are: {_list(choices)}."
+
+
+def _entry(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if name not in catalogue and ANY_TASK not in catalogue:
+        raise ConfigError(f"The suite has no task '{name}'; {suggest(name, catalogue)}")
+    entry = {**_for_task(name, catalogue.get(ANY_TASK, {})), **catalogue.get(name, {})}
+    for key in entry:
+        if key not in _ENTRY:
+            raise ConfigError(f"suite.catalogue.{name} has no option '{key}'; {suggest(key, _ENTRY)}")
+    if not entry.get("source"):
+        raise ConfigError(f"suite.catalogue.{name} has no source; give it a source with a _target_.")
+    return entry
+
+
+def _for_task(name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    source = defaults.get("source", {})
+    filled = {k: v.replace("{task}", name) if isinstance(v, str) else v for k, v in source.items()}
+    return {**defaults, "source": filled}
+
+
+def _build(name: str, entry: Mapping[str, Any], instantiate: Callable[..., Any]) -> Task:
+    templates = entry.get("templates") or _TEMPLATES
+    for template in templates:
+        if "{}" not in template:
+            raise ConfigError(
+                f"suite.catalogue.{name}.templates: {template!r} has no {{}} where the class name goes."
+            )
+    source = instantiate(entry["source"])
+    return Task(name, _classes(name, entry.get("classes"), source), tuple(templates), source)
+
+
+def _classes(
+    name: str, given: Mapping[Any, Any] | Sequence[Any] | None, source: Source
+) -> tuple[str, ...] | None:
+    """The words for each label: the given ones, else the data's own names with underscores turned to spaces."""
+    if given is not None and not isinstance(given, Mapping):
+        words = tuple(str(word) for word in given)
+        known = source.class_names
+        if known is not None and words != known and sorted(words) == sorted(known):
+            raise DataError(
+                f"suite.catalogue.{name}.classes has the data's class names in another order than the labels.\n"
+                f"  Expected {_list(known)}. Set it to null to take the data's names."
+            )
+        return words
+    known = source.class_names
+    if given is None:
+        return None if known is None else tuple(" ".join(word.replace("_", " ").split()) for word in known)
+    return _mapped(name, {str(key): str(word) for key, word in given.items()}, known)
+
+
+def _mapped(name: str, given: Mapping[str, str], known: tuple[str, ...] | None) -> tuple[str, ...]:
+    where = f"suite.catalogue.{name}.classes"
+    if known is None:
+        raise DataError(f"{where} maps the data's class names, but the data has none. Give a list of words.")
+    for key in given:
+        if key not in known:
+            raise DataError(f"{where}: the data has no class '{key}'; {suggest(key, known)}")
+    missing = [key for key in known if key not in given]
+    if missing:
+        raise DataError(f"{where} has no words for {len(missing)} of {len(known)} classes: {_list(missing)}.")
+    return tuple(given[key] for key in known)
+
+
+def _list(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

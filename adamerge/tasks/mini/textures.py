@@ -151,5 +151,5 @@ _PAINTERS = (
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
     canvas = paint_classes(labels, rng, realism, _PAINTERS)
-    photograph(canvas, blur=0.9, noise=0.09, contrast=0.55, light=0.3)
+    photograph(canvas, blur=0.7, noise=0.05, contrast=0.45, light=0.25)
     return canvas

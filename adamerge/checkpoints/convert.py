@@ -1,0 +1,35 @@
+"""Turns any supported checkpoint into safetensors with its provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adamerge import __version__
+from adamerge.checkpoints.reading import open_checkpoint
+from adamerge.checkpoints.saving import fingerprint, save_tensors
+from adamerge.errors import CheckpointError
+
+
+def convert(source: Path, out: Path | None = None) -> Path:
+    """Write the image encoder (open_clip keys, float32) or the head in `source` as safetensors.
+
+    `out` is the source with another suffix by default. Metadata says where the tensors came from.
+
+    Raises:
+        CheckpointError: nothing in it can be converted, or `out` is the source itself.
+    """
+    checkpoint = open_checkpoint(source)
+    tensors = {"weight": checkpoint.head()} if checkpoint.keys == "head" else checkpoint.image_encoder()
+    target = out or (source / "image_encoder.safetensors" if source.is_dir() else source.with_suffix(".safetensors"))
+    if target.resolve() == source.resolve():
+        raise CheckpointError(f"{source} is safetensors already; name another file to write: --out <file>.")
+    metadata = {
+        "source": source.name,
+        "source_fingerprint": fingerprint(source),
+        "source_format": checkpoint.format,
+        "source_keys": checkpoint.keys,
+        "written_by": f"adamerge {__version__}",
+        "format": "pt",
+    }
+    save_tensors(target, tensors, metadata)
+    return target

@@ -1,0 +1,100 @@
+"""Names of an image encoder's tensors: Hugging Face's, and open_clip's, which adamerge uses (reference 1.4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+# Text tensors that the task-vectors checkpoints carry along though the text transformer was dropped (reference 1.1).
+TEXT_LEFTOVERS = (
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "token_embedding.weight",
+    "ln_final.weight",
+    "ln_final.bias",
+)
+
+_OUTSIDE = {
+    "embeddings.class_embedding": "class_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.patch_embedding.weight": "conv1.weight",
+    "pre_layrnorm.weight": "ln_pre.weight",  # Hugging Face's own spelling
+    "pre_layrnorm.bias": "ln_pre.bias",
+    "post_layernorm.weight": "ln_post.weight",
+    "post_layernorm.bias": "ln_post.bias",
+}
+_IN_BLOCK = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+_HF_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_OC_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def is_hf(state: Mapping[str, Tensor]) -> bool:
+    return any(key.endswith("embeddings.patch_embedding.weight") for key in state)
+
+
+def hf_to_open_clip(state: Mapping[str, Tensor]) -> State:
+    """Rename a CLIPVisionModel's tensors (with or without the prefix `vision_model.`) to `visual.*`.
+
+    Query, key and value are joined in this order; `visual_projection` is transposed. A plain CLIPVisionModel has no
+    projection, and then the result has no `visual.proj`. Text tensors of a whole CLIPModel are left out.
+    """
+    vision = {key.removeprefix("vision_model."): value for key, value in state.items()}
+    renamed: State = {}
+    fused: dict[tuple[str, str], dict[str, Tensor]] = {}
+    for key, value in vision.items():
+        if key in _OUTSIDE:
+            renamed[f"visual.{_OUTSIDE[key]}"] = value
+        elif key == "visual_projection.weight":
+            renamed["visual.proj"] = value.t().contiguous()
+        elif match := _HF_BLOCK.fullmatch(key):
+            block, name, kind = match.groups()
+            if name in _IN_BLOCK:
+                renamed[f"visual.transformer.resblocks.{block}.{_IN_BLOCK[name]}.{kind}"] = value
+            elif name.startswith("self_attn."):
+                fused.setdefault((block, kind), {})[name[len("self_attn.") :]] = value
+    for (block, kind), parts in fused.items():
+        if set(parts) == {"q_proj", "k_proj", "v_proj"}:
+            joined = torch.cat([parts["q_proj"], parts["k_proj"], parts["v_proj"]])
+            renamed[f"visual.transformer.resblocks.{block}.attn.in_proj_{kind}"] = joined
+    return renamed
+
+
+def open_clip_to_hf(state: Mapping[str, Tensor]) -> State:
+    """The inverse: `visual.*` to `vision_model.*` and `visual_projection.weight`."""
+    outside = {f"visual.{ours}": theirs for theirs, ours in _OUTSIDE.items()}
+    in_block = {ours: theirs for theirs, ours in _IN_BLOCK.items()}
+    renamed: State = {}
+    for key, value in state.items():
+        if key in outside:
+            renamed[f"vision_model.{outside[key]}"] = value
+        elif key == "visual.proj":
+            renamed["visual_projection.weight"] = value.t().contiguous()
+        elif match := re.fullmatch(r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", key):
+            block, kind = match.groups()
+            for part, name in zip(value.chunk(3), "qkv", strict=True):
+                renamed[f"vision_model.encoder.layers.{block}.self_attn.{name}_proj.{kind}"] = part.contiguous()
+        elif match := _OC_BLOCK.fullmatch(key.removeprefix("visual.")):
+            block, name, kind = match.groups()
+            renamed[f"vision_model.encoder.layers.{block}.{in_block[name]}.{kind}"] = value
+    return renamed
+
+
+def unwrapped(state: Mapping[str, Tensor]) -> State:
+    """Without the prefixes that wrappers add: `module.` (data parallel) and `model.` (the task-vectors classes)."""
+    result = dict(state)
+    for prefix in ("module.", "model."):
+        if result and all(key.startswith(prefix) for key in result):
+            result = {key.removeprefix(prefix): value for key, value in result.items()}
+    return result

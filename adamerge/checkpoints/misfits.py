@@ -1,0 +1,119 @@
+"""Finds where state dicts differ in keys and shapes, and says it once, with the probable cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key: its shape here and the one expected; None where the key is missing on that side."""
+
+    key: str
+    found: Shape | None
+    expected: Shape | None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the shapes of an image encoder tell."""
+
+    width: int
+    blocks: int
+    patch: int
+    image: int
+    embed_dim: int
+
+    @property
+    def heads(self) -> int:
+        return max(1, self.width // 64)
+
+    @property
+    def name(self) -> str:
+        size = {(768, 12): "B", (1024, 24): "L", (1280, 32): "H", (384, 12): "S"}.get((self.width, self.blocks))
+        if size:
+            return f"ViT-{size}-{self.patch}" + ("" if self.image == 224 else f"-{self.image}")
+        return f"a ViT of width {self.width}, {self.blocks} blocks, patch {self.patch}"
+
+
+def guess_architecture(state: State) -> Architecture:
+    """The architecture of an image encoder with open_clip keys, from its shapes."""
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    side = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
+    blocks = len({key.split(".")[3] for key in state if key.startswith("visual.transformer.resblocks.")})
+    embed = state["visual.proj"].shape[1] if "visual.proj" in state else 0
+    return Architecture(width, blocks, patch, side * patch, embed)
+
+
+def compare_states(expected: State, found: State) -> list[Difference]:
+    """Every key that is missing, unexpected or of another shape."""
+    differences = []
+    for key in dict.fromkeys([*expected, *found]):
+        here = tuple(found[key].shape) if key in found else None
+        there = tuple(expected[key].shape) if key in expected else None
+        if here != there:
+            differences.append(Difference(key, here, there))
+    return differences
+
+
+def describe_misfits(
+    misfits: Mapping[str, tuple[Sequence[Difference], State]], expected: State, what: str = "the base model"
+) -> str:
+    """One text for all that do not fit: {name: (differences, its state)} against `expected`."""
+    wanted = guess_architecture(expected)
+    lines = [f"{_names(list(misfits))} not fit {what} {wanted.name} ({len(expected)} tensors)."]
+    causes = set()
+    for name, (differences, state) in misfits.items():
+        if len(misfits) > 1:
+            lines.append(f"  {name}:")
+        lines += [f"  {line}" for line in _summary(differences)]
+        causes.add(_cause(state, wanted))
+    lines += [f"  {cause}" for cause in sorted(cause for cause in causes if cause)]
+    return "\n".join(lines)
+
+
+def _names(names: list[str]) -> str:
+    return f"{names[0]} does" if len(names) == 1 else f"{len(names)} checkpoints do"
+
+
+def _summary(differences: Sequence[Difference]) -> list[str]:
+    lines = []
+    shapes = [d for d in differences if d.found and d.expected]
+    missing = [d for d in differences if d.found is None]
+    extra = [d for d in differences if d.expected is None]
+    if shapes:
+        first = shapes[0]
+        lines.append(f"{_count(shapes, 'shape')} {_differ(shapes)}, e.g. {first.key} {first.found}, expected {first.expected}.")
+    if missing:
+        lines.append(f"{_count(missing, 'tensor')} missing, e.g. {missing[0].key} {missing[0].expected}.")
+    if extra:
+        lines.append(f"{_count(extra, 'tensor')} unexpected, e.g. {extra[0].key} {extra[0].found}.")
+    return lines
+
+
+def _count(found: Sequence[Difference], noun: str) -> str:
+    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'}"
+
+
+def _differ(found: Sequence[Difference]) -> str:
+    return "differs" if len(found) == 1 else "differ"
+
+
+def _cause(state: State, wanted: Architecture) -> str:
+    try:
+        found = guess_architecture(state)
+    except (KeyError, ValueError):
+        return "It is no CLIP vision transformer, or an incomplete one."
+    if found == wanted:
+        return ""
+    if found.name != wanted.name:
+        backbone = found.name.lower().replace("-", "_") if found.name.startswith("ViT") else "<its configuration>"
+        return f"It looks like {found.name}.\n  Set backbone={backbone} or give the {wanted.name} checkpoint."
+    return f"It has an embedding of {found.embed_dim} and {found.image} px images; {wanted.embed_dim} and {wanted.image} expected."

@@ -1,0 +1,116 @@
+"""From a checked config to the objects it names: tasks, images, heads, pool."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from adamerge.cache import cached
+from adamerge.checkpoints import fingerprint
+from adamerge.errors import ConfigError
+from adamerge.merging import Pool
+from adamerge.models.clip import Model, image_size
+from adamerge.models.pool import open_pool
+from adamerge.models.pretrained import build_heads, pretrained_state
+from adamerge.settings import cache_dir, instantiate
+from adamerge.tasks.images import ImageSet
+from adamerge.tasks.task import Task, build_tasks
+
+log = logging.getLogger(__name__)
+
+
+def model_of(cfg: DictConfig) -> Model:
+    """The backbone's open_clip model name or configuration."""
+    model = cfg.backbone.model
+    return model if isinstance(model, str) else OmegaConf.to_container(model, resolve=True)  # type: ignore[return-value]
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """Where Lightning will train with these trainer options."""
+    accelerator = cfg.trainer.get("accelerator", "auto")
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", torch.cuda.current_device())
+    if accelerator == "mps":
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def open_tasks(cfg: DictConfig) -> list[Task]:
+    catalogue = OmegaConf.to_container(cfg.suite.catalogue, resolve=True)
+    return build_tasks(list(cfg.suite.tasks), catalogue, instantiate)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split of the suite. The labels are kept apart from the images: only evaluation asks for them."""
+
+    tasks: tuple[Task, ...]
+    images: dict[str, ImageSet]
+    labels: dict[str, Tensor | None]
+
+
+def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
+    size = image_size(model_of(cfg))
+    images = {task.name: ImageSet(task.source.images(split), size) for task in tasks}
+    labels = {task.name: task.source.labels(split) for task in tasks}
+    as_tensors = {name: None if array is None else torch.as_tensor(array) for name, array in labels.items()}
+    return Data(tuple(tasks), images, as_tensors)
+
+
+def checkpoint_paths(cfg: DictConfig) -> dict[str, str]:
+    """{"base": path, "experts/<task>": path, "heads/<task>": path}: every file the run reads weights from."""
+    paths = {"base": str(cfg.checkpoints.base)}
+    for kind in ("experts", "heads"):
+        pattern = cfg.checkpoints.get(kind)
+        if pattern is not None:
+            paths |= {f"{kind}/{task}": _path_of(pattern, task, kind) for task in cfg.suite.tasks}
+    return paths
+
+
+def _path_of(pattern: str | Mapping[str, str], task: str, kind: str) -> str:
+    if isinstance(pattern, str):
+        return pattern.format(task=task)
+    if task not in pattern:
+        raise ConfigError(
+            f"checkpoints.{kind} has no entry for task '{task}'.\n"
+            f"  Give +checkpoints.{kind}.{task}=<file>, or a pattern such as 'folder/{{task}}.safetensors'."
+        )
+    return str(pattern[task])
+
+
+def fingerprints(paths: Mapping[str, str]) -> dict[str, str]:
+    """Content ids of the weight files; a name that is no path (`open_clip:openai`) stands for itself."""
+    return {name: path if path.startswith("open_clip:") else fingerprint(Path(path)) for name, path in paths.items()}
+
+
+def open_heads(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], base_id: str) -> dict[str, Any]:
+    """Head files where the config names them, else zero-shot heads from prompts (cached on disk)."""
+    given = {name.removeprefix("heads/"): path for name, path in paths.items() if name.startswith("heads/")}
+    if given:
+        return given
+    model = model_of(cfg)
+    prompts = {task.name: task.prompts() for task in tasks}
+
+    def make() -> dict[str, Tensor]:
+        return build_heads(pretrained_state(paths["base"], model), model, prompts)
+
+    # One file for the suite: a head is small, and every run of the suite needs all of them.
+    made_from = {"base": base_id, "model": model, "prompts": prompts, "kind": "zero-shot heads"}
+    return cached(cache_dir() / "heads", made_from, make)
+
+
+def open_suite_pool(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], ids: Mapping[str, str]) -> Pool:
+    model = model_of(cfg)
+    base: Any = paths["base"]
+    if base.startswith("open_clip:"):
+        base = pretrained_state(base, model)
+    experts = {task.name: paths[f"experts/{task.name}"] for task in tasks}
+    dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
+    return open_pool(base, experts, open_heads(cfg, tasks, paths, ids["base"]), backbone=model, dtype=dtype)

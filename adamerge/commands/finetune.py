@@ -1,0 +1,105 @@
+"""`finetune`: an expert of each task from the base, through the frozen zero-shot head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import Tensor
+
+from adamerge import __version__
+from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.commands.assemble import (
+    checkpoint_paths,
+    device_of,
+    fingerprints,
+    model_of,
+    open_data,
+    open_heads,
+    open_tasks,
+)
+from adamerge.commands.training_options import loggers_of, trainer_of
+from adamerge.errors import ConfigError, DataError
+from adamerge.models.clip import ImageEncoder, build_clip, image_size
+from adamerge.settings import instantiate, run_id, validate
+from adamerge.tasks.images import ImageSet
+from adamerge.tasks.labeled import Labeled
+from adamerge.tasks.task import Task
+from adamerge.training.loop import run_steps
+from adamerge.training.making import Finetuning
+
+
+def run(cfg: DictConfig) -> None:
+    validate(cfg)
+    if cfg.task is not None and cfg.task not in cfg.suite.tasks:
+        raise ConfigError(f"task: no task '{cfg.task}' in suite {cfg.suite.name}; it has {', '.join(cfg.suite.tasks)}.")
+    console = Console()
+    paths = checkpoint_paths(cfg)
+    base_id = fingerprints({"base": paths["base"]})["base"]
+    tasks = open_tasks(cfg)
+    heads = open_heads(cfg, tasks, paths, base_id)
+    origin = open_checkpoint(paths["base"]).image_encoder()
+    for task in tasks:
+        target = Path(paths[f"experts/{task.name}"])
+        if cfg.task not in (None, task.name):
+            continue
+        if target.exists():
+            console.print(f"{task.name}: there is an expert at {target} already.")
+            continue
+        _make_expert(cfg, task, heads[task.name], origin, target, base_id, console)
+
+
+def _make_expert(
+    cfg: DictConfig, task: Task, head: Tensor, origin: dict[str, Tensor], target: Path, base_id: str, console: Console
+) -> None:
+    model = model_of(cfg)
+    encoder = ImageEncoder(build_clip(model).visual)
+    encoder.load_state_dict(origin)
+    images = ImageSet(task.source.images("train"), image_size(model))
+    data = Labeled(task, images, cfg.batch_size, cfg.steps, cfg.seed, cfg.crop)
+    module = Finetuning(encoder.train(), head, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
+    identity = run_id(cfg, {"base": base_id, "task": task.name}, "finetune")
+    folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity}"
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    run_steps(
+        module,
+        data,
+        cfg.steps,
+        folder=folder,
+        trainer=trainer_of(cfg),
+        loggers=loggers_of(cfg, folder),
+        checkpoint_every=cfg.checkpoint_every,
+        workers=cfg.workers,
+    )
+    accuracy = _accuracy(cfg, task, encoder, head)
+    metadata = {"task": task.name, "base_fingerprint": base_id, "steps": str(cfg.steps), "adamerge": __version__}
+    if accuracy is not None:
+        metadata["accuracy"] = f"{accuracy:.4f}"
+    save_tensors(target, {key: value.half() for key, value in encoder.state_dict().items()}, metadata)
+    shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
+    console.print(f"{task.name}: {target}{shown}")
+
+
+@torch.no_grad()
+def _accuracy(cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Tensor) -> float | None:
+    """Accuracy on the test split, where there is one with labels."""
+    try:
+        data = open_data(cfg, [task])
+    except DataError:
+        return None
+    labels = data.labels[task.name]
+    if labels is None:
+        return None
+    device = device_of(cfg)
+    encoder.to(device).eval()
+    hits = 0
+    for index, pixels in enumerate(data.images[task.name].batches(cfg.evaluation.batch_size)):
+        first = index * cfg.evaluation.batch_size
+        # The head has no bias, so the feature's length does not matter for the largest logit.
+        predicted = (encoder(pixels.to(device)) @ head.to(device).t()).argmax(dim=-1).cpu()
+        hits += int((predicted == labels[first : first + len(pixels)]).sum())
+    return hits / len(labels)

@@ -1,0 +1,65 @@
+"""Runs a command with Hydra's own command line (--help, --cfg, --info, -m, --config-dir, completion)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from adamerge.commands import COMMANDS
+from adamerge.errors import ConfigError
+from adamerge.settings.overrides import check_overrides
+from adamerge.settings.paths import conf_dir, register_resolvers
+
+
+def run_with_hydra(command: str, words: Sequence[str]) -> None:
+    """Check the overrides, compose the config, and hand it to `adamerge.commands.<command>.run`.
+
+    Raises:
+        ConfigError: every mistake in the overrides at once, or Hydra's own complaint.
+    """
+    config_name = COMMANDS[command].config
+    assert config_name is not None
+    register_resolvers()
+    check_overrides(config_name, [w for w in _positional(words) if "=" in w], [*_own_folders(words), conf_dir()])
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
+    def task(config: DictConfig) -> None:
+        import_module(f"adamerge.commands.{command}").run(config)
+
+    arguments, sys.argv = sys.argv, [f"adamerge {command}", *words]
+    try:
+        task()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{error}\n  Nothing was started.") from error
+    finally:
+        sys.argv = arguments
+
+
+_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c")
+
+
+def _positional(words: Sequence[str]) -> list[str]:
+    """The overrides among the words: neither flags nor a flag's value."""
+    return [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if not word.startswith("-") and before not in _WITH_VALUE
+    ]
+
+
+def _own_folders(words: Sequence[str]) -> list[Path]:
+    """The user's config folder (--config-dir), if given."""
+    for before, word in zip(["", *words], words, strict=False):
+        if before in ("--config-dir", "-cd"):
+            return [Path(os.path.abspath(word))]
+        if word.startswith("--config-dir="):
+            return [Path(os.path.abspath(word.partition("=")[2]))]
+    return []

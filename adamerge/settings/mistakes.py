@@ -1,0 +1,36 @@
+"""Collecting every mistake before reporting any, with the near names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from adamerge.errors import ConfigError
+
+
+class Mistakes:
+    """The mistakes found in a config, each with the place it stands at."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, where: str, what: str) -> None:
+        line = f"{where}: {what}"
+        if line not in self.lines:
+            self.lines.append(line)
+
+    def report(self) -> None:
+        """Raise one ConfigError that names them all, if there are any."""
+        if self.lines:
+            count = len(self.lines)
+            head = f"{count} mistake{'s' if count > 1 else ''} in the config, nothing was started."
+            raise ConfigError("\n".join([head, *(f"  {line}" for line in self.lines)]))
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint at what was meant: the nearest names, or all of them where none is near."""
+    known = sorted(str(n) for n in names)
+    close = get_close_matches(name, known, n=2, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    return f"there is {', '.join(known)}." if known else "there is none."

@@ -1,0 +1,36 @@
+"""Folders: the config that ships with the package, the cache, the outputs; and their names inside the YAMLs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def conf_dir() -> Path:
+    """The config folder: inside an installed package, or beside it in a checkout."""
+    installed = PACKAGE / "conf"
+    return installed if installed.is_dir() else PACKAGE.parent / "conf"
+
+
+def cache_dir() -> Path:
+    """$ADAMERGE_CACHE, or adamerge below the user's cache folder."""
+    if chosen := os.environ.get("ADAMERGE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "adamerge"
+
+
+def outputs_dir() -> Path:
+    """$ADAMERGE_OUTPUTS, or outputs below the working directory."""
+    return Path(os.environ.get("ADAMERGE_OUTPUTS") or "outputs").expanduser()
+
+
+def register_resolvers() -> None:
+    """${package:zoo/mini}, ${cache:bases/mini} and ${outputs:} in the YAMLs."""
+    from omegaconf import OmegaConf
+
+    for name, folder in (("package", lambda: PACKAGE), ("cache", cache_dir), ("outputs", outputs_dir)):
+        OmegaConf.register_new_resolver(
+            name, lambda below="", folder=folder: str(folder() / below) if below else str(folder()), replace=True
+        )

@@ -1,0 +1,124 @@
+"""A task's images at the model's resolution, each decoded at most once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adamerge.errors import RunError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Larger stores are kept in an unlinked file: the system holds in memory what it has room for.
+_IN_MEMORY_BYTES = 512 << 20
+_THREADS = 4
+
+
+class ImageSet:
+    """Images as uint8 pixels (n, 3, size, size), decoded on first use.
+
+    CLIP's evaluation transform up to the normalisation (reference 2.1): shorter side to `size` (bicubic), centre
+    crop, RGB. The normalisation follows in the encoder.
+
+    Args:
+        images: PIL images or uint8 arrays (H, W, 3). An array (n, size, size, 3) is used as it is, without a copy.
+        size: the model's resolution in pixels.
+
+    Raises:
+        RunError: no room in the temporary folder for a set that is too large for memory.
+    """
+
+    def __init__(self, images: Sequence[Any], size: int) -> None:
+        self.size = size
+        self._images = images
+        shape = (len(images), size, size, 3)
+        ready = isinstance(images, np.ndarray) and images.shape == shape and images.dtype == np.uint8
+        self._pixels: NDArray[np.uint8] = images if ready else _store(shape)  # type: ignore[assignment]
+        self._done = np.full(len(images), ready)
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        """uint8 (k, 3, size, size) of the images at `indices` (k,)."""
+        chosen = np.arange(len(self))[indices if isinstance(indices, slice) else indices.numpy()]
+        missing = chosen[~self._done[chosen]]
+        if len(missing):
+            with ThreadPoolExecutor(_THREADS) as threads:
+                list(threads.map(self._decode, np.unique(missing).tolist()))
+        return torch.from_numpy(self._pixels[chosen]).permute(0, 3, 1, 2)
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """All images in order, in batches."""
+        for first in range(0, len(self), batch_size):
+            yield self[slice(first, first + batch_size)]
+
+    def digest(self) -> str:
+        """sha256 of all pixels: the identity of the data."""
+        result = hashlib.sha256(str(self._pixels.shape).encode())
+        for batch in self.batches(1024):
+            result.update(batch.permute(0, 2, 3, 1).contiguous().numpy())
+        return result.hexdigest()
+
+    def _decode(self, index: int) -> None:
+        self._pixels[index] = resize_and_crop(self._images[index], self.size)
+        self._done[index] = True
+
+
+def resize_and_crop(image: Image | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """uint8 (size, size, 3) of a PIL image or an array (H, W, 3)."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as transforms
+
+    resized = transforms.resize(_picture(image), size, InterpolationMode.BICUBIC)
+    # RGB comes last, as in open_clip: for a palette the order makes a difference.
+    return np.asarray(transforms.center_crop(resized, [size, size]).convert("RGB"))
+
+
+def random_crop(
+    image: Image | NDArray[np.uint8], size: int, scale: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """uint8 (size, size, 3) of a random box, `scale` of the picture's area and 3/4 to 4/3 in shape."""
+    from PIL.Image import Resampling
+
+    picture = _picture(image).convert("RGB")
+    area = rng.uniform(*scale)
+    ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width = min(1.0, float(np.sqrt(area * ratio))) * picture.width
+    height = min(1.0, float(np.sqrt(area / ratio))) * picture.height
+    left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
+    box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
+    return np.asarray(picture.resize((size, size), Resampling.BICUBIC, box=box))
+
+
+def _picture(image: Image | NDArray[np.uint8]) -> Image:
+    from PIL.Image import fromarray
+
+    return fromarray(image) if isinstance(image, np.ndarray) else image
+
+
+def _store(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    count = int(np.prod(shape, dtype=np.int64))
+    if count <= _IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        try:
+            # Without the reservation a full disk would end the process at some later write (SIGBUS).
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, count)
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+        except OSError as error:
+            raise RunError(
+                f"No room for {count / 1e9:.1f} GB of decoded pictures in {tempfile.gettempdir()} ({error.strerror}).\n"
+                "  Free some space, or set the environment variable TMPDIR to a folder on a larger disk."
+            ) from error
