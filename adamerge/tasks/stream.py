@@ -30,6 +30,9 @@ class Stream(Dataset[dict[str, Tensor]]):
         seed: of the draws; another task in the stream does not change this task's draws.
         feed: "resample" draws without replacement, anew at each step; "persistent" walks through shuffled epochs,
             each image once per epoch.
+
+    Raises:
+        ValueError: another feed.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Stream(Dataset[dict[str, Tensor]]):
         seed: int,
         feed: Literal["resample", "persistent"] = "resample",
     ) -> None:
+        if feed not in ("resample", "persistent"):
+            raise ValueError(f"feed is '{feed}'; it must be 'resample' or 'persistent'")
         self.image_sets = dict(image_sets)
         self.per_task = per_task
         self.steps = steps
@@ -58,7 +63,7 @@ class Stream(Dataset[dict[str, Tensor]]):
         return {task: images[self.indices(task, step)] for task, images in self.image_sets.items()}
 
     def indices(self, task: str, step: int) -> Tensor:
-        """Which of the task's images the step takes."""
+        """Which of the task's images the step takes, int64 (n,); a pure function of (seed, task, step)."""
         total = len(self.image_sets[task])
         count = min(self.per_task, total)
         if self.feed == "resample":
@@ -69,5 +74,6 @@ class Stream(Dataset[dict[str, Tensor]]):
         return walk[first % total :][:count]
 
     def _shuffled(self, task: str, number: int, total: int) -> Tensor:
+        # By the task's name rather than its number, so that the other tasks of the suite do not matter.
         seed = zlib.crc32(f"{self.seed}/{task}/{self.feed}/{number}".encode())
         return torch.randperm(total, generator=torch.Generator().manual_seed(seed))

@@ -160,33 +160,45 @@ def _for_task(name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(name: str, entry: Mapping[str, Any], instantiate: Callable[..., Any]) -> Task:
-    templates = entry.get("templates") or _TEMPLATES
+    where = f"suite.catalogue.{name}"
+    templates = _words(f"{where}.templates", entry.get("templates") or _TEMPLATES)
     for template in templates:
         if "{}" not in template:
-            raise ConfigError(
-                f"suite.catalogue.{name}.templates: {template!r} has no {{}} where the class name goes."
-            )
+            raise ConfigError(f"{where}.templates: {template!r} has no {{}} where the class name goes.")
+    given = entry.get("classes")
+    if isinstance(given, Mapping):
+        given = dict(zip(_words(f"{where}.classes", list(given)), _words(f"{where}.classes", list(given.values()))))
+    elif given is not None:
+        given = _words(f"{where}.classes", given)
     source = instantiate(entry["source"])
-    return Task(name, _classes(name, entry.get("classes"), source), tuple(templates), source)
+    return Task(name, _classes(name, given, source), templates, source)
+
+
+def _words(where: str, values: Any) -> tuple[str, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ConfigError(f"{where}: a list is expected (got {values!r}).")
+    for value in values:
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            hint = " YAML reads yes, no, on and off as such: quote the word." if isinstance(value, bool) else ""
+            raise ConfigError(f"{where}: text is expected (got {value!r}).{hint}")
+    return tuple(str(value) for value in values)
 
 
 def _classes(
-    name: str, given: Mapping[Any, Any] | Sequence[Any] | None, source: Source
+    name: str, given: Mapping[str, str] | tuple[str, ...] | None, source: Source
 ) -> tuple[str, ...] | None:
     """The words for each label: the given ones, else the data's own names with underscores turned to spaces."""
-    if given is not None and not isinstance(given, Mapping):
-        words = tuple(str(word) for word in given)
-        known = source.class_names
-        if known is not None and words != known and sorted(words) == sorted(known):
+    known = source.class_names
+    if isinstance(given, tuple):
+        if known is not None and given != known and sorted(given) == sorted(known):
             raise DataError(
                 f"suite.catalogue.{name}.classes has the data's class names in another order than the labels.\n"
                 f"  Expected {_list(known)}. Set it to null to take the data's names."
             )
-        return words
-    known = source.class_names
+        return given
     if given is None:
         return None if known is None else tuple(" ".join(word.replace("_", " ").split()) for word in known)
-    return _mapped(name, {str(key): str(word) for key, word in given.items()}, known)
+    return _mapped(name, given, known)
 
 
 def _mapped(name: str, given: Mapping[str, str], known: tuple[str, ...] | None) -> tuple[str, ...]:

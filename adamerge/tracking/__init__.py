@@ -1,0 +1,1 @@
+"""The record of a run: its journal and its results. Needs no torch."""

@@ -1,0 +1,256 @@
+"""The one way from a config to a finished run folder, for `train` and `merge` alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from adamerge.cache import cached
+from adamerge.checkpoints import save_tensors
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.commands.assemble import (
+    Data,
+    checkpoint_paths,
+    device_of,
+    fingerprints,
+    open_data,
+    open_suite_pool,
+    open_tasks,
+)
+from adamerge.commands.progress import image_progress
+from adamerge.commands.training_options import loggers_of, trainer_of
+from adamerge.evaluation import predict, score
+from adamerge.memory import peak_memory_bytes
+from adamerge.merging import Pool
+from adamerge.methods import Method, Static
+from adamerge.report.summary import finish
+from adamerge.rules import Individual, Pretrained, TaskArithmetic, WeightAverage
+from adamerge.settings import cache_dir, instantiate, run_id, validate
+from adamerge.tasks.stream import Stream
+from adamerge.tracking.journal import Journal
+from adamerge.tracking.results import Reference, Results, TaskResult, read_results, write_results
+from adamerge.training.adaptation import Adaptation
+from adamerge.training.loop import run_steps
+from adamerge.training.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+# What every run is compared with. The names are those of the rules.
+BASELINES = {
+    "pretrained": Pretrained(),
+    "weight_average": WeightAverage(),
+    "task_arithmetic": TaskArithmetic(),
+    "individual": Individual(),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's config and where it writes."""
+
+    cfg: DictConfig
+    command: str
+    id: str
+    folder: Path
+    files: dict[str, str]
+
+
+def execute(cfg: DictConfig, command: str) -> Results:
+    """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on."""
+    validate(cfg)
+    run = open_run(cfg, command)
+    console = Console()
+    if (run.folder / "results.json").exists():
+        results = read_results(run.folder)
+        finish(run.folder, results, console, again=True)
+        return results
+    run.folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(run.folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    console.print(f"[bold]{cfg.method.name}[/] on {cfg.suite.name}, run {run.id}", highlight=False)
+    started = time.perf_counter()
+    tasks = open_tasks(cfg)
+    data = open_data(cfg, tasks)
+    pool = open_suite_pool(cfg, tasks, checkpoint_paths(cfg), run.files)
+    method = build_method(cfg, pool)
+    prepared = time.perf_counter()
+    adapt(run, method, data)
+    adapted = time.perf_counter()
+    save_parts(run.folder, method)
+    results = evaluate(run, method, pool, data)
+    seconds = {
+        "prepare": prepared - started,
+        "adapt": sum(r["seconds"] for r in Journal(run.folder / "journal.jsonl").read()),
+        "evaluate": time.perf_counter() - adapted,
+    }
+    results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
+    finish(run.folder, results, console)
+    return results
+
+
+def open_run(cfg: DictConfig, command: str) -> Run:
+    """The run's identity, from the config and the content of the weight files."""
+    files = fingerprints(checkpoint_paths(cfg))
+    identity = run_id(cfg, files, command)
+    group = cfg.get("experiment_name") or cfg.suite.name
+    name = cfg.method.name if cfg.method.name != "static" else cfg.rule.name
+    return Run(cfg, command, identity, Path(cfg.outputs) / group / name / identity, files)
+
+
+def build_method(cfg: DictConfig, pool: Pool) -> Method:
+    """The method over the rule's pool."""
+    ruled: Pool = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else TaskArithmetic()(pool)
+    method: Method = instantiate(cfg.method.model, ruled)
+    return method
+
+
+def adapt(run: Run, method: Method, data: Data) -> None:
+    """Train the method's parts on the unlabeled stream, if it has any."""
+    cfg = run.cfg
+    if cfg.method.schedule is None:
+        return
+    schedule = Schedule(**OmegaConf.to_container(cfg.method.schedule, resolve=True))  # type: ignore[arg-type]
+    stream = Stream(data.images, schedule.images_per_task, schedule.steps, cfg.seed, schedule.feed)
+    module = Adaptation(
+        method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule, stream.indices
+    )
+    torch.manual_seed(cfg.seed)
+    run_steps(
+        module,
+        stream,
+        schedule.steps,
+        folder=run.folder,
+        trainer=trainer_of(cfg),
+        loggers=loggers_of(cfg, run.folder),
+        checkpoint_every=cfg.checkpoint_every,
+        workers=cfg.workers,
+    )
+
+
+def save_parts(folder: Path, method: Method) -> None:
+    """What was trained, the merged encoder where there is one, and the coefficients as plain numbers."""
+    trained = {name: value for name, value in method.state_dict().items()}
+    if trained:
+        save_tensors(folder / "state.safetensors", trained)
+    if not method.by_task:
+        save_tensors(folder / "merged.safetensors", method.merged_state_dict())
+    if table := method.coefficients():
+        layers = list(next(iter(table.values())))
+        values = [[table[task][layer] for task in table] for layer in layers]
+        content = {"layers": layers, "tasks": list(table), "values": values}
+        atomic_write_text(folder / "coefficients.json", json.dumps(content) + "\n")
+
+
+def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
+    """Accuracy and agreement of the method and of what it is compared with."""
+    cfg = run.cfg
+    device = device_of(cfg)
+    predictions = {name: _baseline_predictions(run, name, pool, data) for name in BASELINES}
+    with image_progress(f"Evaluating {cfg.method.name}", data.images) as progress:
+        predicted = predict(
+            method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
+        )
+    experts = predictions["individual"]
+    baselines = {name: _reference(by_task, experts, data) for name, by_task in predictions.items()}
+    own = _reference(predicted, experts, data)
+    tasks = {
+        task: _task_result(task, own, baselines, len(images)) for task, images in data.images.items()
+    }
+    schedule = cfg.method.schedule
+    return Results(
+        run_id=run.id,
+        command=run.command,
+        method=cfg.method.name,
+        rule=cfg.rule.name,
+        suite=cfg.suite.name,
+        backbone=cfg.backbone.name,
+        seed=cfg.seed,
+        steps=schedule.steps if schedule is not None else 0,
+        trainable_parameters=method.trainable_count(),
+        seconds={},
+        peak_memory_bytes=peak_memory_bytes(device),
+        tasks=tasks,
+        versions=versions(),
+        device=device_name(device),
+        baselines=baselines,
+    )
+
+
+def _baseline_predictions(run: Run, name: str, pool: Pool, data: Data) -> dict[str, torch.Tensor]:
+    """Predictions that depend on the checkpoints and images only: computed once per machine."""
+    cfg = run.cfg
+    made_from = {
+        "kind": "predictions",
+        "baseline": name,
+        "files": run.files,
+        "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
+        "dtype": cfg.checkpoints.dtype,
+        "images": {task: images.digest() for task, images in data.images.items()},
+        "prompts": {} if cfg.checkpoints.heads else {task.name: task.prompts() for task in data.tasks},
+    }
+
+    def make() -> dict[str, torch.Tensor]:
+        with image_progress(f"Evaluating {name}", data.images) as progress:
+            return predict(
+                Static(BASELINES[name](pool)),
+                data.images,
+                device=device_of(cfg),
+                batch_size=cfg.evaluation.batch_size,
+                progress=progress,
+            )
+
+    return cached(cache_dir() / "predictions", made_from, make)
+
+
+def _reference(predicted: dict[str, torch.Tensor], experts: dict[str, torch.Tensor], data: Data) -> Reference:
+    scores = {task: score(predicted[task], data.labels[task], experts[task]) for task in data.images}
+    return Reference(
+        {task: s.accuracy for task, s in scores.items()}, {task: s.agreement for task, s in scores.items()}
+    )
+
+
+def _task_result(task: str, own: Reference, baselines: dict[str, Reference], n: int) -> TaskResult:
+    accuracy, expert = own.accuracy[task], baselines["individual"].accuracy[task]
+    return TaskResult(
+        accuracy=accuracy,
+        n=n,
+        expert=expert,
+        pretrained=baselines["pretrained"].accuracy[task],
+        normalized=accuracy / expert if accuracy is not None and expert else None,
+        agreement=own.agreement[task],
+    )
+
+
+def versions() -> dict[str, str]:
+    names = ("adamerge", "torch", "torchvision", "pytorch-lightning", "open_clip_torch", "numpy")
+    return {name: version(name) for name in names}
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def load_method(folder: Path) -> tuple[DictConfig, Method, Data, Run, Pool]:
+    """A finished run's method with its trained parts, ready to evaluate."""
+    from adamerge.checkpoints import open_checkpoint
+    from adamerge.errors import RunError
+
+    if not (folder / "config.yaml").exists():
+        raise RunError(f"{folder} is no run folder: it has no config.yaml.")
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    run = open_run(cfg, "evaluate")
+    tasks = open_tasks(cfg)
+    data = open_data(cfg, tasks)
+    pool = open_suite_pool(cfg, tasks, checkpoint_paths(cfg), run.files)
+    method = build_method(cfg, pool)
+    if method.state_dict():
+        method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
+    return cfg, method, data, run, pool

@@ -1,0 +1,19 @@
+"""Progress of work that is counted in images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adamerge.tasks.images import ImageSet
+
+
+@contextmanager
+def image_progress(title: str, images: Mapping[str, ImageSet]) -> Iterator[Callable[[int], None]]:
+    """Shows a bar while the block runs; the yielded function is told how many images are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        bar = progress.add_task(title, total=sum(map(len, images.values())))
+        yield lambda done: progress.advance(bar, done)

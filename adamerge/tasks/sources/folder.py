@@ -1,0 +1,130 @@
+"""Pictures as plain files in folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamerge.errors import DataError
+from adamerge.tasks.sources.places import folder_of
+from adamerge.tasks.task import Source, suggest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+_SPLITS = ("train", "test")
+
+
+class Folder(Source):
+    """A folder of pictures in one of three layouts.
+
+    - `<folder>/<split>/<class>/*.png`: training and test pictures. Without class folders the split is unlabeled.
+    - `<folder>/<class>/*.png`: test pictures only.
+    - `<folder>/*.png`: unlabeled test pictures.
+
+    Class folders may have folders of their own. Labels follow the sorted names of the class folders of all splits.
+    As in the reference, an orientation tag (EXIF) does not turn a picture.
+
+    Args:
+        folder: below `root`.
+        root: folder of the folder.
+
+    Raises:
+        DataError: no such folder, no pictures; when a picture is asked for, that it cannot be read.
+    """
+
+    def __init__(self, folder: str, root: str | None = ".") -> None:
+        self.folder = folder_of(folder, root) / folder
+        if not self.folder.is_dir():
+            raise DataError(
+                f"There is no folder {self.folder}.\n  Give the folder of the task's pictures, "
+                "below suite.data=<folder> or the environment variable ADAMERGE_DATA where the suite uses them."
+            )
+        self._splits: dict[str, _Listing] = {}
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The sorted names of the class folders; None without class folders."""
+        names = {entry.name for place in self._places.values() for entry in _folders(place)}
+        return tuple(sorted(names)) or None
+
+    def images(self, split: str) -> Sequence[Image]:
+        return _Files(self._listing(split).files)
+
+    def labels(self, split: str) -> NDArray[np.int64] | None:
+        return self._listing(split).labels
+
+    @cached_property
+    def _places(self) -> dict[str, Path]:
+        """The folder of each split."""
+        places = {split: self.folder / split for split in _SPLITS if (self.folder / split).is_dir()}
+        return places or {"test": self.folder}
+
+    def _listing(self, split: str) -> _Listing:
+        if split not in self._splits:
+            if split not in self._places:
+                raise DataError(
+                    f"{self.folder} has no {split} pictures; {suggest(split, self._places)}\n"
+                    f"  Put them into {self.folder / split}/<class>/."
+                )
+            self._splits[split] = _list(self._places[split], self.class_names)
+        return self._splits[split]
+
+
+@dataclass(frozen=True)
+class _Listing:
+    files: list[Path]
+    labels: NDArray[np.int64] | None
+
+
+def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:
+    loose = [entry for entry in sorted(place.iterdir()) if _is_picture(entry)]
+    classes = _folders(place)
+    if not classes and loose:
+        return _Listing(loose, None)
+    if loose:
+        raise DataError(
+            f"{place} has {len(loose)} pictures beside its class folders, e.g. {loose[0].name}.\n"
+            "  Put each into a class folder, or all into one folder without class folders."
+        )
+    index = {name: i for i, name in enumerate(class_names or ())}
+    found = [(file, index[entry.name]) for entry in classes for file in sorted(entry.rglob("*")) if _is_picture(file)]
+    if not found:
+        raise DataError(f"{place} has no pictures; expected files ending in {', '.join(sorted(_SUFFIXES))}.")
+    return _Listing([file for file, _ in found], np.array([label for _, label in found], np.int64))
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+class _Files(Sequence["Image"]):
+    """Pictures in files, each opened when asked for."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Image:  # type: ignore[override]
+        from PIL import Image
+
+        file = self._files[index]
+        try:
+            with Image.open(file) as picture:
+                picture.load()
+                return picture
+        except (OSError, SyntaxError) as error:
+            raise DataError(f"{file} cannot be read as a picture ({error}).\n  Replace or remove it.") from error

@@ -1,0 +1,243 @@
+"""Pictures in tables, by way of the `datasets` library: Parquet files and the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import glob
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamerge.errors import DataError
+from adamerge.tasks.sources.places import folder_of
+from adamerge.tasks.task import Source, suggest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+
+class _Table(Source):
+    """A column of pictures and a column of labels: class indices or names."""
+
+    def __init__(self, image: str, label: str | None, splits: Sequence[str]) -> None:
+        self.image = image
+        self.label = label
+        self.splits = tuple(splits)
+        self._tables: dict[str, Dataset] = {}
+
+    @abstractmethod
+    def _open(self, split: str) -> Dataset:
+        """The whole table of a split."""
+
+    @abstractmethod
+    def _place(self, split: str) -> str:
+        """The split's place, for messages."""
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The names in the table's ClassLabel feature, or the sorted names where the labels are names."""
+        from datasets import ClassLabel
+
+        if self.label is None or not self.splits:
+            return None
+        feature = self._column("test" if "test" in self.splits else self.splits[0], self.label)
+        if isinstance(feature, ClassLabel):
+            return tuple(feature.names)
+        if not _holds_names(feature):
+            return None
+        # All splits together: a class may be absent from one of them.
+        return tuple(sorted({str(name) for split in self.splits for name in self._table(split).unique(self.label)}))
+
+    def images(self, split: str) -> Sequence[Image]:
+        from datasets import Image as ImageFeature
+
+        feature = self._column(split, self.image)
+        pictures = self._table(split).select_columns([self.image])
+        if not isinstance(feature, ImageFeature) or not feature.decode:
+            try:
+                pictures = pictures.cast_column(self.image, ImageFeature())
+            except (TypeError, ValueError) as error:
+                raise DataError(
+                    f"Column '{self.image}' of {self._place(split)} holds no pictures: its type is {feature}.\n"
+                    "  Expected encoded bytes, or {bytes, path}. Name the column of pictures with image=..."
+                ) from error
+        return _Pictures(pictures, self.image, self._place(split))
+
+    def labels(self, split: str) -> NDArray[np.int64] | None:
+        if self.label is None:
+            return None
+        feature = self._column(split, self.label)
+        names = getattr(feature, "names", None)
+        if names is not None and tuple(names) != self.class_names:
+            raise DataError(
+                f"{self._place(split)} numbers its classes otherwise than the test split does: {', '.join(names[:8])}, "
+                f"...; expected {', '.join((self.class_names or ())[:8])}, ...\n  Write both with the same ClassLabel."
+            )
+        values = self._table(split).with_format("arrow")[self.label][:]
+        if values.null_count:
+            row = values.is_null().to_pylist().index(True)
+            raise DataError(
+                f"{self._place(split)} has {values.null_count} rows without a label, e.g. row {row}.\n"
+                "  Every picture of a split needs one; label=null takes the pictures alone."
+            )
+        if _holds_names(feature):
+            index = {name: i for i, name in enumerate(self.class_names or ())}
+            return np.array([index[name] for name in values.to_pylist()], np.int64)
+        labels = values.to_numpy()
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"Column '{self.label}' of {self._place(split)} holds no labels: its type is {values.type}.\n"
+                "  Expected whole numbers or class names. Name the column of labels with label=..."
+            )
+        # Public test sets whose labels are kept secret hold -1 everywhere.
+        return None if (labels == -1).all() else labels.astype(np.int64)
+
+    def _table(self, split: str) -> Dataset:
+        if split not in self._tables:
+            if split not in self.splits:
+                raise DataError(f"No split '{split}' is given; {suggest(split, self.splits)} Give {split}=...")
+            table = self._open(split)
+            if len(table) == 0:
+                raise DataError(f"{self._place(split)} has no rows; at least one picture is needed.")
+            self._tables[split] = table
+        return self._tables[split]
+
+    def _column(self, split: str, column: str) -> Any:
+        """The column's feature."""
+        features = self._table(split).features
+        if column in features:
+            return features[column]
+        option = "image" if column == self.image else "label"
+        alone = "; label=null takes the pictures alone" if option == "label" else ""
+        raise DataError(
+            f"{self._place(split)} has no column '{column}'; {suggest(column, features)}\n"
+            f"  Its columns are {', '.join(features)}. Name the right one with {option}=...{alone}."
+        )
+
+
+class _Pictures(Sequence["Image"]):
+    """The pictures alone, each decoded when asked for."""
+
+    def __init__(self, table: Dataset, column: str, place: str) -> None:
+        self._table = table
+        self._column = column
+        self._place = place
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> Image:  # type: ignore[override]
+        try:
+            picture = self._table[index][self._column]
+        except (OSError, ValueError, SyntaxError) as error:  # what PIL and the image feature raise
+            raise DataError(
+                f"Row {index} of {self._place}: the picture in column '{self._column}' cannot be read ({error}).\n"
+                "  Replace or remove that row."
+            ) from error
+        if picture is None:
+            raise DataError(f"Row {index} of {self._place} has no picture in column '{self._column}'; remove it.")
+        return picture
+
+
+class Parquet(_Table):
+    """Parquet files with a column of encoded pictures, as the Hugging Face Hub serves them.
+
+    The files are opened by way of the `datasets` library's cache (HF_DATASETS_CACHE).
+
+    Args:
+        train: file, or pattern such as "train-*.parquet", below `root`.
+        test: the same for the test split.
+        image: column of pictures: bytes, or a struct of bytes and path.
+        label: column of class indices or class names; None for pictures without labels.
+        root: folder of the files.
+
+    Raises:
+        DataError: also later, when a split is asked for: no such file, an unknown column, a damaged picture.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        test: str | None = None,
+        image: str = "image",
+        label: str | None = "label",
+        root: str | None = ".",
+    ) -> None:
+        patterns = {"train": train, "test": test}
+        self.patterns = {split: str(folder_of(path, root) / path) for split, path in patterns.items() if path is not None}
+        super().__init__(image, label, tuple(self.patterns))
+
+    def _open(self, split: str) -> Dataset:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetGenerationError
+
+        pattern = self.patterns[split]
+        files = sorted(glob.glob(pattern))
+        if not files:
+            raise DataError(
+                f"No Parquet file {pattern} (split {split}).\n"
+                "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder that holds it, "
+                f"or name the file with {split}=..."
+            )
+        try:
+            return load_dataset("parquet", data_files={split: files}, split=split)
+        except (DatasetGenerationError, OSError, ValueError) as error:
+            reason = error.__cause__ or error
+            raise DataError(
+                f"{pattern} (split {split}) cannot be read as Parquet: {reason}\n  Fetch or write the file again."
+            ) from error
+
+    def _place(self, split: str) -> str:
+        return self.patterns[split]
+
+
+class Hub(_Table):
+    """A dataset of the Hugging Face Hub, or a folder in one of the layouts that `datasets` knows.
+
+    Args:
+        id: such as "tanganke/gtsrb"; downloaded on first use, then taken from the cache (HF_HOME).
+        config: such as "cropped_digits" of "ufldl-stanford/svhn".
+        splits: which of the dataset's splits serve as "train" and "test".
+        image: column of pictures.
+        label: column of class indices or class names; None for pictures without labels.
+
+    Raises:
+        DataError: when a split is asked for and the dataset, split or column is not there.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        config: str | None = None,
+        splits: Mapping[str, str] | None = None,
+        image: str = "image",
+        label: str | None = "label",
+    ) -> None:
+        self.id = id
+        self.config = config
+        self.names = dict(splits or {"train": "train", "test": "test"})
+        super().__init__(image, label, tuple(self.names))
+
+    def _open(self, split: str) -> Dataset:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        try:
+            return load_dataset(self.id, self.config, split=self.names[split])
+        except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{self._place(split)} could not be opened: {error}\n"
+                "  Check id, config and splits. A first use needs the network; later ones take it from HF_HOME."
+            ) from error
+
+    def _place(self, split: str) -> str:
+        config = f" ({self.config})" if self.config else ""
+        return f"Hub dataset {self.id}{config}, split {self.names[split]}"
+
+
+def _holds_names(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("string", "large_string")

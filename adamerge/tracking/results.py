@@ -1,0 +1,116 @@
+"""results.json: what a finished run found. Written last and at once, so that its presence means the run is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.errors import RunError
+
+SCHEMA = 1
+FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task: shares between 0 and 1, None where the data has no labels.
+
+    Attributes:
+        n: number of test images.
+        expert, pretrained: accuracy of the task's own expert and of the base.
+        normalized: accuracy divided by the expert's.
+        agreement: share of images on which the merged model predicts what the expert predicts.
+    """
+
+    accuracy: float | None
+    n: int
+    expert: float | None
+    pretrained: float | None
+    normalized: float | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model that the run is compared with, by task."""
+
+    accuracy: dict[str, float | None]
+    agreement: dict[str, float | None]
+
+    @property
+    def average(self) -> float | None:
+        return mean(list(self.accuracy.values()))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks."""
+
+    run_id: str
+    command: str
+    method: str
+    rule: str
+    suite: str
+    backbone: str
+    seed: int
+    steps: int
+    trainable_parameters: int
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    tasks: dict[str, TaskResult]
+    versions: dict[str, str]
+    device: str
+    baselines: dict[str, Reference] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def average(self) -> float | None:
+        return mean([task.accuracy for task in self.tasks.values()])
+
+    @property
+    def normalized_average(self) -> float | None:
+        return mean([task.normalized for task in self.tasks.values()])
+
+    @property
+    def agreement(self) -> float | None:
+        return mean([task.agreement for task in self.tasks.values()])
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The unweighted mean; None if a value is not known or there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def write_results(folder: Path, results: Results) -> None:
+    content = asdict(results) | {
+        "average": results.average,
+        "normalized_average": results.normalized_average,
+        "agreement": results.agreement,
+    }
+    atomic_write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
+
+
+def read_results(folder: Path) -> Results:
+    """The results of a run folder.
+
+    Raises:
+        RunError: it is no finished run, or the file is damaged or of another schema.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise RunError(f"{folder} is not a finished run: it has no {FILE}.")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("schema") != SCHEMA:
+            raise RunError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
+        content["tasks"] = {name: TaskResult(**task) for name, task in content["tasks"].items()}
+        content["baselines"] = {name: Reference(**b) for name, b in content.get("baselines", {}).items()}
+        known = {f.name for f in fields(Results)}
+        return Results(**{key: value for key, value in content.items() if key in known})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}.\n  Delete it and run the same command again.") from error
