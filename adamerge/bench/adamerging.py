@@ -15,7 +15,7 @@ from adamerge.merging import Pool
 from adamerge.methods import AdaMerging
 from adamerge.models.clip import image_encoder, image_size
 
-VARIANTS = ("adamerge", "naive autograd")
+VARIANTS = ("adamerge", "naive, a backward per task", "naive, one joint graph")
 
 
 def random_pool(options: dict[str, Any]) -> Pool:
@@ -53,7 +53,7 @@ def build(variant: str, options: dict[str, Any]) -> Step:
     method = AdaMerging(pool, "layer", start=0.3).to(options["device"])
     images = random_images(pool, options)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
-    losses = _ours if variant == VARIANTS[0] else _naive
+    losses = dict(zip(VARIANTS, (_ours, _naive_per_task, _naive_joint), strict=True))[variant]
 
     def step() -> float:
         optimizer.zero_grad()
@@ -75,21 +75,32 @@ def _ours(method: AdaMerging, images: dict[str, Tensor]) -> float:
     return total
 
 
-def _naive(method: AdaMerging, images: dict[str, Tensor]) -> float:
+def _naive_joint(method: AdaMerging, images: dict[str, Tensor]) -> float:
     """The reference's way: every forward adds the scaled task vectors under autograd, one backward for all."""
-    pool = method.pool
-    table = method.merging.values
-    total = torch.zeros((), device=table.device)
-    for task, pixels in images.items():
-        clamped = table.clamp(0, 1)
-        theta = {}
-        for row, (key, stack) in enumerate(pool.vectors.items()):
-            scaled = [clamped[row, k] * stack[k].view(pool.base[key].shape) for k in range(len(stack))]
-            theta[key] = pool.base[key] + sum(scaled)
-        features = functional_call(pool.encoder, theta, (pixels,))
-        total = total + entropy(method.classify(features, task)).mean()
+    total = torch.stack([_naive_loss(method, pixels, task) for task, pixels in images.items()]).sum()
     total.backward()
     return total.item()
+
+
+def _naive_per_task(method: AdaMerging, images: dict[str, Tensor]) -> float:
+    """The same with a backward after each task, which frees its graph."""
+    total = 0.0
+    for task, pixels in images.items():
+        loss = _naive_loss(method, pixels, task)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _naive_loss(method: AdaMerging, pixels: Tensor, task: str) -> Tensor:
+    pool = method.pool
+    clamped = method.merging.values.clamp(0, 1)
+    theta = {}
+    for row, (key, stack) in enumerate(pool.vectors.items()):
+        scaled = [clamped[row, k] * stack[k].view(pool.base[key].shape) for k in range(len(stack))]
+        theta[key] = pool.base[key] + sum(scaled)
+    features = functional_call(pool.encoder, theta, (pixels,))
+    return entropy(method.classify(features, task)).mean()
 
 
 def floor(options: dict[str, Any]) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +29,7 @@ class Measurement:
     peak_memory_bytes: int
     before_bytes: int
     result: float
+    failure: str = ""  # why there is no measurement
 
     @property
     def median_seconds(self) -> float:
@@ -47,9 +50,25 @@ def measure_in_turn(
     return [_join(runs) for runs in collected.values()]
 
 
+def _limit_memory() -> None:
+    """Let a variant that needs more than there is fail by itself, before the system kills something else."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_DATA, (available, available))
+
+
 def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) -> Measurement:
     device = torch.device(options["device"])
-    step = build(variant, options)
+    if device.type == "cpu":
+        _limit_memory()
+    try:
+        return _timed(build(variant, options), variant, device, steps)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        return Measurement(variant, (), 0, 0, 0.0, "does not fit into this machine's memory")
+
+
+def _timed(step: Step, variant: str, device: torch.device, steps: int) -> Measurement:
     before = peak_memory_bytes(device)
     seconds = []
     result = 0.0
@@ -64,6 +83,8 @@ def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) ->
 
 
 def _join(runs: list[Measurement]) -> Measurement:
+    if failed := [run for run in runs if run.failure]:
+        return failed[0]
     seconds = tuple(second for run in runs for second in run.seconds)
     peak = max(run.peak_memory_bytes for run in runs)
     return Measurement(runs[0].variant, seconds, peak, max(run.before_bytes for run in runs), runs[0].result)
@@ -79,13 +100,15 @@ class Machine:
 
 def machine_rates(device: torch.device, dtype: torch.dtype = torch.float32) -> Machine:
     """Rate of a large matrix product, and bandwidth of a matrix-vector product too large for any cache."""
-    size = 2048 if device.type == "cpu" else 8192
-    a = torch.randn(size, size, device=device, dtype=dtype)
+    # The tall shapes of a transformer's MLP reach a higher rate than square ones do.
+    rows, width = (3200, 768) if device.type == "cpu" else (32768, 4096)
+    a = torch.randn(rows, width, device=device, dtype=dtype)
+    b = torch.randn(width, 4 * width, device=device, dtype=dtype)
     tall = torch.randn(8, 1 << 24, device=device)
     weights = torch.randn(8, device=device)
-    product = _best_seconds(lambda: a @ a, device)
+    product = _best_seconds(lambda: a @ b, device, repeats=20)
     sweep = _best_seconds(lambda: weights @ tall, device)
-    return Machine(2 * size**3 / product, (tall.numel() + tall.shape[1]) * 4 / sweep)
+    return Machine(2 * rows * width * 4 * width / product, (tall.numel() + tall.shape[1]) * 4 / sweep)
 
 
 def _best_seconds(work: Step, device: torch.device, repeats: int = 5) -> float:

@@ -112,6 +112,11 @@ def _check(states: Mapping[str, tuple[str, Mapping[str, Tensor]]], reference: Ma
         raise PoolError(describe_misfits(misfits, reference, what))
 
 
+def check_encoder(source: str, state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
+    """Raise a PoolError unless one encoder has the base's tensors and shapes."""
+    _check({"the checkpoint": (source, state)}, base, what="the base model")
+
+
 def _head(task: str, source: Source | Tensor) -> Tensor:
     return source.float() if isinstance(source, Tensor) else open_checkpoint(source).head()
 

@@ -28,6 +28,7 @@ def run_with_hydra(command: str, words: Sequence[str]) -> None:
     config_name = COMMANDS[command].config
     assert config_name is not None
     register_resolvers()
+    words = _named(command, words)
     check_overrides(config_name, [w for w in _positional(words) if "=" in w], [*_own_folders(words), conf_dir()])
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
@@ -41,6 +42,13 @@ def run_with_hydra(command: str, words: Sequence[str]) -> None:
         raise ConfigError(f"{error}\n  Nothing was started.") from error
     finally:
         sys.argv = arguments
+
+
+def _named(command: str, words: Sequence[str]) -> list[str]:
+    """`bench adamerging` is short for `bench name=adamerging`."""
+    if command == "bench" and words and not words[0].startswith("-") and "=" not in words[0]:
+        return [f"name={words[0]}", *words[1:]]
+    return list(words)
 
 
 _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -24,21 +24,29 @@ _IN_MEMORY_BYTES = 512 << 20
 _THREADS = 4
 
 
+class Pictures(Protocol):
+    """Pictures by number, decoded when asked for: PIL images or uint8 arrays (H, W, 3)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
 class ImageSet:
     """Images as uint8 pixels (n, 3, size, size), decoded on first use.
 
-    CLIP's evaluation transform up to the normalisation (reference 2.1): shorter side to `size` (bicubic), centre
-    crop, RGB. The normalisation follows in the encoder.
+    CLIP's evaluation transform up to the normalisation (reference 2.1): shorter side to `size` (bicubic),
+    centre crop, RGB. The normalisation follows in the encoder.
 
     Args:
-        images: PIL images or uint8 arrays (H, W, 3). An array (n, size, size, 3) is used as it is, without a copy.
+        images: the pictures. A uint8 array (n, size, size, 3) is used as it is, without a copy.
         size: the model's resolution in pixels.
 
     Raises:
         RunError: no room in the temporary folder for a set that is too large for memory.
     """
 
-    def __init__(self, images: Sequence[Any], size: int) -> None:
+    def __init__(self, images: Pictures, size: int) -> None:
         self.size = size
         self._images = images
         shape = (len(images), size, size, 3)
@@ -67,7 +75,7 @@ class ImageSet:
         """sha256 of all pixels: the identity of the data."""
         result = hashlib.sha256(str(self._pixels.shape).encode())
         for batch in self.batches(1024):
-            result.update(batch.permute(0, 2, 3, 1).contiguous().numpy())
+            result.update(batch.permute(0, 2, 3, 1).contiguous().numpy().data)
         return result.hexdigest()
 
     def _decode(self, index: int) -> None:
@@ -113,12 +121,12 @@ def _store(shape: tuple[int, ...]) -> NDArray[np.uint8]:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:
         try:
-            # Without the reservation a full disk would end the process at some later write (SIGBUS).
+            # Without the reservation a disk that fills up later would end the process (SIGBUS).
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, count)
             return np.memmap(file, np.uint8, "w+", shape=shape)
         except OSError as error:
             raise RunError(
-                f"No room for {count / 1e9:.1f} GB of decoded pictures in {tempfile.gettempdir()} ({error.strerror}).\n"
-                "  Free some space, or set the environment variable TMPDIR to a folder on a larger disk."
+                f"No room for {count / 1e9:.1f} GB of decoded pictures in {tempfile.gettempdir()} "
+                f"({error.strerror}).\n  Free some space, or set TMPDIR to a folder on a larger disk."
             ) from error

@@ -1,7 +1,7 @@
 """Unlabeled streams: the batch of a step is a pure function of (seed, task, step).
 
-That makes resuming exact and the number of loading processes irrelevant. A stream holds images only: labels cannot
-leak into the adaptation.
+That makes resuming exact and the number of loading processes irrelevant. A stream holds images only: labels
+cannot leak into the adaptation.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Stream(Dataset[dict[str, Tensor]]):
         per_task: images of one task in one step; a task that has fewer gives all of them.
         steps: length of the stream.
         seed: of the draws; another task in the stream does not change this task's draws.
-        feed: "resample" draws without replacement, anew at each step; "persistent" walks through shuffled epochs,
-            each image once per epoch.
+        feed: "resample" draws without replacement, anew at each step; "persistent" walks through shuffled
+            epochs, each image once per epoch.
 
     Raises:
         ValueError: another feed.

@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamerge.errors import ConfigError, DataError
-from adamerge.tasks.images import random_crop
+from adamerge.tasks.images import Pictures, random_crop
 
-# The catalogue entry that serves every task without one of its own; "{task}" in its source is the task's name.
+# The catalogue entry with the defaults of all tasks; "{task}" in its source is the task's name.
 ANY_TASK = "*"
 _ENTRY = ("source", "classes", "templates")
 _TEMPLATES = ("a photo of a {}.",)
 
 
 class Source(ABC):
-    """Where a task's pictures come from. Images and labels have separate methods: adaptation asks for images only."""
+    """Where a task's pictures come from. Labels have a method of their own: adaptation never calls it."""
 
     class_names: tuple[str, ...] | None = None
     """The data's own name of each label, in the order of the labels; None where the data has none."""
 
     @abstractmethod
-    def images(self, split: str) -> Sequence[Any]:
-        """The pictures of a split, decoded when asked for: PIL images or uint8 arrays (H, W, 3).
+    def images(self, split: str) -> Pictures:
+        """The pictures of a split, "train" or "test".
 
         Raises:
             DataError: data that is not there or has no pictures.
@@ -41,10 +41,10 @@ class Source(ABC):
     def pretraining_batch(
         self, n: int, rng: np.random.Generator, size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Labeled pictures for pre-training, uint8 (n, size, size, 3) and int64 (n,); they depend on `rng` alone.
+        """Labeled pictures for pre-training, uint8 (n, size, size, 3) and int64 (n,), by `rng` alone.
 
-        Drawn from the split "train", each at a random crop of 0.7 to 1 of its area. Nothing is flipped: digits,
-        letters and signs would change their meaning.
+        Drawn from the split "train", each cropped at random to 0.7 to 1 of its area. Nothing is flipped:
+        digits, letters and signs would change their meaning.
 
         Raises:
             DataError: training pictures without labels.
@@ -82,7 +82,7 @@ class Task:
         if self.classes is None:
             raise DataError(
                 f"Task '{self.name}' has no class names, so no zero-shot head can be made of prompts.\n"
-                f"  Give +suite.catalogue.{self.name}.classes=[...], or a head file with checkpoints.heads=..."
+                f"  Give +suite.catalogue.{self.name}.classes=[...], or head files with checkpoints.heads=..."
             )
         return [[template.replace("{}", name) for template in self.templates] for name in self.classes]
 
@@ -98,7 +98,7 @@ def check(task: Task, split: str = "test") -> None:
     if task.classes is not None and known is not None and len(task.classes) != len(known):
         raise DataError(
             f"{where}: {len(task.classes)} class names are given, but the data has {len(known)} classes: "
-            f"{_list(known)}.\n  Mend suite.catalogue.{task.name}.classes, or set it to null to take the data's names."
+            f"{_list(known)}.\n  Mend suite.catalogue.{task.name}.classes; null takes the data's names."
         )
     images, labels = task.source.images(split), task.source.labels(split)
     if labels is None:
@@ -111,7 +111,7 @@ def check(task: Task, split: str = "test") -> None:
         highest = "from 0 on" if names is None else f"0 to {len(names) - 1} ({len(names)} classes)"
         raise DataError(
             f"{where}: {len(wrong)} labels are out of range, e.g. {labels[wrong[0]]} of picture {wrong[0]}; "
-            f"expected {highest}.\n  Mend the labels, or give all classes in suite.catalogue.{task.name}.classes."
+            f"expected {highest}.\n  Mend the labels, or suite.catalogue.{task.name}.classes."
         )
 
 
@@ -121,10 +121,10 @@ def build_tasks(
     """Make the named tasks of a suite.
 
     Args:
-        catalogue: task -> {source, classes, templates}. `source` is what `instantiate` makes a Source of. `classes`
-            lists the words of each label in the labels' order, or maps the data's own names to words (in any
-            order), or is None for the data's own names with underscores turned to spaces. `templates` may be left
-            out. The entry "*" holds the defaults of all tasks.
+        catalogue: task -> {source, classes, templates}. `source` is what `instantiate` makes a Source of.
+            `classes` lists the words of each label in the labels' order, or maps the data's own names to
+            words (in any order), or is None for the data's own names with underscores turned to spaces.
+            `templates` may be left out. The entry "*" holds the defaults of all tasks.
         instantiate: makes the object that a config node describes.
 
     Raises:
@@ -167,7 +167,8 @@ def _build(name: str, entry: Mapping[str, Any], instantiate: Callable[..., Any])
             raise ConfigError(f"{where}.templates: {template!r} has no {{}} where the class name goes.")
     given = entry.get("classes")
     if isinstance(given, Mapping):
-        given = dict(zip(_words(f"{where}.classes", list(given)), _words(f"{where}.classes", list(given.values()))))
+        data_names, words = (_words(f"{where}.classes", list(part)) for part in (given, given.values()))
+        given = dict(zip(data_names, words, strict=True))
     elif given is not None:
         given = _words(f"{where}.classes", given)
     source = instantiate(entry["source"])
@@ -179,7 +180,9 @@ def _words(where: str, values: Any) -> tuple[str, ...]:
         raise ConfigError(f"{where}: a list is expected (got {values!r}).")
     for value in values:
         if not isinstance(value, str | int) or isinstance(value, bool):
-            hint = " YAML reads yes, no, on and off as such: quote the word." if isinstance(value, bool) else ""
+            hint = (
+                " YAML has yes, no, on and off as truth values: use quotes." if value in (True, False) else ""
+            )
             raise ConfigError(f"{where}: text is expected (got {value!r}).{hint}")
     return tuple(str(value) for value in values)
 
@@ -187,13 +190,13 @@ def _words(where: str, values: Any) -> tuple[str, ...]:
 def _classes(
     name: str, given: Mapping[str, str] | tuple[str, ...] | None, source: Source
 ) -> tuple[str, ...] | None:
-    """The words for each label: the given ones, else the data's own names with underscores turned to spaces."""
+    """The words for each label: the given ones, else those of the data's own names."""
     known = source.class_names
     if isinstance(given, tuple):
         if known is not None and given != known and sorted(given) == sorted(known):
             raise DataError(
-                f"suite.catalogue.{name}.classes has the data's class names in another order than the labels.\n"
-                f"  Expected {_list(known)}. Set it to null to take the data's names."
+                f"suite.catalogue.{name}.classes has the data's class names, but not in its labels' order.\n"
+                f"  Expected {_list(known)}. Null takes the data's names."
             )
         return given
     if given is None:

@@ -1,4 +1,4 @@
-"""Where real pictures come from: Parquet files, the Hugging Face Hub, plain folders, torchvision's datasets."""
+"""Where real pictures come from: Parquet files, the Hugging Face Hub, folders, torchvision's datasets."""
 
 from adamerge.tasks.sources.folder import Folder
 from adamerge.tasks.sources.tables import Hub, Parquet

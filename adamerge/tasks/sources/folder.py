@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamerge.errors import DataError
+from adamerge.tasks.images import Pictures
 from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.task import Source, suggest
 
@@ -25,12 +25,12 @@ _SPLITS = ("train", "test")
 class Folder(Source):
     """A folder of pictures in one of three layouts.
 
-    - `<folder>/<split>/<class>/*.png`: training and test pictures. Without class folders the split is unlabeled.
+    - `<folder>/<split>/<class>/*.png`: training and test pictures; unlabeled where there are no class folders.
     - `<folder>/<class>/*.png`: test pictures only.
     - `<folder>/*.png`: unlabeled test pictures.
 
-    Class folders may have folders of their own. Labels follow the sorted names of the class folders of all splits.
-    As in the reference, an orientation tag (EXIF) does not turn a picture.
+    Labels follow the sorted names of the class folders, those of both splits together. Class folders may have
+    folders of their own. As in the reference, an orientation tag (EXIF) does not turn a picture.
 
     Args:
         folder: below `root`.
@@ -44,8 +44,8 @@ class Folder(Source):
         self.folder = folder_of(folder, root) / folder
         if not self.folder.is_dir():
             raise DataError(
-                f"There is no folder {self.folder}.\n  Give the folder of the task's pictures, "
-                "below suite.data=<folder> or the environment variable ADAMERGE_DATA where the suite uses them."
+                f"There is no folder {self.folder}.\n  Expected the task's pictures there. Set suite.data=<folder> "
+                "or the environment variable ADAMERGE_DATA to the folder above it, or give another folder."
             )
         self._splits: dict[str, _Listing] = {}
 
@@ -55,7 +55,7 @@ class Folder(Source):
         names = {entry.name for place in self._places.values() for entry in _folders(place)}
         return tuple(sorted(names)) or None
 
-    def images(self, split: str) -> Sequence[Image]:
+    def images(self, split: str) -> Pictures:
         return _Files(self._listing(split).files)
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
@@ -95,7 +95,12 @@ def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:
             "  Put each into a class folder, or all into one folder without class folders."
         )
     index = {name: i for i, name in enumerate(class_names or ())}
-    found = [(file, index[entry.name]) for entry in classes for file in sorted(entry.rglob("*")) if _is_picture(file)]
+    found = [
+        (file, index[entry.name])
+        for entry in classes
+        for file in sorted(entry.rglob("*"))
+        if _is_picture(file)
+    ]
     if not found:
         raise DataError(f"{place} has no pictures; expected files ending in {', '.join(sorted(_SUFFIXES))}.")
     return _Listing([file for file, _ in found], np.array([label for _, label in found], np.int64))
@@ -109,7 +114,7 @@ def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
-class _Files(Sequence["Image"]):
+class _Files:
     """Pictures in files, each opened when asked for."""
 
     def __init__(self, files: list[Path]) -> None:
@@ -118,7 +123,7 @@ class _Files(Sequence["Image"]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> Image:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Image:
         from PIL import Image
 
         file = self._files[index]
@@ -127,4 +132,6 @@ class _Files(Sequence["Image"]):
                 picture.load()
                 return picture
         except (OSError, SyntaxError) as error:
-            raise DataError(f"{file} cannot be read as a picture ({error}).\n  Replace or remove it.") from error
+            raise DataError(
+                f"{file} cannot be read as a picture ({error}).\n  Replace or remove it."
+            ) from error

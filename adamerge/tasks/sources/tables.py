@@ -6,18 +6,21 @@ import glob
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adamerge.errors import DataError
+from adamerge.tasks.images import Pictures
 from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.task import Source, suggest
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
+    from pyarrow import ChunkedArray
 
 
 class _Table(Source):
@@ -50,9 +53,11 @@ class _Table(Source):
         if not _holds_names(feature):
             return None
         # All splits together: a class may be absent from one of them.
-        return tuple(sorted({str(name) for split in self.splits for name in self._table(split).unique(self.label)}))
+        return tuple(
+            sorted({str(name) for split in self.splits for name in self._table(split).unique(self.label)})
+        )
 
-    def images(self, split: str) -> Sequence[Image]:
+    def images(self, split: str) -> Pictures:
         from datasets import Image as ImageFeature
 
         feature = self._column(split, self.image)
@@ -62,44 +67,53 @@ class _Table(Source):
                 pictures = pictures.cast_column(self.image, ImageFeature())
             except (TypeError, ValueError) as error:
                 raise DataError(
-                    f"Column '{self.image}' of {self._place(split)} holds no pictures: its type is {feature}.\n"
+                    f"Column '{self.image}' of {self._place(split)} holds no pictures but {feature}.\n"
                     "  Expected encoded bytes, or {bytes, path}. Name the column of pictures with image=..."
                 ) from error
-        return _Pictures(pictures, self.image, self._place(split))
+        return _Rows(pictures, self.image, self._place(split))
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
         if self.label is None:
             return None
         feature = self._column(split, self.label)
-        names = getattr(feature, "names", None)
-        if names is not None and tuple(names) != self.class_names:
+        known = self.class_names or ()
+        names = getattr(feature, "names", known)
+        if tuple(names) != known:
+            different = next(pair for pair in zip_longest(names, known) if pair[0] != pair[1])
             raise DataError(
-                f"{self._place(split)} numbers its classes otherwise than the test split does: {', '.join(names[:8])}, "
-                f"...; expected {', '.join((self.class_names or ())[:8])}, ...\n  Write both with the same ClassLabel."
+                f"{self._place(split)} numbers its classes otherwise than {self._place('test')}, e.g. "
+                f"'{different[0]}' where '{different[1]}' was expected.\n  Write both with the same ClassLabel."
             )
-        values = self._table(split).with_format("arrow")[self.label][:]
+        values = self._values(split, self.label)
+        if _holds_names(feature):
+            index = {name: i for i, name in enumerate(known)}
+            return np.array([index[name] for name in values.to_pylist()], np.int64)
+        labels = values.to_numpy()
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"Column '{self.label}' of {self._place(split)} holds no labels but {values.type}.\n"
+                "  Expected whole numbers or class names. Name the column of labels with label=..."
+            )
+        # Public test sets whose labels are kept secret hold -1 everywhere.
+        return None if (labels == -1).all() else labels.astype(np.int64)
+
+    def _values(self, split: str, column: str) -> ChunkedArray:
+        values = self._table(split).with_format("arrow")[column][:]
         if values.null_count:
             row = values.is_null().to_pylist().index(True)
             raise DataError(
                 f"{self._place(split)} has {values.null_count} rows without a label, e.g. row {row}.\n"
                 "  Every picture of a split needs one; label=null takes the pictures alone."
             )
-        if _holds_names(feature):
-            index = {name: i for i, name in enumerate(self.class_names or ())}
-            return np.array([index[name] for name in values.to_pylist()], np.int64)
-        labels = values.to_numpy()
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(
-                f"Column '{self.label}' of {self._place(split)} holds no labels: its type is {values.type}.\n"
-                "  Expected whole numbers or class names. Name the column of labels with label=..."
-            )
-        # Public test sets whose labels are kept secret hold -1 everywhere.
-        return None if (labels == -1).all() else labels.astype(np.int64)
+        return values
 
     def _table(self, split: str) -> Dataset:
         if split not in self._tables:
             if split not in self.splits:
-                raise DataError(f"No split '{split}' is given; {suggest(split, self.splits)} Give {split}=...")
+                raise DataError(
+                    f"No {split} split is given; {suggest(split, self.splits)}\n"
+                    "  Add it to the options of the task's source."
+                )
             table = self._open(split)
             if len(table) == 0:
                 raise DataError(f"{self._place(split)} has no rows; at least one picture is needed.")
@@ -119,7 +133,7 @@ class _Table(Source):
         )
 
 
-class _Pictures(Sequence["Image"]):
+class _Rows:
     """The pictures alone, each decoded when asked for."""
 
     def __init__(self, table: Dataset, column: str, place: str) -> None:
@@ -130,16 +144,18 @@ class _Pictures(Sequence["Image"]):
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int) -> Image:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Image:
         try:
             picture = self._table[index][self._column]
         except (OSError, ValueError, SyntaxError) as error:  # what PIL and the image feature raise
             raise DataError(
-                f"Row {index} of {self._place}: the picture in column '{self._column}' cannot be read ({error}).\n"
+                f"Row {index} of {self._place}: column '{self._column}' cannot be read as a picture ({error}).\n"
                 "  Replace or remove that row."
             ) from error
         if picture is None:
-            raise DataError(f"Row {index} of {self._place} has no picture in column '{self._column}'; remove it.")
+            raise DataError(
+                f"Row {index} of {self._place} has no picture in column '{self._column}'; remove it."
+            )
         return picture
 
 
@@ -168,7 +184,9 @@ class Parquet(_Table):
         root: str | None = ".",
     ) -> None:
         patterns = {"train": train, "test": test}
-        self.patterns = {split: str(folder_of(path, root) / path) for split, path in patterns.items() if path is not None}
+        self.patterns = {
+            split: str(folder_of(path, root) / path) for split, path in patterns.items() if path is not None
+        }
         super().__init__(image, label, tuple(self.patterns))
 
     def _open(self, split: str) -> Dataset:
@@ -180,15 +198,15 @@ class Parquet(_Table):
         if not files:
             raise DataError(
                 f"No Parquet file {pattern} (split {split}).\n"
-                "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder that holds it, "
-                f"or name the file with {split}=..."
+                "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder that holds "
+                f"it, or name the file with {split}=..."
             )
         try:
             return load_dataset("parquet", data_files={split: files}, split=split)
         except (DatasetGenerationError, OSError, ValueError) as error:
             reason = error.__cause__ or error
             raise DataError(
-                f"{pattern} (split {split}) cannot be read as Parquet: {reason}\n  Fetch or write the file again."
+                f"{pattern} (split {split}) cannot be read as Parquet: {reason}\n  Get the file again."
             ) from error
 
     def _place(self, split: str) -> str:
@@ -231,7 +249,7 @@ class Hub(_Table):
         except (DatasetsError, OSError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{self._place(split)} could not be opened: {error}\n"
-                "  Check id, config and splits. A first use needs the network; later ones take it from HF_HOME."
+                "  Check id, config and splits. The first use needs the network, later ones the cache (HF_HOME)."
             ) from error
 
     def _place(self, split: str) -> str:

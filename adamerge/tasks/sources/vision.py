@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamerge.errors import ConfigError, DataError
+from adamerge.tasks.images import Pictures
 from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.task import Source, suggest
 
@@ -22,7 +23,7 @@ _PLACES = {
     "DTD": "dtd/dtd/{images,labels}/",
     "EuroSAT": "eurosat/2750/<class>/",
     "SUN397": "SUN397/<letter>/<class>/",
-    "StanfordCars": "stanford_cars/{cars_train,cars_test,devkit}/ and stanford_cars/cars_test_annos_withlabels.mat",
+    "StanfordCars": "stanford_cars/{cars_train/,cars_test/,devkit/,cars_test_annos_withlabels.mat}",
 }
 _HELD_OUT = 0.1
 
@@ -30,8 +31,8 @@ _HELD_OUT = 0.1
 class Torchvision(Source):
     """A class of torchvision.datasets.
 
-    Where the class has no parts of its own (EuroSAT, SUN397), a tenth of every class, drawn with a fixed seed, is the
-    test split and the rest the training split.
+    Where the class has no splits of its own (EuroSAT, SUN397), a tenth of each label's pictures, drawn with a
+    fixed seed, is the test split and the rest the training split.
 
     Args:
         name: such as "SVHN".
@@ -67,8 +68,8 @@ class Torchvision(Source):
         names = getattr(self._split("test")[0], "classes", None)
         return None if names is None else tuple(str(name) for name in names)
 
-    def images(self, split: str) -> Sequence[Any]:
-        return _Pictures(*self._split(split), self.name)
+    def images(self, split: str) -> Pictures:
+        return _Rows(*self._split(split), self.name)
 
     def labels(self, split: str) -> NDArray[np.int64]:
         dataset, chosen = self._split(split)
@@ -99,12 +100,14 @@ class Torchvision(Source):
         try:
             return self._class(str(self.root), **choice, **self.options, **download)
         except TypeError as error:
-            raise ConfigError(f"torchvision.datasets.{self.name} does not take these options: {error}.") from error
+            raise ConfigError(
+                f"torchvision.datasets.{self.name} does not take these options: {error}."
+            ) from error
         except (RuntimeError, OSError, ValueError) as error:
             place = f" It expects {self.root / _PLACES[self.name]}." if self.name in _PLACES else ""
             raise DataError(
                 f"torchvision.datasets.{self.name} could not be opened below {self.root}: {error}\n"
-                f" {place} Put the files there, set root=<folder>, or let torchvision fetch them with download=true."
+                f" {place} Put the files there, set root=<folder>, or download=true to fetch them."
             ) from error
 
 
@@ -138,7 +141,9 @@ def _held_out(labels: NDArray[np.int64], test: bool) -> NDArray[np.int64]:
     return np.flatnonzero(held == test)
 
 
-class _Pictures(Sequence[Any]):
+class _Rows:
+    """The pictures of some rows, each decoded when asked for."""
+
     def __init__(self, dataset: Any, rows: NDArray[np.int64], name: str) -> None:
         self._dataset = dataset
         self._rows = rows
@@ -152,4 +157,6 @@ class _Pictures(Sequence[Any]):
         try:
             return self._dataset[row][0]
         except OSError as error:
-            raise DataError(f"Picture {row} of torchvision's {self._name} cannot be read ({error}).") from error
+            raise DataError(
+                f"Picture {row} of torchvision's {self._name} cannot be read ({error})."
+            ) from error

@@ -1,0 +1,66 @@
+"""`bench adamerging`: seconds and memory of a step against the straightforward formulation, and the floor."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from adamerge.bench.harness import Measurement, machine_rates, measure_in_turn
+from adamerge.commands.assemble import model_of
+from adamerge.errors import ConfigError
+from adamerge.report.names import memory
+from adamerge.settings import validate
+
+BENCHES = ("adamerging",)
+
+
+def run(cfg: DictConfig) -> None:
+    validate(cfg)
+    if cfg.name not in BENCHES:
+        raise ConfigError(f"name: no benchmark '{cfg.name}'; there is {', '.join(BENCHES)}.")
+    if cfg.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError("device: there is no CUDA device here; use device=cpu.")
+    bench = import_module(f"adamerge.bench.{cfg.name}")
+    options = {name: cfg[name] for name in ("tasks", "batch_size", "classes", "device")}
+    options |= {"model": model_of(cfg), "dtype": getattr(torch, cfg.dtype)}
+    console = Console()
+    console.print(
+        f"{cfg.backbone.name}, random weights, {cfg.tasks} tasks x {cfg.batch_size} images, {cfg.dtype} task "
+        f"vectors, {cfg.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        highlight=False,
+    )
+    machine = machine_rates(torch.device(cfg.device))
+    operations, moved = bench.floor(options)
+    with console.status("measuring ..."):
+        measured = measure_in_turn(bench.build, bench.VARIANTS, options, cfg.rounds, cfg.steps)
+    console.print(_table(measured))
+    console.print(
+        f"floor: {operations / 1e12:.2f} TFLOP at {machine.flops_per_second / 1e9:.0f} GFLOP/s = "
+        f"{operations / machine.flops_per_second:.2f} s, and {moved / 2**30:.2f} GiB at "
+        f"{machine.bytes_per_second / 1e9:.1f} GB/s = {moved / machine.bytes_per_second:.2f} s",
+        highlight=False,
+    )
+
+
+def _table(measured: list[Measurement]) -> Table:
+    ours = measured[0]
+    table = Table("variant", "seconds per step (median)", "min-max", "peak memory", "before the steps", "time", "loss")
+    for m in measured:
+        if m.failure:
+            table.add_row(m.variant, m.failure, "", "", "", "", "")
+            continue
+        spread = f"{min(m.seconds):.2f}-{max(m.seconds):.2f}"
+        table.add_row(
+            m.variant,
+            f"{m.median_seconds:.2f}",
+            spread,
+            memory(m.peak_memory_bytes),
+            memory(m.before_bytes),
+            f"{m.median_seconds / ours.median_seconds:.2f} x" if ours.seconds else "",
+            f"{m.result:.5f}",
+        )
+    return table

@@ -1,0 +1,145 @@
+"""Pictures of one run: loss curves, the table of coefficients, bars per task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adamerge.checkpoints.atomic import write_atomically
+from adamerge.report.names import COLORS, CYCLE, shown
+from adamerge.report.table import columns
+from adamerge.tracking.journal import Journal
+from adamerge.tracking.results import Results
+
+_DPI = 150
+
+
+def write_figures(folder: Path, results: Results) -> list[Path]:
+    """Draw what the run folder has data for, below `figures/`. Returns the paths."""
+    written = []
+    records = Journal(folder / "journal.jsonl").read()
+    if records:
+        written.append(loss_curves(records, folder / "figures" / "loss.png"))
+    table = folder / "coefficients.json"
+    if table.exists():
+        written.append(coefficients(json.loads(table.read_text()), folder / "figures" / "coefficients.png"))
+    if any(task.accuracy is not None for task in results.tasks.values()):
+        written.append(accuracy_bars(results, folder / "figures" / "accuracy.png"))
+    return written
+
+
+def loss_curves(records: Sequence[dict[str, Any]], path: Path, label: str = "entropy, summed over batches (nats)") -> Path:
+    """Loss of each task over the steps: raw values faint, a running mean strong."""
+    names = [key for key in records[0] if key.startswith("loss/")]
+    steps = np.array([record["step"] for record in records])
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for name, color in zip(names, CYCLE * (1 + len(names) // len(CYCLE)), strict=False):
+            values = np.array([np.nan if r[name] is None else r[name] for r in records], float)
+            axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
+            axes.plot(steps, _running_mean(values), color=color, linewidth=1.6, label=name.removeprefix("loss/"))
+        axes.set(xlabel="step", ylabel=label, xlim=(steps[0], max(steps[-1], steps[0] + 1)))
+        axes.set_ylim(bottom=0)
+        figure.legend(loc="outside right upper", frameon=False)
+
+    return _save(draw, path, (7.5, 3.8))
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over a centred window of about a twentieth of the run, shorter at the ends."""
+    half = max(1, len(values) // 40)
+    total = np.cumsum(np.concatenate([[0.0], np.nan_to_num(values)]))
+    low = np.maximum(np.arange(len(values)) - half, 0)
+    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def coefficients(table: dict[str, Any], path: Path) -> Path:
+    """Heat map of the merging coefficients, layers x tasks; bars where there is one row."""
+    values = np.array(table["values"])
+    draw = _coefficient_bars if len(values) == 1 else _coefficient_map
+    height = 3.2 if len(values) == 1 else min(9.0, 2.0 + 0.11 * len(values))
+    return _save(lambda figure: draw(figure, values, table["layers"], table["tasks"]), path, (7.0, height))
+
+
+def _coefficient_bars(figure: Any, values: np.ndarray, layers: list[str], tasks: list[str]) -> None:
+    axes = figure.add_subplot()
+    bars = axes.bar(range(len(tasks)), values[0], color=COLORS["run"])
+    axes.bar_label(bars, fmt="%.2f", fontsize=8)
+    axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
+    axes.set_ylabel("merging coefficient")
+    axes.axhline(0, color="black", linewidth=0.8)
+
+
+def _coefficient_map(figure: Any, values: np.ndarray, layers: list[str], tasks: list[str]) -> None:
+    axes = figure.add_subplot()
+    signed = values.min() < 0
+    reach = float(np.abs(values).max()) or 1.0
+    image = axes.imshow(
+        values,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="RdBu_r" if signed else "viridis",
+        vmin=-reach if signed else 0.0,
+        vmax=reach,
+    )
+    axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
+    starts = [i for i, name in enumerate(layers) if i and _block(name) != _block(layers[i - 1])]
+    for start in starts:
+        axes.axhline(start - 0.5, color="white", linewidth=0.8)
+    edges = [0, *starts, len(layers)]
+    middles = [(a + b - 1) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+    axes.set_yticks(middles, [_block(layers[a]) for a in edges[:-1]], fontsize=8)
+    axes.set_ylabel("layer")
+    figure.colorbar(image, ax=axes, label="merging coefficient")
+
+
+def _block(layer: str) -> str:
+    """The part of the encoder that a layer belongs to."""
+    parts = layer.removeprefix("visual.").split(".")
+    if parts[:2] == ["transformer", "resblocks"]:
+        return f"block {parts[2]}"
+    return "output" if parts[0] in ("ln_post", "proj") else "input"
+
+
+def accuracy_bars(results: Results, path: Path) -> Path:
+    """Accuracy per task and on average: references and this run side by side."""
+    accuracies = {name: column for name, column in columns(results).items() if name != "weight_average"}
+    rows = [*results.tasks, "average"]
+    width = 0.8 / len(accuracies)
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for index, (name, column) in enumerate(accuracies.items()):
+            heights = [100 * (column[row] or 0.0) for row in rows]
+            at = np.arange(len(rows)) + (index - (len(accuracies) - 1) / 2) * width
+            label = results.method if name == "run" else shown(name)
+            axes.bar(at, heights, width, color=COLORS[name], label=label)
+        axes.axvline(len(rows) - 1.5, color="#cccccc", linewidth=0.8)
+        axes.set_xticks(range(len(rows)), rows, rotation=30, ha="right")
+        axes.set(ylabel="accuracy (%)", ylim=(0, 100))
+        figure.legend(loc="outside upper center", ncols=len(accuracies), frameon=False)
+
+    return _save(draw, path, (7.5, 3.8))
+
+
+def _save(draw: Callable[[Any], None], path: Path, size: tuple[float, float]) -> Path:
+    """Draw on a figure of its own (no global state) and write the PNG whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=_DPI)
+    return path

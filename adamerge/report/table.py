@@ -1,0 +1,71 @@
+"""The table of one run: tasks as rows, what it is compared with as columns."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from adamerge.report.names import memory, percent, seconds, shown
+from adamerge.tracking.results import Results
+
+_ORDER = ("pretrained", "weight_average", "task_arithmetic", "run", "individual")
+
+
+def columns(results: Results) -> dict[str, dict[str, float | None]]:
+    """{column: {task: accuracy}} with the average under "average", in the order shown."""
+    own = {task: result.accuracy for task, result in results.tasks.items()} | {"average": results.average}
+    found: dict[str, dict[str, float | None]] = {}
+    for name in _ORDER:
+        if name == "run":
+            found[name] = own
+        elif name in results.baselines:
+            baseline = results.baselines[name]
+            found[name] = {**baseline.accuracy, "average": baseline.average}
+    return found
+
+
+def results_table(results: Results) -> RenderableType:
+    """Accuracy in percent per task and on average, the agreement with the experts, and the cost."""
+    accuracies = columns(results)
+    table = Table(title=f"Accuracy (%) on {results.suite}", title_justify="left", pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for name in accuracies:
+        table.add_column(Text(results.method if name == "run" else shown(name)), justify="right", overflow="fold")
+    table.add_column("agreement with expert", justify="right", style="dim")
+    for task in results.tasks:
+        table.add_row(task, *_cells(accuracies, task), percent(results.tasks[task].agreement))
+    table.add_section()
+    table.add_row("average", *_cells(accuracies, "average"), percent(results.agreement), style="bold")
+    return Group(table, Text(cost_line(results), style="dim"))
+
+
+def _cells(accuracies: dict[str, dict[str, float | None]], row: str) -> list[Text]:
+    """One row's numbers; the best of the merged models is marked."""
+    merged = {name: column[row] for name, column in accuracies.items() if name != "individual"}
+    best = max((value for value in merged.values() if value is not None), default=None)
+    return [
+        Text(percent(column[row]), style="bold green" if best is not None and merged.get(name) == best else "")
+        for name, column in accuracies.items()
+    ]
+
+
+def cost_line(results: Results) -> str:
+    spent = ", ".join(f"{name} {seconds(value)}" for name, value in results.seconds.items())
+    normalized = percent(results.normalized_average)
+    return (
+        f"normalized average {normalized} % of the experts; {results.trainable_parameters:,} trained parameters, "
+        f"{results.steps} steps; {spent}; peak memory {memory(results.peak_memory_bytes)} on {results.device}"
+    )
+
+
+def to_markdown(results: Results) -> str:
+    accuracies = columns(results)
+    names = [results.method if name == "run" else shown(name) for name in accuracies]
+    lines = [f"| task | {' | '.join(names)} | agreement |", "|---" + "|---:" * (len(names) + 1) + "|"]
+    for task, result in results.tasks.items():
+        cells = [percent(column[task]) for column in accuracies.values()]
+        lines.append(f"| {task} | {' | '.join(cells)} | {percent(result.agreement)} |")
+    cells = [percent(column["average"]) for column in accuracies.values()]
+    lines.append(f"| **average** | {' | '.join(cells)} | {percent(results.agreement)} |")
+    return "\n".join(lines) + "\n"
