@@ -8,4 +8,4 @@ from adamerge.commands.pipeline import execute
 
 
 def run(cfg: DictConfig) -> None:
-    execute(cfg, "train")
+    execute(cfg)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from adamerge.cache import cached
-from adamerge.checkpoints import save_tensors
+from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.assemble import (
     Data,
@@ -28,6 +28,7 @@ from adamerge.commands.assemble import (
 )
 from adamerge.commands.progress import image_progress
 from adamerge.commands.training_options import loggers_of, trainer_of
+from adamerge.errors import RunError
 from adamerge.evaluation import predict, score
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
@@ -55,19 +56,19 @@ BASELINES = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run's config and where it writes."""
+    """A run's config, its name (the method's, or the rule's where nothing is trained), and where it writes."""
 
     cfg: DictConfig
-    command: str
+    name: str
     id: str
     folder: Path
     files: dict[str, str]
 
 
-def execute(cfg: DictConfig, command: str) -> Results:
+def execute(cfg: DictConfig) -> Results:
     """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on."""
     validate(cfg)
-    run = open_run(cfg, command)
+    run = open_run(cfg)
     console = Console()
     if (run.folder / "results.json").exists():
         results = read_results(run.folder)
@@ -75,7 +76,7 @@ def execute(cfg: DictConfig, command: str) -> Results:
         return results
     run.folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(run.folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    console.print(f"[bold]{cfg.method.name}[/] on {cfg.suite.name}, run {run.id}", highlight=False)
+    console.print(f"[bold]{run.name}[/] on {cfg.suite.name}, run {run.id}", highlight=False)
     started = time.perf_counter()
     tasks = open_tasks(cfg)
     data = open_data(cfg, tasks)
@@ -96,13 +97,13 @@ def execute(cfg: DictConfig, command: str) -> Results:
     return results
 
 
-def open_run(cfg: DictConfig, command: str) -> Run:
+def open_run(cfg: DictConfig) -> Run:
     """The run's identity, from the config and the content of the weight files."""
     files = fingerprints(checkpoint_paths(cfg))
-    identity = run_id(cfg, files, command)
-    group = cfg.get("experiment_name") or cfg.suite.name
-    name = cfg.method.name if cfg.method.name != "static" else cfg.rule.name
-    return Run(cfg, command, identity, Path(cfg.outputs) / group / name / identity, files)
+    identity = run_id(cfg, files, "train")
+    name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name
+    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or cfg.suite.name) / name / identity
+    return Run(cfg, name, identity, folder, files)
 
 
 def build_method(cfg: DictConfig, pool: Pool) -> Method:
@@ -154,7 +155,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     cfg = run.cfg
     device = device_of(cfg)
     predictions = {name: _baseline_predictions(run, name, pool, data) for name in BASELINES}
-    with image_progress(f"Evaluating {cfg.method.name}", data.images) as progress:
+    with image_progress(f"Evaluating {run.name}", data.images) as progress:
         predicted = predict(
             method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
         )
@@ -167,8 +168,8 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     schedule = cfg.method.schedule
     return Results(
         run_id=run.id,
-        command=run.command,
-        method=cfg.method.name,
+        command="train" if method.trainable_count() else "merge",
+        method=run.name,
         rule=cfg.rule.name,
         suite=cfg.suite.name,
         backbone=cfg.backbone.name,
@@ -238,19 +239,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def load_method(folder: Path) -> tuple[DictConfig, Method, Data, Run, Pool]:
+def load_method(folder: Path) -> tuple[Run, Method, Pool, Data]:
     """A finished run's method with its trained parts, ready to evaluate."""
-    from adamerge.checkpoints import open_checkpoint
-    from adamerge.errors import RunError
-
     if not (folder / "config.yaml").exists():
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
     cfg: Any = OmegaConf.load(folder / "config.yaml")
-    run = open_run(cfg, "evaluate")
+    run = open_run(cfg)
     tasks = open_tasks(cfg)
     data = open_data(cfg, tasks)
     pool = open_suite_pool(cfg, tasks, checkpoint_paths(cfg), run.files)
     method = build_method(cfg, pool)
     if method.state_dict():
         method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
-    return cfg, method, data, run, pool
+    return run, method, pool, data

@@ -2,6 +2,6 @@
 
 from adamerge.methods.adamerging import AdaMerging
 from adamerge.methods.base import Method
-from adamerge.methods.static import Static
+from adamerge.methods.static import Fixed, Static
 
-__all__ = ["AdaMerging", "Method", "Static"]
+__all__ = ["AdaMerging", "Fixed", "Method", "Static"]

@@ -7,6 +7,7 @@ NAMES = {
     "weight_average": "Weight average",
     "task_arithmetic": "Task arithmetic",
     "individual": "Individual",
+    "run": "This run",
 }
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLORS = {

@@ -28,11 +28,11 @@ def columns(results: Results) -> dict[str, dict[str, float | None]]:
 def results_table(results: Results) -> RenderableType:
     """Accuracy in percent per task and on average, the agreement with the experts, and the cost."""
     accuracies = columns(results)
-    table = Table(title=f"Accuracy (%) on {results.suite}", title_justify="left", pad_edge=False)
+    table = Table(title=f"{results.method} on {results.suite}: accuracy (%)", title_justify="left", pad_edge=False)
     table.add_column("task", no_wrap=True)
     for name in accuracies:
-        table.add_column(Text(results.method if name == "run" else shown(name)), justify="right", overflow="fold")
-    table.add_column("agreement with expert", justify="right", style="dim")
+        table.add_column(shown(name).replace(" ", "\n"), justify="right", no_wrap=True)
+    table.add_column("agrees\nwith expert", justify="right", style="dim", no_wrap=True)
     for task in results.tasks:
         table.add_row(task, *_cells(accuracies, task), percent(results.tasks[task].agreement))
     table.add_section()
@@ -51,12 +51,13 @@ def _cells(accuracies: dict[str, dict[str, float | None]], row: str) -> list[Tex
 
 
 def cost_line(results: Results) -> str:
-    spent = ", ".join(f"{name} {seconds(value)}" for name, value in results.seconds.items())
-    normalized = percent(results.normalized_average)
-    return (
-        f"normalized average {normalized} % of the experts; {results.trainable_parameters:,} trained parameters, "
-        f"{results.steps} steps; {spent}; peak memory {memory(results.peak_memory_bytes)} on {results.device}"
-    )
+    parts = [
+        f"normalized average {percent(results.normalized_average)} % of the experts",
+        f"{results.trainable_parameters:,} trained parameters, {results.steps} steps",
+        ", ".join(f"{name} {seconds(value)}" for name, value in results.seconds.items()),
+        f"peak memory {memory(results.peak_memory_bytes)} on {results.device}",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def to_markdown(results: Results) -> str:

@@ -95,6 +95,12 @@ def validate(config: DictConfig) -> None:
         ConfigError: all mistakes, each with its place and what to do.
     """
     mistakes = Mistakes()
+    find_mistakes(config, mistakes)
+    mistakes.report()
+
+
+def find_mistakes(config: DictConfig, mistakes: Mistakes) -> None:
+    """Note every mistake of a composed config."""
     plain = _resolved(config, mistakes)
     for name, section in _SECTIONS.items():
         if name in plain:
@@ -111,7 +117,6 @@ def validate(config: DictConfig) -> None:
     rule = (plain.get("rule") or {}).get("rule")
     if rule and not mistakes.lines:
         check_value_errors("rule.rule", rule, mistakes)
-    mistakes.report()
 
 
 def _resolved(config: DictConfig, mistakes: Mistakes) -> dict[str, Any]:

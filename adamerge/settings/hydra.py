@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
-from adamerge.errors import ConfigError
+from adamerge.errors import AdamergeError, ConfigError, RunError
 from adamerge.settings.overrides import check_overrides
 from adamerge.settings.paths import conf_dir, register_resolvers
 
@@ -29,11 +29,18 @@ def run_with_hydra(command: str, words: Sequence[str]) -> None:
     assert config_name is not None
     register_resolvers()
     words = _named(command, words)
-    check_overrides(config_name, [w for w in _positional(words) if "=" in w], [*_own_folders(words), conf_dir()])
+    check_overrides(config_name, _positional(words), [*_own_folders(words), conf_dir()])
+
+    failures: list[AdamergeError] = []
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     def task(config: DictConfig) -> None:
-        import_module(f"adamerge.commands.{command}").run(config)
+        try:
+            import_module(f"adamerge.commands.{command}").run(config)
+        except AdamergeError as error:  # one job of a sweep does not stop the others
+            failures.append(error)
+            if "-m" in words or "--multirun" in words:
+                sys.stderr.write(f"{type(error).__name__}: {error}\n")
 
     arguments, sys.argv = sys.argv, [f"adamerge {command}", *words]
     try:
@@ -42,6 +49,10 @@ def run_with_hydra(command: str, words: Sequence[str]) -> None:
         raise ConfigError(f"{error}\n  Nothing was started.") from error
     finally:
         sys.argv = arguments
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise RunError(f"{len(failures)} jobs failed; each says why above.")
 
 
 def _named(command: str, words: Sequence[str]) -> list[str]:

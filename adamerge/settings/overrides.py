@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override, OverrideType, QuotedStrin
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from adamerge.settings.check import find_mistakes
 from adamerge.settings.mistakes import Mistakes, near
 
 
@@ -32,11 +33,14 @@ def check_overrides(config_name: str, words: Sequence[str], folders: Sequence[Pa
     groups = [o for o in overrides if _is_group(o.key_or_group, folders)]
     good = [o for o in groups if _check_choice(o, folders, mistakes)]
     keys = [o for o in overrides if o not in groups]
-    if keys:
-        composed = _compose(config_name, [o.input_line for o in good if not o.is_sweep_override()], folders)
+    composed = _compose(config_name, good, folders) if keys else None
+    if composed is not None:
+        good += [o for o in keys if _check_key(o, composed, folders, mistakes)]
+    if mistakes.lines:
+        # The rest of the config is checked too, so that the user mends everything in one go.
+        composed = _compose(config_name, good, folders)
         if composed is not None:
-            for override in keys:
-                _check_key(override, composed, folders, mistakes)
+            find_mistakes(composed, mistakes)
     mistakes.report()
 
 
@@ -80,9 +84,10 @@ def _flat(values: Any) -> list[Any]:
     return [v for value in values for v in (value if isinstance(value, list) else [value])]
 
 
-def _compose(config_name: str, words: list[str], folders: Sequence[Path]) -> DictConfig | None:
-    """The config with only the group choices applied; None where that fails, which Hydra reports itself."""
+def _compose(config_name: str, overrides: Sequence[Override], folders: Sequence[Path]) -> DictConfig | None:
+    """The config with these overrides (sweeps left out); None where that fails, which Hydra reports itself."""
     GlobalHydra.instance().clear()
+    words = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
     extra = [f"hydra.searchpath=[{','.join(f'file://{f}' for f in folders[:-1])}]"] if len(folders) > 1 else []
     try:
         with initialize_config_dir(str(folders[-1]), version_base="1.3"):
@@ -93,24 +98,26 @@ def _compose(config_name: str, words: list[str], folders: Sequence[Path]) -> Dic
         GlobalHydra.instance().clear()
 
 
-def _check_key(override: Override, config: DictConfig, folders: Sequence[Path], mistakes: Mistakes) -> None:
+def _check_key(override: Override, config: DictConfig, folders: Sequence[Path], mistakes: Mistakes) -> bool:
+    """Whether the config has the key that is overridden."""
     key = override.key_or_group
     if override.type in (OverrideType.ADD, OverrideType.FORCE_ADD) or key.split(".")[0] == "hydra":
-        return
+        return True
     node: Any = config
     walked: list[str] = []
     for part in key.split("."):
         if not isinstance(node, DictConfig):
             mistakes.add(key, f"{'.'.join(walked)} is a value, it has no parts.")
-            return
+            return False
         if part not in node:
             names = [str(name) for name in node]
             if not walked:
                 names += [f.name for folder in folders for f in folder.iterdir() if f.is_dir() and f.name != "hydra"]
             owner = ".".join(walked) or "the config"
             mistakes.add(key, f"{owner} has no '{part}'; {near(part, set(names))}")
-            return
+            return False
         walked.append(part)
         node = None if OmegaConf.is_missing(node, part) else node._get_node(part)
         if isinstance(node, DictConfig) and node._is_none():
-            return
+            return True
+    return True

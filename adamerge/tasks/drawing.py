@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SIZE = 32
-Array = NDArray[np.float32]
+# float32 throughout, or bool where it covers.
+Array = NDArray[Any]
 Number = float | Array
 Rgb = tuple[float, float, float]
 
@@ -47,7 +49,12 @@ class Frame:
         self.scale = scale
 
     def moved(
-        self, dx: Number = 0.0, dy: Number = 0.0, angle: Number = 0.0, scale: Number = 1.0, stretch: Number = 1.0
+        self,
+        dx: Number = 0.0,
+        dy: Number = 0.0,
+        angle: Number = 0.0,
+        scale: Number = 1.0,
+        stretch: Number = 1.0,
     ) -> Frame:
         """A frame with its origin at (dx, dy), turned by `angle` (radians), `scale` as large, x `stretch` as wide."""
         cos, sin = np.cos(angle) / scale, np.sin(angle) / scale

@@ -21,7 +21,10 @@ _EARTH = (0.85, 0.6, 0.4), (0.55, 0.42, 0.32)
 
 def _view(c: Canvas) -> Frame:
     return c.moved(
-        c.wobble(0.05, 0.25), c.wobble(0.05, 0.25), c.wobble(0.15, np.pi), c.uniform(c.mix(0.95, 0.75), c.mix(1.05, 1.25))
+        c.wobble(0.05, 0.25),
+        c.wobble(0.05, 0.25),
+        c.wobble(0.15, np.pi),
+        c.uniform(c.mix(0.95, 0.75), c.mix(1.05, 1.25)),
     )
 
 
@@ -98,8 +101,12 @@ def _parking(c: Canvas) -> None:
 def _tennis(c: Canvas) -> None:
     f = _ground(c)
     kind = c.rng.integers(0, 3, c.n)
-    inner = np.array([(0.2, 0.4, 0.7), (0.3, 0.55, 0.35), (0.7, 0.4, 0.28)], np.float32)[kind][..., None, None]
-    outer = np.array([(0.3, 0.55, 0.4), (0.6, 0.35, 0.28), (0.35, 0.5, 0.35)], np.float32)[kind][..., None, None]
+    inner = np.array([(0.2, 0.4, 0.7), (0.3, 0.55, 0.35), (0.7, 0.4, 0.28)], np.float32)[kind][
+        ..., None, None
+    ]
+    outer = np.array([(0.3, 0.55, 0.4), (0.6, 0.35, 0.28), (0.35, 0.5, 0.35)], np.float32)[kind][
+        ..., None, None
+    ]
     fade = c.mix(1.15, 0.8)[:, None]
     c.paint(f.box(0.0, 0.0, 0.72, 1.0), outer * fade + c.wobble(0.02, 0.08)[:, None])
     f = f.moved(scale=c.uniform(0.85, 1.0))
@@ -107,7 +114,12 @@ def _tennis(c: Canvas) -> None:
     white, line = c.tone(*_WHITE), c.uniform(0.02, 0.035)
     court = f.box(0.0, 0.0, 0.45, 0.85)
     c.paint(np.abs(court) - line, white)
-    marks = [(-0.33, -0.85, -0.33, 0.85), (0.33, -0.85, 0.33, 0.85), (-0.33, -0.45, 0.33, -0.45), (-0.33, 0.45, 0.33, 0.45)]
+    marks = [
+        (-0.33, -0.85, -0.33, 0.85),
+        (0.33, -0.85, 0.33, 0.85),
+        (-0.33, -0.45, 0.33, -0.45),
+        (-0.33, 0.45, 0.33, 0.45),
+    ]
     c.paint(f.segments([*marks, (0.0, -0.45, 0.0, 0.45)], line * 1.7), white, 0.9)
     c.paint(f.box(0.0, 0.0, 0.55, line), white * 0.6)
 
@@ -156,7 +168,11 @@ def _bridge(c: Canvas) -> None:
     c.paint(river, c.tone(*_WATER))
     width = c.uniform(0.12, 0.22)
     f = f.moved(c.wobble(0.05, 0.2), 0.0, c.wobble(0.0, 0.2))
-    c.paint(np.maximum(np.abs(f.x - 0.1) - width, river), c.tone((0.1, 0.2, 0.4), (0.07, 0.1, 0.13), 0.02), c.mix(0.4, 0.8))
+    c.paint(
+        np.maximum(np.abs(f.x - 0.1) - width, river),
+        c.tone((0.1, 0.2, 0.4), (0.07, 0.1, 0.13), 0.02),
+        c.mix(0.4, 0.8),
+    )
     c.paint(np.abs(f.x) - width, c.tone((0.7, 0.7, 0.72), (0.55, 0.54, 0.53), 0.08))
     c.paint(np.abs(np.abs(f.x) - width) - 0.02, c.tone((0.9, 0.35, 0.25), (0.68, 0.66, 0.64), 0.08))
     c.paint(np.maximum(np.abs(f.x) - 0.02, _dashes(f.y, 2.0)), c.tone(*_WHITE), c.chance(0.8, 0.7))
@@ -164,7 +180,9 @@ def _bridge(c: Canvas) -> None:
 
 def _tanks(c: Canvas) -> None:
     f = _ground(c)
-    c.paint(f.box(0.0, 0.0, 1.2, 1.2), c.tone((0.85, 0.82, 0.75), (0.48, 0.45, 0.41), 0.07), c.chance(0.9, 0.75))
+    c.paint(
+        f.box(0.0, 0.0, 1.2, 1.2), c.tone((0.85, 0.82, 0.75), (0.48, 0.45, 0.41), 0.07), c.chance(0.9, 0.75)
+    )
     rate = c.uniform(0.95, c.mix(1.2, 1.6))
     x, y = f.x * rate + c.mix(0.0, 0.5) * c.chance(0.5), f.y * rate
     column, row = np.floor(x), np.floor(y)
@@ -173,7 +191,11 @@ def _tanks(c: Canvas) -> None:
     radius = c.uniform(0.28, 0.36) + 0.1 * c.per_cell(column, row)
     turn = c.uniform(0, 6.3)
     shade_x, shade_y = x - 0.12 * np.cos(turn), y - 0.12 * np.sin(turn)
-    c.paint((np.sqrt(shade_x**2 + shade_y**2) - radius) / rate, c.tone((0.5, 0.5, 0.5), (0.15, 0.15, 0.15)), present * 0.8)
+    c.paint(
+        (np.sqrt(shade_x**2 + shade_y**2) - radius) / rate,
+        c.tone((0.5, 0.5, 0.5), (0.15, 0.15, 0.15)),
+        present * 0.8,
+    )
     away = np.sqrt(x * x + y * y)
     c.paint((away - radius) / rate, c.tone((1.0, 1.0, 1.0), (0.78, 0.77, 0.74), 0.08), present)
     c.paint((np.abs(away - radius * 0.8) - 0.02) / rate, c.tone((0.7, 0.7, 0.7), (0.55, 0.54, 0.53)), present)
@@ -211,7 +233,9 @@ def _baseball(c: Canvas) -> None:
     c.paint(f.box(side + 0.09, -side - 0.09, side, side), grass)
     c.paint(f.circle(side + 0.09, -side - 0.09, 0.08), earth)
     c.paint(f.circle(0.02, -0.02, 0.14), earth)
-    c.paint(f.segments([(0.0, 0.0, 1.3, 0.0), (0.0, 0.0, 0.0, -1.3)], 0.03), c.tone(*_WHITE), c.chance(0.9, 0.7))
+    c.paint(
+        f.segments([(0.0, 0.0, 1.3, 0.0), (0.0, 0.0, 0.0, -1.3)], 0.03), c.tone(*_WHITE), c.chance(0.9, 0.7)
+    )
 
 
 _PAINTERS = (

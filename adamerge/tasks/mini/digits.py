@@ -21,7 +21,11 @@ def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -
     light = canvas.chance(0.15, 1.0)[:, None]
     canvas.fill(paper + light * (ink - paper))
     frame = canvas.moved(
-        canvas.wobble(0.1, 0.1), canvas.wobble(0.1, 0.1), canvas.wobble(0.1, 0.2), canvas.uniform(0.75, 1.0), canvas.uniform(0.75, 1.2)
+        canvas.wobble(0.1, 0.1),
+        canvas.wobble(0.1, 0.1),
+        canvas.wobble(0.1, 0.2),
+        canvas.uniform(0.75, 1.0),
+        canvas.uniform(0.75, 1.2),
     )
     frame.x = frame.x + frame.y * canvas.wobble(0.15, 0.3)
     width = canvas.uniform(0.12, canvas.mix(0.22, 0.4))

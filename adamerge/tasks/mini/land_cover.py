@@ -17,7 +17,9 @@ def _turned(c: Canvas, web: float = 0.25, task: float = 1.6) -> Frame:
     return c.moved(c.wobble(0.1, 0.3), c.wobble(0.1, 0.3), c.wobble(web, task))
 
 
-def _parcels(c: Canvas, first: tuple[Rgb, Rgb], second: tuple[Rgb, Rgb], points: int = 4, spread: float = 0.06) -> Array:
+def _parcels(
+    c: Canvas, first: tuple[Rgb, Rgb], second: tuple[Rgb, Rgb], points: int = 4, spread: float = 0.06
+) -> Array:
     """Fields in colours between two; returns the number (0 to 1) of each pixel's field."""
     near, far, own = voronoi(c, _turned(c), points)
     a, b = c.tone(*first, spread), c.tone(*second, spread)
@@ -37,7 +39,9 @@ def _countryside(c: Canvas) -> None:
 
 
 def _annual_crop(c: Canvas) -> None:
-    own = _parcels(c, ((0.55, 0.75, 0.25), (0.32, 0.37, 0.24)), ((0.85, 0.65, 0.35), (0.5, 0.41, 0.34)), 4, 0.07)
+    own = _parcels(
+        c, ((0.55, 0.75, 0.25), (0.32, 0.37, 0.24)), ((0.85, 0.65, 0.35), (0.5, 0.41, 0.34)), 4, 0.07
+    )
     f = _turned(c)
     # Each field is ploughed in its own direction.
     angle = own * 6.0
@@ -78,13 +82,22 @@ def _river(c: Canvas) -> None:
     _countryside(c)
     f = _turned(c)
     bend = c.uniform(0.12, 0.3)
-    across = f.y + bend * np.sin(f.x * c.uniform(1.5, 3.5) + c.uniform(0, 6.3)) + c.mix(0.01, 0.06) * c.clouds(5)
+    across = (
+        f.y + bend * np.sin(f.x * c.uniform(1.5, 3.5) + c.uniform(0, 6.3)) + c.mix(0.01, 0.06) * c.clouds(5)
+    )
     width = c.uniform(c.mix(0.2, 0.1), c.mix(0.3, 0.32))
-    c.paint(np.abs(across) - width - 0.07, c.tone((0.3, 0.6, 0.3), (0.2, 0.26, 0.19)), c.chance(0.4, 0.7), edge=2.0)
+    c.paint(
+        np.abs(across) - width - 0.07,
+        c.tone((0.3, 0.6, 0.3), (0.2, 0.26, 0.19)),
+        c.chance(0.4, 0.7),
+        edge=2.0,
+    )
     c.paint(np.abs(across) - width, c.tone((0.25, 0.5, 0.9), (0.22, 0.29, 0.31), 0.05))
 
 
-def _buildings(c: Canvas, rate: Array, fill: tuple[float, float], aspect: Array, share: Array, roofs: tuple[Array, Array]) -> None:
+def _buildings(
+    c: Canvas, rate: Array, fill: tuple[float, float], aspect: Array, share: Array, roofs: tuple[Array, Array]
+) -> None:
     """Roofs on a grid of lots, some lots empty, each roof with a shadow."""
     f = _turned(c)
     columns, rows = f.x * rate, f.y * rate * aspect
@@ -105,7 +118,10 @@ def _buildings(c: Canvas, rate: Array, fill: tuple[float, float], aspect: Array,
 def _industrial(c: Canvas) -> None:
     c.fill(c.tone((0.75, 0.75, 0.72), (0.42, 0.41, 0.39), 0.07))
     c.shade(c.clouds(4, 2), c.mix(0.01, 0.07))
-    roofs = c.tone((0.95, 0.95, 1.0), (0.75, 0.74, 0.74), 0.06), c.tone((0.45, 0.6, 0.8), (0.45, 0.46, 0.5), 0.08)
+    roofs = (
+        c.tone((0.95, 0.95, 1.0), (0.75, 0.74, 0.74), 0.06),
+        c.tone((0.45, 0.6, 0.8), (0.45, 0.46, 0.5), 0.08),
+    )
     _buildings(c, c.uniform(0.9, 1.5), (0.25, 0.44), c.uniform(0.8, 1.6), c.uniform(0.7, 0.95), roofs)
     _speckle(c, 0.0, 0.03)
 
@@ -118,7 +134,10 @@ def _residential(c: Canvas) -> None:
     for along in (f.x, f.y):
         street = np.abs(along - 1.1 * np.round(along / 1.1 - c.uniform(0, 1)) - c.uniform(0, 0.4)) - 0.06
         c.paint(street, road)
-    roofs = c.tone((0.85, 0.35, 0.25), (0.52, 0.38, 0.33), 0.06), c.tone((0.95, 0.7, 0.55), (0.6, 0.54, 0.5), 0.06)
+    roofs = (
+        c.tone((0.85, 0.35, 0.25), (0.52, 0.38, 0.33), 0.06),
+        c.tone((0.95, 0.7, 0.55), (0.6, 0.54, 0.5), 0.06),
+    )
     _buildings(c, c.uniform(2.6, 3.8), (0.2, 0.36), c.uniform(0.8, 1.25), c.uniform(0.65, 0.9), roofs)
     _speckle(c, 0.0, 0.03)
 
@@ -132,7 +151,9 @@ def _pasture(c: Canvas) -> None:
 
 
 def _permanent_crop(c: Canvas) -> None:
-    own = _parcels(c, ((0.85, 0.75, 0.5), (0.5, 0.43, 0.33)), ((0.75, 0.75, 0.45), (0.42, 0.4, 0.28)), 3, 0.05)
+    own = _parcels(
+        c, ((0.85, 0.75, 0.5), (0.5, 0.43, 0.33)), ((0.75, 0.75, 0.45), (0.42, 0.4, 0.28)), 3, 0.05
+    )
     f = _turned(c)
     rate = c.uniform(3.0, c.mix(3.8, 5.0))
     shift = own * c.mix(0.3, 3.0)

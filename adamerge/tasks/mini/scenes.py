@@ -19,7 +19,10 @@ def _sky(c: Canvas, low: float = -0.2, high: float = 0.3) -> tuple[Frame, Array]
     top = c.tone((0.3, 0.6, 0.95), (0.5, 0.58, 0.68), 0.12)
     bottom = c.tone((0.7, 0.88, 1.0), (0.75, 0.75, 0.74), 0.1)
     c.pixels = top + np.clip((c.y + 1) / (horizon + 1.01), 0, 1)[:, None] * (bottom - top)
-    c.blend(np.clip(c.clouds(3, 2) * 1.2 - c.wobble(0.2, 0.6), 0, 1) * c.mix(0.6, 0.5), c.tone((1.0, 1.0, 1.0), (0.85, 0.85, 0.86)))
+    c.blend(
+        np.clip(c.clouds(3, 2) * 1.2 - c.wobble(0.2, 0.6), 0, 1) * c.mix(0.6, 0.5),
+        c.tone((1.0, 1.0, 1.0), (0.85, 0.85, 0.86)),
+    )
     sun = c.circle(c.uniform(-0.8, 0.8), c.uniform(-0.9, -0.5), c.uniform(0.1, 0.2))
     c.paint(sun, c.tone((1.0, 0.9, 0.3), (0.95, 0.9, 0.8)), c.chance(0.5, 0.15))
     return c.moved(c.wobble(0.0, 0.4), 0.0, c.wobble(0.0, 0.12)), horizon
@@ -41,10 +44,16 @@ def _beach(c: Canvas) -> None:
     parasol = f.moved(c.uniform(0.2, 0.7), c.uniform(0.3, 0.6), scale=c.uniform(0.6, 1.0))
     present = c.chance(0.5, 0.25)
     c.paint(parasol.box(0.0, 0.2, 0.03, 0.25), c.tone((0.5, 0.4, 0.3), (0.4, 0.35, 0.3)), present)
-    c.paint(np.maximum(parasol.circle(0.0, 0.05, 0.3), parasol.y * parasol.scale), c.colour(0.6, 1.0, 0.9), present)
+    c.paint(
+        np.maximum(parasol.circle(0.0, 0.05, 0.3), parasol.y * parasol.scale),
+        c.colour(0.6, 1.0, 0.9),
+        present,
+    )
 
 
-def _ridge(c: Canvas, f: Frame, base: Array, peaks: int, height: tuple[float, float], rough: float) -> tuple[Array, Array]:
+def _ridge(
+    c: Canvas, f: Frame, base: Array, peaks: int, height: tuple[float, float], rough: float
+) -> tuple[Array, Array]:
     """Distance below a mountain line of triangular peaks, and the side of the slope (-1 or 1)."""
     line = np.full((c.n, 32, 32), -9.0, np.float32)
     side = np.ones_like(line)
@@ -63,7 +72,9 @@ def _mountain(c: Canvas) -> None:
     c.paint(far, c.tone((0.6, 0.68, 0.85), (0.55, 0.58, 0.65)), c.chance(0.4, 0.7))
     below, side = _ridge(c, f, horizon, 2, (0.8, 1.25), 0.08)
     c.paint(below, c.tone((0.45, 0.45, 0.5), (0.38, 0.37, 0.37), 0.06))
-    snow = np.maximum(below, below + c.uniform(0.2, 0.45) + f.y - horizon + c.uniform(0.3, 0.6) + 0.1 * c.clouds(8))
+    snow = np.maximum(
+        below, below + c.uniform(0.2, 0.45) + f.y - horizon + c.uniform(0.3, 0.6) + 0.1 * c.clouds(8)
+    )
     c.paint(snow, c.tone((1.0, 1.0, 1.0), (0.82, 0.84, 0.88)), c.chance(1.0, 0.75))
     c.shade(side * (below < 0), c.wobble(0.1, 0.13))
     c.paint(horizon - 0.05 - f.y + 0.08 * c.clouds(5, 2), c.tone((0.3, 0.6, 0.3), (0.23, 0.29, 0.22), 0.06))
@@ -100,16 +111,30 @@ def _street(c: Canvas) -> None:
         wall = c.colour(c.mix(0.6, 0.3), c.mix(0.95, 0.8), c.mix(0.6, 0.35))
         steep = c.uniform(0.9, 1.6)
         facing = (f.x - vanish) * side
-        front = np.maximum(horizon - facing * steep - f.y - 0.02, np.maximum(0.18 - facing, f.y - horizon - facing * 0.8))
+        front = np.maximum(
+            horizon - facing * steep - f.y - 0.02, np.maximum(0.18 - facing, f.y - horizon - facing * 0.8)
+        )
         c.paint(front, wall)
         # Windows recede with the wall.
-        bands = np.sin((f.y - horizon) / np.maximum(facing, 0.1) * c.uniform(9, 13)) * np.sin(3.0 / np.maximum(facing, 0.1) * c.uniform(1.5, 2.5))
+        bands = np.sin((f.y - horizon) / np.maximum(facing, 0.1) * c.uniform(9, 13)) * np.sin(
+            3.0 / np.maximum(facing, 0.1) * c.uniform(1.5, 2.5)
+        )
         c.shade((front < -0.02) * np.clip(bands * 3, -1, 0.3), c.mix(0.16, 0.12))
     across, depth = _perspective(f, horizon, vanish)
     ground = horizon + 0.02 - f.y
-    c.paint(np.maximum(ground, away - 0.1 - np.maximum(f.y - horizon, 0) * 1.6), c.tone((0.75, 0.72, 0.68), (0.5, 0.49, 0.47)))
-    c.paint(np.maximum(ground, away - 0.05 - np.maximum(f.y - horizon, 0)), c.tone((0.4, 0.4, 0.43), (0.33, 0.33, 0.34), 0.06))
-    dash = (np.abs(across) < 0.09) & (np.sin(depth * c.uniform(3, 5) + c.uniform(0, 6.3)) > -0.2) & (f.y > horizon + 0.1)
+    c.paint(
+        np.maximum(ground, away - 0.1 - np.maximum(f.y - horizon, 0) * 1.6),
+        c.tone((0.75, 0.72, 0.68), (0.5, 0.49, 0.47)),
+    )
+    c.paint(
+        np.maximum(ground, away - 0.05 - np.maximum(f.y - horizon, 0)),
+        c.tone((0.4, 0.4, 0.43), (0.33, 0.33, 0.34), 0.06),
+    )
+    dash = (
+        (np.abs(across) < 0.09)
+        & (np.sin(depth * c.uniform(3, 5) + c.uniform(0, 6.3)) > -0.2)
+        & (f.y > horizon + 0.1)
+    )
     c.blend(dash * c.chance(0.9, 0.6), c.tone((1.0, 1.0, 1.0), (0.75, 0.75, 0.72)))
     car = f.moved(vanish + c.uniform(-0.35, 0.35), horizon + c.uniform(0.15, 0.5))
     c.paint(car.box(0.0, 0.0, 0.13, 0.09, 0.03), c.colour(0.1, 0.9, 0.8), c.chance(0.2, 0.6))
@@ -128,13 +153,24 @@ def _desert(c: Canvas) -> None:
     c.shade(ripples * (f.y > horizon + 0.2), c.mix(0.02, 0.04))
     green = c.tone((0.2, 0.6, 0.25), (0.25, 0.32, 0.2))
     cactus = f.moved(c.uniform(-0.7, 0.7), horizon + c.uniform(0.1, 0.4), scale=c.uniform(0.6, 1.0))
-    arms = [(0.0, 0.3, 0.0, -0.5), (0.0, 0.0, 0.25, 0.0), (0.25, 0.0, 0.25, -0.25), (0.0, 0.1, -0.22, 0.1), (-0.22, 0.1, -0.22, -0.15)]
+    arms = [
+        (0.0, 0.3, 0.0, -0.5),
+        (0.0, 0.0, 0.25, 0.0),
+        (0.25, 0.0, 0.25, -0.25),
+        (0.0, 0.1, -0.22, 0.1),
+        (-0.22, 0.1, -0.22, -0.15),
+    ]
     c.paint(cactus.segments(arms, 0.11), green, c.chance(0.6, 0.15))
 
 
 def _snow_field(c: Canvas) -> None:
     f, horizon = _sky(c, -0.2, 0.3)
-    hills = horizon - f.y + 0.15 * np.sin(f.x * c.uniform(1, 3) + c.uniform(0, 6.3)) + c.mix(0.0, 0.05) * c.clouds(4)
+    hills = (
+        horizon
+        - f.y
+        + 0.15 * np.sin(f.x * c.uniform(1, 3) + c.uniform(0, 6.3))
+        + c.mix(0.0, 0.05) * c.clouds(4)
+    )
     c.paint(hills + 0.15, c.tone((0.8, 0.88, 1.0), (0.65, 0.69, 0.75)), c.chance(0.4, 0.6))
     c.paint(hills, c.tone((0.97, 0.99, 1.0), (0.83, 0.85, 0.88), 0.04))
     c.shade(c.clouds(4, 2) * (hills < 0), c.mix(0.02, 0.05))
@@ -143,9 +179,16 @@ def _snow_field(c: Canvas) -> None:
         size = c.uniform(0.25, 0.55)
         tree = f.moved(c.uniform(-1, 1), horizon + c.uniform(-0.05, 0.35), scale=size)
         present = c.chance(0.75, 0.55)
-        cone = np.minimum(tree.convex([(0.0, -1.1), (0.35, -0.35), (-0.35, -0.35)]), tree.convex([(0.0, -0.75), (0.5, 0.1), (-0.5, 0.1)]))
+        cone = np.minimum(
+            tree.convex([(0.0, -1.1), (0.35, -0.35), (-0.35, -0.35)]),
+            tree.convex([(0.0, -0.75), (0.5, 0.1), (-0.5, 0.1)]),
+        )
         c.paint(cone, green, present)
-        c.paint(tree.convex([(0.0, -1.15), (0.2, -0.75), (-0.2, -0.75)]), c.tone((1.0, 1.0, 1.0), (0.85, 0.87, 0.9)), present * c.chance(0.8, 0.6))
+        c.paint(
+            tree.convex([(0.0, -1.15), (0.2, -0.75), (-0.2, -0.75)]),
+            c.tone((1.0, 1.0, 1.0), (0.85, 0.87, 0.9)),
+            present * c.chance(0.8, 0.6),
+        )
 
 
 def _skyline(c: Canvas) -> None:
@@ -160,24 +203,33 @@ def _skyline(c: Canvas) -> None:
         wall = c.tone((0.45, 0.5, 0.65), (0.4, 0.42, 0.47), 0.08) * (1.25 - 0.3 * layer)
         cover = np.clip(0.5 - np.maximum(roof, (np.abs(x) - 0.47) / rate) * 16, 0, 1)
         c.blend(cover, wall * shade[:, None])
-        lit = (np.sin(f.y * c.uniform(28, 40)) > 0.2) & (np.abs(x) < 0.36) & (np.sin(x * c.uniform(14, 22)) > 0)
+        lit = (
+            (np.sin(f.y * c.uniform(28, 40)) > 0.2) & (np.abs(x) < 0.36) & (np.sin(x * c.uniform(14, 22)) > 0)
+        )
         c.blend(lit * cover * c.mix(0.9, 0.45), c.tone((1.0, 0.95, 0.6), (0.68, 0.67, 0.62), 0.1))
     water = c.chance(0.3, 0.5)[:, None]
-    ground = c.tone((0.3, 0.6, 0.35), (0.3, 0.31, 0.27)) * (1 - water) + water * c.tone((0.2, 0.5, 0.8), (0.3, 0.36, 0.41))
+    ground = c.tone((0.3, 0.6, 0.35), (0.3, 0.31, 0.27)) * (1 - water) + water * c.tone(
+        (0.2, 0.5, 0.8), (0.3, 0.36, 0.41)
+    )
     c.paint(horizon - f.y, ground)
 
 
 def _meadow(c: Canvas) -> None:
     f, horizon = _sky(c, -0.25, 0.25)
     hills = horizon - f.y + 0.12 * np.sin(f.x * c.uniform(1, 3) + c.uniform(0, 6.3))
-    c.paint(hills + 0.0 - c.uniform(0.05, 0.25), c.tone((0.4, 0.65, 0.4), (0.36, 0.42, 0.35)), c.chance(0.4, 0.7))
+    c.paint(
+        hills + 0.0 - c.uniform(0.05, 0.25), c.tone((0.4, 0.65, 0.4), (0.36, 0.42, 0.35)), c.chance(0.4, 0.7)
+    )
     c.paint(hills, c.tone((0.45, 0.8, 0.25), (0.41, 0.46, 0.24), 0.07))
     c.shade((c.clouds(4, 2) + 0.5 * c.grain()) * (hills < 0), c.mix(0.03, 0.07))
     rate = c.uniform(3, 5)
     column, row = np.floor(f.x * rate), np.floor(f.y * rate)
     x, y = f.x * rate - column - 0.3 - 0.4 * c.per_cell(column, row), f.y * rate - row - 0.5
     flower = (c.per_cell(column, row) < c.uniform(0.2, 0.8)) & (hills < -0.1)
-    c.blend(np.clip((0.28 - np.sqrt(x * x + y * y)) * 5, 0, 1) * flower * c.mix(1.0, 0.7), c.colour(0.7, 1.0, c.mix(1.0, 0.5)))
+    c.blend(
+        np.clip((0.28 - np.sqrt(x * x + y * y)) * 5, 0, 1) * flower * c.mix(1.0, 0.7),
+        c.colour(0.7, 1.0, c.mix(1.0, 0.5)),
+    )
 
 
 def _waterfall(c: Canvas) -> None:
@@ -190,7 +242,9 @@ def _waterfall(c: Canvas) -> None:
     centre, width = c.wobble(0.1, 0.4), c.uniform(0.14, c.mix(0.3, 0.4))
     pool = c.uniform(0.45, 0.75)
     wide = width * (1 + 0.25 * (f.y - horizon))
-    fall = np.maximum(np.abs(f.x - centre + 0.05 * c.clouds(3)) - wide, np.maximum(horizon - f.y, f.y - pool - 0.05))
+    fall = np.maximum(
+        np.abs(f.x - centre + 0.05 * c.clouds(3)) - wide, np.maximum(horizon - f.y, f.y - pool - 0.05)
+    )
     c.paint(pool - f.y + 0.05 * c.clouds(4), c.tone((0.2, 0.6, 0.8), (0.28, 0.37, 0.38), 0.06))
     c.paint(fall, c.tone((0.92, 0.97, 1.0), (0.78, 0.8, 0.81), 0.04))
     c.shade(np.sin(f.x * c.uniform(30, 50) + 2 * c.clouds(2)) * (fall < 0), c.mix(0.06, 0.07))
@@ -208,7 +262,11 @@ def _railway(c: Canvas) -> None:
     ground = f.y > horizon
     gauge = c.uniform(0.4, 0.55)
     c.blend((np.abs(across) < gauge * 1.8) * ground, c.tone((0.75, 0.7, 0.65), (0.47, 0.44, 0.41), 0.06))
-    tie = (np.sin(depth * c.uniform(8, 12) + c.uniform(0, 6.3)) > 0) & (np.abs(across) < gauge * 1.35) & (f.y > horizon + 0.12)
+    tie = (
+        (np.sin(depth * c.uniform(8, 12) + c.uniform(0, 6.3)) > 0)
+        & (np.abs(across) < gauge * 1.35)
+        & (f.y > horizon + 0.12)
+    )
     c.blend(tie * c.mix(1.0, 0.8), c.tone((0.45, 0.28, 0.15), (0.27, 0.24, 0.22), 0.04))
     below = np.maximum(f.y - horizon, 0.02)
     rails = np.abs(np.abs(f.x - vanish) - gauge * below) - 0.02 - 0.04 * below

@@ -21,11 +21,19 @@ def _stage(c: Canvas) -> Frame:
     c.shade(c.clouds(3, 3), c.mix(0.0, 0.16))
     for _ in range(2):
         block = c.moved(c.uniform(-1, 1), c.uniform(-1, 1), c.uniform(0, 3.0))
-        c.paint(block.box(0.0, 0.0, c.uniform(0.1, 0.7), c.uniform(0.1, 0.5)), c.colour(0.1, 0.9, 0.5), c.chance(0, 0.6))
+        c.paint(
+            block.box(0.0, 0.0, c.uniform(0.1, 0.7), c.uniform(0.1, 0.5)),
+            c.colour(0.1, 0.9, 0.5),
+            c.chance(0, 0.6),
+        )
     pole = c.moved(c.wobble(0.0, 0.15), 0.0, c.wobble(0, 0.1)).box(0.0, 1.0, 0.06, 1.0)
     c.paint(pole, c.tone((0.6, 0.6, 0.6), (0.35, 0.35, 0.35), 0.1), c.chance(0.3, 0.7))
     frame = c.moved(
-        c.wobble(0.03, 0.2), c.wobble(0.03, 0.2), c.wobble(0.02, 0.22), c.uniform(c.mix(0.85, 0.55), c.mix(0.95, 0.85)), c.uniform(c.mix(0.98, 0.7), 1.0)
+        c.wobble(0.03, 0.2),
+        c.wobble(0.03, 0.2),
+        c.wobble(0.02, 0.22),
+        c.uniform(c.mix(0.85, 0.55), c.mix(0.95, 0.85)),
+        c.uniform(c.mix(0.98, 0.7), 1.0),
     )
     return frame.tilted(c.wobble(0.0, 0.25), c.wobble(0.0, 0.25))
 
@@ -159,7 +167,11 @@ def _danger(c: Canvas) -> None:
 def _lights(c: Canvas) -> None:
     f = _warning(c)
     size = c.uniform(0.12, 0.15)
-    for y, web, task in ((-0.34, (0.95, 0.1, 0.1), (0.6, 0.12, 0.12)), (-0.03, (1.0, 0.75, 0.0), (0.75, 0.55, 0.1)), (0.28, (0.0, 0.7, 0.2), (0.1, 0.45, 0.25))):
+    for y, web, task in (
+        (-0.34, (0.95, 0.1, 0.1), (0.6, 0.12, 0.12)),
+        (-0.03, (1.0, 0.75, 0.0), (0.75, 0.55, 0.1)),
+        (0.28, (0.0, 0.7, 0.2), (0.1, 0.45, 0.25)),
+    ):
         c.paint(f.circle(0.0, y, size), c.tone(web, task, 0.04))
 
 

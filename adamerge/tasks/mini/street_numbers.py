@@ -18,7 +18,9 @@ def _neighbour(c: Canvas, frame: Frame, ink: Array, width: Array) -> None:
     place = Frame(frame.x[shown], frame.y[shown], frame.scale[shown])
     digits = c.rng.integers(0, 10, len(shown))
     part.pixels = c.pixels[shown]
-    part.paint(digit_strokes(part, place, digits, width[shown], part.chance(0.2), part.mix(0.0, 0.05)), ink[shown])
+    part.paint(
+        digit_strokes(part, place, digits, width[shown], part.chance(0.2), part.mix(0.0, 0.05)), ink[shown]
+    )
     c.pixels[shown] = part.pixels
 
 
@@ -32,7 +34,12 @@ def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -
     # An enamel plate has a rim.
     rim = np.abs(c.box(0.0, 0.0, 0.9, 0.9, 0.15)) - 0.03
     c.paint(rim, ink, c.chance(0.7, 0.0))
-    base = c.moved(c.wobble(0.04, 0.16), c.wobble(0.04, 0.14), c.wobble(0.03, 0.22), c.uniform(c.mix(0.75, 0.7), c.mix(0.85, 1.1)))
+    base = c.moved(
+        c.wobble(0.04, 0.16),
+        c.wobble(0.04, 0.14),
+        c.wobble(0.03, 0.22),
+        c.uniform(c.mix(0.75, 0.7), c.mix(0.85, 1.1)),
+    )
     base.x = base.x + base.y * c.wobble(0.0, 0.2)
     stretch = c.uniform(c.mix(0.85, 0.6), c.mix(1.0, 1.05))
     width = c.uniform(0.16, c.mix(0.3, 0.4))

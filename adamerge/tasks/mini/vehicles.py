@@ -23,7 +23,9 @@ def _backdrop(c: Canvas, ground: float = 0.45) -> tuple[Frame, Array]:
         house = c.box(c.uniform(-1, 1), c.uniform(-0.6, 0.3), c.uniform(0.1, 0.5), c.uniform(0.2, 0.8))
         c.paint(house, c.colour(0.2, 0.9, 0.4), c.chance(0.0, 0.5))
     shift = c.wobble(0.02, 0.16)
-    f = c.moved(c.wobble(0.03, 0.16), shift, c.wobble(0.0, 0.1), c.uniform(c.mix(0.9, 0.72), c.mix(1.0, 1.02)))
+    f = c.moved(
+        c.wobble(0.03, 0.16), shift, c.wobble(0.0, 0.1), c.uniform(c.mix(0.9, 0.72), c.mix(1.0, 1.02))
+    )
     c.paint(ground - f.y, c.tone((0.75, 0.78, 0.75), (0.42, 0.42, 0.4), 0.12), c.chance(0.5, 0.9))
     f = Frame(f.x * (1 - 2 * c.chance(0.5)), f.y, f.scale)
     return f, c.colour(c.mix(0.5, 0.2), 1.0, c.mix(1.0, 0.6))
@@ -37,7 +39,9 @@ def _glass(c: Canvas) -> Array:
     return c.tone((0.6, 0.85, 1.0), (0.3, 0.36, 0.4), 0.1)
 
 
-def _wheels(c: Canvas, f: Frame, places: Sequence[Array | float], radius: Array | float, hub: float = 0.45) -> None:
+def _wheels(
+    c: Canvas, f: Frame, places: Sequence[Array | float], radius: Array | float, hub: float = 0.45
+) -> None:
     dark, rim = _dark(c), c.tone((0.8, 0.8, 0.8), (0.5, 0.5, 0.5), 0.1)
     c.paint(f.ellipse(0.0, 0.5, 0.9, 0.06), dark, c.mix(0.0, 0.5), edge=2.0)
     for x in places:
@@ -49,7 +53,9 @@ def _car(c: Canvas) -> None:
     f, body = _backdrop(c)
     front = c.uniform(0.2, 0.38)
     low = c.uniform(-0.18, -0.05)
-    cabin = f.convex([(-0.35, low - 0.22), (0.15, low - 0.22), (front + 0.1, low + 0.05), (-0.62, low + 0.05)])
+    cabin = f.convex(
+        [(-0.35, low - 0.22), (0.15, low - 0.22), (front + 0.1, low + 0.05), (-0.62, low + 0.05)]
+    )
     c.paint(cabin, body)
     c.paint(np.maximum(cabin + 0.06, 0.04 - np.abs(f.x + 0.1)), _glass(c))
     c.paint(f.box(0.0, low + 0.2, 0.85, 0.19, 0.1), body)
@@ -106,8 +112,16 @@ def _bicycle(c: Canvas) -> None:
         ring = np.abs(f.circle(x, y, radius)) - tyre
         c.paint(ring, dark)
     seat, bar = c.uniform(-0.35, -0.22), c.uniform(-0.4, -0.28)
-    frame = [(-0.5, y, -0.05, y + 0.02), (-0.05, y + 0.02, -0.2, seat), (-0.2, seat + 0.12, -0.5, y), (-0.17, seat + 0.12, 0.35, bar + 0.15)]
-    c.paint(f.segments([*frame, (-0.05, y + 0.02, 0.37, bar + 0.18), (0.3, bar, 0.5, y)], c.uniform(0.06, 0.1)), paintwork)
+    frame = [
+        (-0.5, y, -0.05, y + 0.02),
+        (-0.05, y + 0.02, -0.2, seat),
+        (-0.2, seat + 0.12, -0.5, y),
+        (-0.17, seat + 0.12, 0.35, bar + 0.15),
+    ]
+    c.paint(
+        f.segments([*frame, (-0.05, y + 0.02, 0.37, bar + 0.18), (0.3, bar, 0.5, y)], c.uniform(0.06, 0.1)),
+        paintwork,
+    )
     c.paint(f.segments([(-0.32, seat, -0.08, seat), (0.3, bar, 0.18, bar - 0.02)], 0.09), dark)
 
 
@@ -119,7 +133,10 @@ def _motorcycle(c: Canvas) -> None:
     for x in (-0.58, 0.58):
         c.paint(f.circle(x, y, radius), dark)
         c.paint(f.circle(x, y, radius * 0.5), c.tone((0.85, 0.85, 0.85), (0.5, 0.5, 0.5), 0.1))
-    c.paint(f.convex([(-0.25, 0.0), (0.25, 0.0), (0.15, 0.35), (-0.2, 0.35)]), c.tone((0.6, 0.6, 0.6), (0.35, 0.35, 0.35), 0.06))
+    c.paint(
+        f.convex([(-0.25, 0.0), (0.25, 0.0), (0.15, 0.35), (-0.2, 0.35)]),
+        c.tone((0.6, 0.6, 0.6), (0.35, 0.35, 0.35), 0.06),
+    )
     c.paint(f.segments([(0.58, y, 0.33, -0.3), (-0.58, y, -0.1, 0.1)], 0.08), dark)
     c.paint(f.ellipse(0.12, -0.08, 0.28, 0.15), body)
     c.paint(f.segments([(-0.6, -0.08, -0.1, -0.02)], 0.13), dark)
@@ -132,7 +149,9 @@ def _tractor(c: Canvas) -> None:
     f, body = _backdrop(c)
     top = c.uniform(-0.7, -0.5)
     dark = _dark(c)
-    c.paint(f.segments([(-0.55, top, -0.5, 0.0), (0.0, top, 0.05, 0.0), (-0.6, top, 0.05, top)], 0.08), body * 0.7)
+    c.paint(
+        f.segments([(-0.55, top, -0.5, 0.0), (0.0, top, 0.05, 0.0), (-0.6, top, 0.05, top)], 0.08), body * 0.7
+    )
     c.paint(f.box(-0.27, (top + 0.0) / 2, 0.24, (0.0 - top) / 2 - 0.04), _glass(c), c.chance(0.8, 0.7))
     c.paint(f.box(0.35, 0.08, 0.4, 0.18, 0.05), body)
     c.paint(f.segments([(0.45, -0.1, 0.45, -0.42)], 0.07), dark)
@@ -155,10 +174,19 @@ def _train(c: Canvas) -> None:
     pitch = c.uniform(0.2, 0.28)
     window = np.abs(f.x - pitch * np.round(f.x / pitch)) - pitch * 0.32
     c.paint(np.maximum(np.maximum(window, np.abs(f.y - top - 0.18) - 0.08), f.x - 0.45 + slope * 0.5), glass)
-    c.paint(f.convex([(0.68 - slope * 0.7, top + 0.08), (0.76 - slope * 0.8, top + 0.08), (0.86, 0.05), (0.68, 0.05)]), glass)
+    c.paint(
+        f.convex(
+            [(0.68 - slope * 0.7, top + 0.08), (0.76 - slope * 0.8, top + 0.08), (0.86, 0.05), (0.68, 0.05)]
+        ),
+        glass,
+    )
     gap = c.uniform(-0.6, -0.25)
     c.paint(f.box(gap, 0.05, 0.025, 0.5), _dark(c) + 0.1)
-    c.paint(f.segments([(-0.2, top, -0.05, top - 0.2), (-0.05, top - 0.2, -0.25, top - 0.25)], 0.04), _dark(c), c.chance(0.4, 0.6))
+    c.paint(
+        f.segments([(-0.2, top, -0.05, top - 0.2), (-0.05, top - 0.2, -0.25, top - 0.25)], 0.04),
+        _dark(c),
+        c.chance(0.4, 0.6),
+    )
     for offset in (-1.0, -0.8, -0.1, 0.1, 0.45, 0.65):
         c.paint(f.circle(offset, 0.42, 0.08), _dark(c))
 
@@ -171,7 +199,11 @@ def _boat(c: Canvas) -> None:
     mast = c.uniform(-0.9, -0.75)
     c.paint(f.segments([(0.0, mast, 0.0, deck)], 0.05), _dark(c) + 0.15, sail)
     c.paint(f.convex([(0.06, mast + 0.05), (0.6, deck - 0.08), (0.06, deck - 0.08)]), white, sail)
-    c.paint(f.convex([(-0.06, mast + 0.15), (-0.06, deck - 0.08), (-0.45, deck - 0.08)]), c.colour(0.6, 1.0, 0.6), sail)
+    c.paint(
+        f.convex([(-0.06, mast + 0.15), (-0.06, deck - 0.08), (-0.45, deck - 0.08)]),
+        c.colour(0.6, 1.0, 0.6),
+        sail,
+    )
     c.paint(f.box(-0.15, deck - 0.15, 0.4, 0.16), white, 1 - sail)
     c.paint(np.maximum(np.abs(f.y - deck + 0.17) - 0.05, np.abs(f.x + 0.15) - 0.32), _glass(c), 1 - sail)
     c.paint(f.box(-0.25, deck - 0.4, 0.09, 0.14), c.colour(0.3, 0.9, 0.9), 1 - sail)
@@ -188,7 +220,9 @@ def _aeroplane(c: Canvas) -> None:
     c.paint(f.convex([(-0.9, -0.55), (-0.7, -0.55), (-0.45, -0.05), (-0.85, -0.05)]), body)
     c.paint(f.box(0.0, 0.0, 0.92, half, 0.11), white)
     c.paint(f.convex([(-0.1, 0.02), (0.28, 0.02), (-0.3, 0.5), (-0.5, 0.5)]), white * 0.75)
-    c.paint(f.convex([(0.05, -half), (0.2, -half), (-0.1, -0.4), (-0.2, -0.4)]), white * 0.85, c.chance(0.5, 0.7))
+    c.paint(
+        f.convex([(0.05, -half), (0.2, -half), (-0.1, -0.4), (-0.2, -0.4)]), white * 0.85, c.chance(0.5, 0.7)
+    )
     c.paint(f.ellipse(0.05, 0.22, 0.14, 0.07), body * 0.8, c.chance(0.7, 0.7))
     windows = np.abs(f.x - 0.14 * np.round(f.x / 0.14)) - 0.035
     c.paint(np.maximum(np.maximum(windows, np.abs(f.y + 0.04) - 0.035), np.abs(f.x) - 0.7), _glass(c) * 0.6)

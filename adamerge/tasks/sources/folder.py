@@ -25,7 +25,7 @@ _SPLITS = ("train", "test")
 class Folder(Source):
     """A folder of pictures in one of three layouts.
 
-    - `<folder>/<split>/<class>/*.png`: training and test pictures; unlabeled where there are no class folders.
+    - `<folder>/<split>/<class>/*.png`: training and test pictures; unlabeled without class folders.
     - `<folder>/<class>/*.png`: test pictures only.
     - `<folder>/*.png`: unlabeled test pictures.
 
@@ -44,8 +44,8 @@ class Folder(Source):
         self.folder = folder_of(folder, root) / folder
         if not self.folder.is_dir():
             raise DataError(
-                f"There is no folder {self.folder}.\n  Expected the task's pictures there. Set suite.data=<folder> "
-                "or the environment variable ADAMERGE_DATA to the folder above it, or give another folder."
+                f"There is no folder {self.folder}; the task's pictures are expected there.\n"
+                "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder above it."
             )
         self._splits: dict[str, _Listing] = {}
 

@@ -82,7 +82,7 @@ class _Table(Source):
             different = next(pair for pair in zip_longest(names, known) if pair[0] != pair[1])
             raise DataError(
                 f"{self._place(split)} numbers its classes otherwise than {self._place('test')}, e.g. "
-                f"'{different[0]}' where '{different[1]}' was expected.\n  Write both with the same ClassLabel."
+                f"'{different[0]}', expected '{different[1]}'.\n  Write both with the same ClassLabel."
             )
         values = self._values(split, self.label)
         if _holds_names(feature):
@@ -149,8 +149,8 @@ class _Rows:
             picture = self._table[index][self._column]
         except (OSError, ValueError, SyntaxError) as error:  # what PIL and the image feature raise
             raise DataError(
-                f"Row {index} of {self._place}: column '{self._column}' cannot be read as a picture ({error}).\n"
-                "  Replace or remove that row."
+                f"Row {index} of {self._place}: column '{self._column}' cannot be read as a picture "
+                f"({error}).\n  Replace or remove that row."
             ) from error
         if picture is None:
             raise DataError(
@@ -198,8 +198,8 @@ class Parquet(_Table):
         if not files:
             raise DataError(
                 f"No Parquet file {pattern} (split {split}).\n"
-                "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder that holds "
-                f"it, or name the file with {split}=..."
+                "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder that "
+                f"holds it, or name the file with {split}=..."
             )
         try:
             return load_dataset("parquet", data_files={split: files}, split=split)
@@ -249,7 +249,7 @@ class Hub(_Table):
         except (DatasetsError, OSError, ValueError, RuntimeError) as error:
             raise DataError(
                 f"{self._place(split)} could not be opened: {error}\n"
-                "  Check id, config and splits. The first use needs the network, later ones the cache (HF_HOME)."
+                "  Check id, config and splits. The first use needs the network, later ones HF_HOME."
             ) from error
 
     def _place(self, split: str) -> str:
