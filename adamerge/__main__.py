@@ -1,4 +1,4 @@
-"""`python -m adamerge <command> ...`: picks the command. Imports nothing heavy, so that help answers at once."""
+"""`python -m adamerge <command> ...`: picks the command. Nothing heavy is imported: help is instant."""
 
 from __future__ import annotations
 
@@ -6,49 +6,66 @@ import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib import import_module
+from typing import NoReturn
 
 from adamerge import __version__
 from adamerge.commands import COMMANDS
 from adamerge.errors import AdamergeError, ConfigError
 
 _USAGE = "usage: python -m adamerge <command> [key=value ...]\n\n{commands}\n\n{more}\n"
-_MORE = "python -m adamerge <command> --help lists a command's options; show methods lists what can be trained."
+_MORE = "adamerge <command> --help lists a command's options, adamerge show methods what can be trained."
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 when the job is done, 2 after a mistake in the input, 130 when interrupted."""
-    arguments = list(sys.argv[1:] if words is None else words)
+    """Run one command. Exit code 0: the job is done, 2: a mistake in the input, 130: interrupted."""
     try:
-        _run(arguments)
+        _run(list(sys.argv[1:] if words is None else words))
     except AdamergeError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. The same command goes on from the last checkpoint.\n")
-        sys.exit(130)
+        _interrupted()
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into an exit of its own.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            _interrupted()
+        raise
+    except BrokenPipeError:
+        # The reader (head, a pager) has gone; Python must not complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _interrupted() -> NoReturn:
+    sys.stderr.write("Interrupted. The same command goes on from the last checkpoint.\n")
+    sys.exit(130)
 
 
 def _run(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
-        return
-    if arguments[0] == "--version":
+    elif "--version" in arguments:
         sys.stdout.write(f"adamerge {__version__}\n")
-        return
-    name, rest = arguments[0], arguments[1:]
+    elif arguments[0] in ("-sc", "--shell-completion"):
+        from adamerge.settings.completion import complete
+
+        complete(arguments)
+    else:
+        _run_command(arguments[0], arguments[1:])
+
+
+def _run_command(name: str, words: list[str]) -> None:
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there is {', '.join(COMMANDS)}."
         raise ConfigError(f"No command '{name}'; {hint}")
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback
     if COMMANDS[name].config is None:
-        from importlib import import_module
-
-        import_module(f"adamerge.commands.{name}").run(rest)
+        import_module(f"adamerge.commands.{name}").run(words)
         return
     from adamerge.settings.hydra import run_with_hydra
 
-    run_with_hydra(name, rest)
+    run_with_hydra(name, words)
 
 
 def usage() -> str:

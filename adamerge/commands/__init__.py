@@ -7,10 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does, and its primary config (None: it takes plain words instead)."""
+    """One command.
+
+    Args:
+        summary: what it does.
+        config: its primary config; None where it takes plain words instead.
+        word: the option that a plain word among its overrides is a value of.
+    """
 
     summary: str
     config: str | None = None
+    word: str | None = None
 
 
 COMMANDS = {
@@ -21,5 +28,5 @@ COMMANDS = {
     "finetune": Command("make experts from a base", "finetune"),
     "convert": Command("turn any supported checkpoint into safetensors"),
     "show": Command("list methods, rules, suites, backbones, or print one YAML"),
-    "bench": Command("measure a step against the straightforward formulation", "bench"),
+    "bench": Command("measure a step against the straightforward formulation", "bench", word="name"),
 }

@@ -1,7 +1,8 @@
-"""`show methods|rules|suites|backbones|experiments`, or `show method/adamerging_layerwise`: reads only the YAMLs."""
+"""`show methods|rules|...` lists a config group, `show method/<name>` prints a YAML. Reads only the YAMLs."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,48 +10,73 @@ import yaml
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from adamerge.errors import ConfigError
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
 
-_COLUMNS = {"method": ("summary", "needs", "paper"), "rule": ("summary", "paper")}
+_COLUMNS = ("summary", "tasks", "needs", "paper")
 
 
 def run(words: list[str]) -> None:
-    if len(words) != 1 or words[0] in ("-h", "--help"):
-        raise ConfigError(f"show takes one word: {', '.join(f'{g}s' for g in _groups())}, or <group>/<name>.")
-    group, _, name = words[0].partition("/")
-    group = group if group in _groups() else group.removesuffix("s")
-    if group not in _groups():
-        raise ConfigError(f"There is no '{words[0]}' to show; {near(words[0], [f'{g}s' for g in _groups()])}")
+    """Print a table or a YAML.
+
+    Raises:
+        ConfigError: an unknown group or name, with the near ones.
+    """
+    groups = _groups()
+    if words in (["-h"], ["--help"]) or len(words) != 1:
+        usage = f"show takes one of {', '.join(groups)}, or a name such as method/adamerging_layerwise."
+        if len(words) != 1:
+            raise ConfigError(usage)
+        sys.stdout.write(f"{usage}\n")
+        return
+    listed, _, name = words[0].removesuffix(".yaml").partition("/")
+    by_name = {**groups, **{folder.name: folder for folder in groups.values()}}
+    if listed not in by_name:
+        raise ConfigError(f"There is no '{listed}' to show; {near(listed, groups)}")
     if name:
-        _print_yaml(group, name)
+        _print_yaml(by_name[listed], name)
     else:
-        _print_list(group)
+        _print_list(by_name[listed])
 
 
-def _groups() -> list[str]:
-    return sorted(f.name for f in conf_dir().iterdir() if f.is_dir() and f.name != "hydra" and any(f.glob("*.yaml")))
+def _groups() -> dict[str, Path]:
+    """The config groups by their plural."""
+    folders = sorted(f for f in conf_dir().iterdir() if any(f.glob("*.yaml")) and f.name != "hydra")
+    return {f.name if f.name.endswith("s") else f"{f.name}s": f for f in folders}
 
 
-def _print_yaml(group: str, name: str) -> None:
-    path = conf_dir() / group / f"{name}.yaml"
-    if not path.exists():
-        known = [p.stem for p in (conf_dir() / group).glob("*.yaml")]
-        raise ConfigError(f"There is no {group} '{name}'; {near(name, known)}")
-    Console().print(Syntax(path.read_text(), "yaml", background_color="default"))
+def _print_yaml(folder: Path, name: str) -> None:
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in files:
+        raise ConfigError(f"There is no {folder.name} '{name}'; {near(name, files)}")
+    text = files[name].read_text()
+    if sys.stdout.isatty():
+        Console().print(Syntax(text, "yaml", background_color="default"))
+    else:
+        sys.stdout.write(text)  # byte by byte the file, whatever the width
 
 
-def _print_list(group: str) -> None:
-    columns = _COLUMNS.get(group, ("summary",))
+def _print_list(folder: Path) -> None:
+    rows = {path.stem: _described(path) for path in sorted(folder.glob("*.yaml"))}
+    columns = [column for column in _COLUMNS if any(row.get(column) for row in rows.values())]
     table = Table(box=None, pad_edge=False)
     for column in ("name", *columns):
         table.add_column(column, no_wrap=column == "name", overflow="fold")
-    for path in sorted((conf_dir() / group).glob("*.yaml")):
-        content = _inherited(path)
-        table.add_row(path.stem, *(str(content.get(column) or "") for column in columns))
+    for name, row in rows.items():
+        table.add_row(name, *(Text(_words(row.get(column))) for column in columns))
     Console().print(table)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """A YAML's top level; without a summary, its first comment serves."""
+    content = _inherited(path)
+    first = path.read_text().partition("\n")[0]
+    if not content.get("summary") and first.startswith("# "):
+        content["summary"] = first.removeprefix("# ").rstrip(".")
+    return content
 
 
 def _inherited(path: Path) -> dict[str, Any]:
@@ -58,6 +84,12 @@ def _inherited(path: Path) -> dict[str, Any]:
     content = yaml.safe_load(path.read_text()) or {}
     merged: dict[str, Any] = {}
     for default in content.get("defaults") or ():
-        if isinstance(default, str) and default != "_self_" and (path.parent / f"{default}.yaml").exists():
+        if isinstance(default, str) and (path.parent / f"{default}.yaml").exists():
             merged |= _inherited(path.parent / f"{default}.yaml")
     return merged | {key: value for key, value in content.items() if key != "defaults"}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value in (None, "???") else str(value)

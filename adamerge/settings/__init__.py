@@ -3,12 +3,10 @@
 from adamerge.settings.check import validate
 from adamerge.settings.components import instantiate
 from adamerge.settings.identity import run_id
-from adamerge.settings.overrides import check_overrides
 from adamerge.settings.paths import cache_dir, conf_dir, outputs_dir, register_resolvers
 
 __all__ = [
     "cache_dir",
-    "check_overrides",
     "conf_dir",
     "instantiate",
     "outputs_dir",

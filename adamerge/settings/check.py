@@ -2,90 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 
-from adamerge.settings.components import check_component, check_value_errors
+from adamerge.settings.annotations import reason
+from adamerge.settings.components import check_component
 from adamerge.settings.mistakes import Mistakes, near
+from adamerge.settings.sections import SECTIONS, TRAINER_OPTIONS, CommonSection
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False)
-
-
-class ScheduleSection(_Section):
-    steps: int = Field(ge=0)
-    batch_size: int = Field(gt=0)
-    batches_per_task: int = Field(gt=0)
-    update: Literal["round", "task", "batch"]
-    feed: Literal["resample", "persistent"]
-    forward_images: int | None = Field(gt=0)
-
-
-class SuiteSection(_Section):
-    name: str
-    summary: str = ""
-    tasks: list[str] = Field(min_length=1)
-    catalogue: dict[str, Any]
-    data: str | None = None
-    steps: int | None = Field(default=None, gt=0)
-    forward_images: int | None = Field(default=None, gt=0)
-
-    @field_validator("tasks")
-    @classmethod
-    def _unique(cls, tasks: list[str]) -> list[str]:
-        if repeated := sorted({t for t in tasks if tasks.count(t) > 1}):
-            raise ValueError(f"each task once; {', '.join(repeated)} is repeated")
-        return tasks
-
-
-class BackboneSection(_Section):
-    name: str
-    summary: str = ""
-    model: str | dict[str, Any]
-
-
-class CheckpointsSection(_Section):
-    base: str
-    experts: str | dict[str, str] | None = None
-    heads: str | dict[str, str] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-
-class EvaluationSection(_Section):
-    batch_size: int = Field(gt=0)
-
-
-class TrainerSection(BaseModel):
-    """Options of Lightning's Trainer; those that adamerge decides itself are refused."""
-
-    model_config = ConfigDict(extra="allow")
-    devices: Literal[1, "1"] = 1
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _one(cls, devices: Any) -> Any:
-        if devices not in (1, "1"):
-            raise ValueError("a round sums all tasks on one device; run several seeds or methods on several devices")
-        return devices
-
-
-# Options of Lightning's Trainer that may be given. The others are part of how a run resumes and is recorded.
-TRAINER_OPTIONS = frozenset(
-    "accelerator benchmark detect_anomaly deterministic devices enable_progress_bar fast_dev_run inference_mode "
-    "log_every_n_steps max_time precision profiler strategy".split()
-)
-
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "suite": SuiteSection,
-    "backbone": BackboneSection,
-    "checkpoints": CheckpointsSection,
-    "evaluation": EvaluationSection,
-    "trainer": TrainerSection,
-}
+# The catalogue entry that serves every task without one of its own.
+_ANY_TASK = "*"
 
 
 def validate(config: DictConfig) -> None:
@@ -101,89 +31,121 @@ def validate(config: DictConfig) -> None:
 
 def find_mistakes(config: DictConfig, mistakes: Mistakes) -> None:
     """Note every mistake of a composed config."""
-    plain = _resolved(config, mistakes)
-    for name, section in _SECTIONS.items():
-        if name in plain:
-            _check_section(name, plain[name], section, mistakes)
-    schedule = (plain.get("method") or {}).get("schedule")
-    if schedule is not None:
-        _check_section("method.schedule", schedule, ScheduleSection, mistakes)
-    _check_tasks(plain.get("suite") or {}, mistakes)
-    _check_trainer(plain.get("trainer") or {}, mistakes)
-    if not isinstance(plain.get("seed", 0), int) or plain.get("seed", 0) < 0:
-        mistakes.add("seed", f"a whole number from 0 on (got {plain['seed']!r}).")
+    plain = _resolved(config, "", mistakes)
+    _check_section("", plain, CommonSection, mistakes)
+    for where, section in SECTIONS.items():
+        group, _, part = where.partition(".")
+        values = plain.get(group)
+        if part:
+            values = values.get(part) if isinstance(values, dict) else None
+        if values is not None:
+            _check_section(where, values, section, mistakes)
+    _check_tasks(plain.get("suite"), mistakes)
+    _check_trainer(plain.get("trainer"), mistakes)
     for where, node in _components(plain):
         check_component(where, node, mistakes)
-    rule = (plain.get("rule") or {}).get("rule")
-    if rule and not mistakes.lines:
-        check_value_errors("rule.rule", rule, mistakes)
 
 
-def _resolved(config: DictConfig, mistakes: Mistakes) -> dict[str, Any]:
-    """The config as plain data; values that are missing or cannot be resolved are noted and left out."""
-    for key in sorted(OmegaConf.missing_keys(config)):
-        mistakes.add(key, f"has no value; give {key}=...")
-    plain: dict[str, Any] = {}
-    for key in config:
-        if OmegaConf.is_missing(config, key):
+def _resolved(node: Any, where: str, mistakes: Mistakes) -> Any:
+    """A node as plain data; values that are missing or cannot be resolved are noted and left out."""
+    if not isinstance(node, DictConfig | ListConfig):
+        return node
+    if node._is_none():
+        return None
+    plain: dict[Any, Any] = {}
+    items: Any = node
+    for key in items if isinstance(node, DictConfig) else range(len(node)):
+        place = _place(where, key)
+        if OmegaConf.is_missing(items, key):
+            mistakes.add(place, f"has no value; give {place}=...")
             continue
         try:
-            value = config[key]
-            plain[str(key)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            child = items[key]
+        except InterpolationToMissingValueError:
+            mistakes.places.add(place)  # what it refers to is noted itself
         except OmegaConfBaseException as error:
-            mistakes.add(str(error.full_key or key), str(error).splitlines()[0])
-    return plain
+            mistakes.add(place, f"{_first_line(error)} (it says {items._get_node(key)!s}).")
+        else:
+            plain[key] = _resolved(child, place, mistakes)
+    return plain if isinstance(node, DictConfig) else list(plain.values())
+
+
+def _place(where: str, key: Any) -> str:
+    if isinstance(key, int):
+        return f"{where}[{key}]"
+    return f"{where}.{key}" if where else str(key)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")
 
 
 def _check_section(where: str, values: Any, section: type[BaseModel], mistakes: Mistakes) -> None:
     if not isinstance(values, dict):
-        mistakes.add(where, f"a group of options is expected here (got {values!r}).")
+        mistakes.add(where, f"is a group of options (got {values!r}).")
         return
     try:
         section.model_validate(values)
     except ValidationError as error:
+        places: dict[str, list[Any]] = {}
         for problem in error.errors():
-            at = ".".join([where, *(str(part) for part in problem["loc"] if not str(part).startswith("dict["))])
-            if problem["input"] == "???":
-                continue  # noted as missing
-            if problem["type"] == "extra_forbidden":
-                mistakes.add(at, f"no such option; {near(str(problem['loc'][-1]), section.model_fields)}")
-            elif problem["type"] == "missing":
-                mistakes.add(at, f"has no value; give {at}=...")
-            else:
-                mistakes.add(at, f"{problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r}).")
+            # The members of a union stand in the place too; one line for the value as a whole.
+            depth = 1 if problem["loc"][1:] and isinstance(problem["loc"][1], str) else len(problem["loc"])
+            place = where
+            for part in problem["loc"][:depth]:
+                place = _place(place, part)
+            places.setdefault(place, []).append(problem)
+        for place, problems in places.items():
+            if place not in mistakes.places:
+                mistakes.add(place, _phrase(place, problems, values, section))
 
 
-def _check_tasks(suite: dict[str, Any], mistakes: Mistakes) -> None:
-    catalogue = suite.get("catalogue")
-    tasks = suite.get("tasks")
-    if not isinstance(catalogue, dict) or not isinstance(tasks, list):
+def _phrase(place: str, problems: list[Any], values: dict[str, Any], section: type[BaseModel]) -> str:
+    first = problems[0]
+    if first["type"] == "extra_forbidden":
+        offered = [name for name in section.model_fields if name != "summary"]
+        return f"no such option; {near(str(first['loc'][-1]), offered, otherwise='it has {}.')}"
+    if first["type"] == "missing":
+        return f"has no value; give {place}=..."
+    reasons = ", or ".join(dict.fromkeys(reason(problem) for problem in problems))
+    got = values[first["loc"][0]] if len(problems) > 1 else first["input"]
+    if isinstance(got, str) and first["type"] == "list_type":
+        return f"{reasons} (got {got!r}); write '{place}=[{got}]'."
+    return f"{reasons} (got {got!r})."
+
+
+def _check_tasks(suite: Any, mistakes: Mistakes) -> None:
+    if not isinstance(suite, dict):
+        return
+    catalogue, tasks = suite.get("catalogue"), suite.get("tasks")
+    if not isinstance(catalogue, dict) or not isinstance(tasks, list) or _ANY_TASK in catalogue:
         return
     for index, task in enumerate(tasks):
         if task not in catalogue:
             mistakes.add(f"suite.tasks[{index}]", f"no task '{task}'; {near(str(task), catalogue)}")
 
 
-def _check_trainer(trainer: dict[str, Any], mistakes: Mistakes) -> None:
-    for key in trainer:
+def _check_trainer(trainer: Any, mistakes: Mistakes) -> None:
+    for key in trainer if isinstance(trainer, dict) else ():
         if key not in TRAINER_OPTIONS:
-            mistakes.add(f"trainer.{key}", f"not an option that may be set; {near(key, TRAINER_OPTIONS)}")
+            hint = near(str(key), TRAINER_OPTIONS, otherwise="those are {}.")
+            mistakes.add(f"trainer.{key}", f"is no option of the trainer that may be set; {hint}")
 
 
-def _components(plain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _components(plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The outermost nodes with a `_target_`, with their places; of the catalogue only the tasks in use."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    used = set((plain.get("suite") or {}).get("tasks") or ())
+    suite = plain.get("suite")
+    tasks = suite.get("tasks") if isinstance(suite, dict) else None
+    used = {*(tasks if isinstance(tasks, list) else ()), _ANY_TASK}
 
-    def walk(where: str, node: Any) -> None:
+    def walk(where: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(node, dict):
             return
         if "_target_" in node:
-            found.append((where, node))
+            yield where, node
             return
         for key, value in node.items():
             if where != "suite.catalogue" or key in used:
-                walk(f"{where}.{key}" if where else str(key), value)
+                yield from walk(_place(where, key), value)
 
-    walk("", plain)
-    return found
+    yield from walk("", plain)

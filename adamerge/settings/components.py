@@ -1,26 +1,29 @@
-"""Objects named by `_target_`: an allow-list, their options checked against the signature, plain values passed."""
+"""Objects named by `_target_`: an allow-list, options checked against the signature, plain values passed."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any, get_type_hints
-
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
+from typing import Any
 
 from adamerge.errors import ConfigError
+from adamerge.settings.annotations import Unknown, simple_annotation, type_problem
 from adamerge.settings.mistakes import Mistakes, near
 
 ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_lightning.callbacks.")
+# Components that are cheap to make and need nothing but their options: made once, for the ranges they check.
+_TRIED = ("adamerge.rules.", "adamerge.losses.")
 _RESERVED = ("_target_", "_partial_")
 
 
 def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     """Make the object that `node` describes, with `args` and `kwargs` before and beside its own options.
 
-    Options arrive as plain Python values: no config object ever enters a class.
+    Options arrive as plain Python values: no config object ever enters a class. With `_partial_: true` the
+    result is a functools.partial that makes the object later.
 
     Raises:
         ConfigError: a target outside the allow-list or one that does not exist.
@@ -28,8 +31,8 @@ def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     options = {key: _build(value) for key, value in _plain(node).items() if key not in _RESERVED}
     target = find_target(str(node["_target_"]))
     if node.get("_partial_"):
-        return partial(target, *args, **options, **kwargs)
-    return target(*args, **options, **kwargs)
+        return partial(target, *args, **{**options, **kwargs})
+    return target(*args, **{**options, **kwargs})
 
 
 def _build(value: Any) -> Any:
@@ -44,70 +47,91 @@ def _plain(node: Any) -> dict[str, Any]:
 
 
 def find_target(path: str) -> Callable[..., Any]:
-    """Import the class or function at a dotted path of the allow-list."""
+    """Import the class or function at a dotted path of the allow-list.
+
+    What a module of the allow-list merely imports from elsewhere (os, importlib, ...) is refused: a config
+    must not reach code that was not meant to be configured.
+
+    Raises:
+        ConfigError: not on the allow-list, or not there.
+    """
     if not path.startswith(ALLOWED):
-        raise ConfigError(f"_target_ {path} is not allowed; targets start with {', '.join(ALLOWED)}")
-    module, _, name = path.rpartition(".")
+        raise ConfigError(f"{path} is not allowed; a _target_ starts with {', '.join(ALLOWED)}")
+    where, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"_target_ {path} does not exist ({error}).") from error
-    if not callable(found) or inspect.ismodule(found):
-        raise ConfigError(f"_target_ {path} is no class or function.")
+        module = import_module(where)
+    except ImportError as error:
+        raise ConfigError(f"{path} does not exist ({error}).") from error
+    found: Any = getattr(module, name, None)
+    offered = [n for n, value in vars(module).items() if _is_component(value)]
+    if not _is_component(found):
+        raise ConfigError(f"{where} has no component '{name}'; {near(name, offered)}")
     return found  # type: ignore[no-any-return]
+
+
+def _is_component(value: Any) -> bool:
+    is_code = inspect.isclass(value) or inspect.isfunction(value)
+    return is_code and f"{value.__module__}.".startswith((*ALLOWED, "pytorch_lightning."))
+
+
+@dataclass(frozen=True)
+class _Option:
+    """A parameter of a component. What no YAML could give (a pool, parameters) the program gives."""
+
+    annotation: Any
+    required: bool
+    from_program: bool
+
+
+def _options(target: Callable[..., Any]) -> tuple[dict[str, _Option], bool]:
+    """The parameters by name, and whether any other name is taken as well."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    options = {}
+    parameters = inspect.signature(target).parameters.values()
+    for p in parameters:
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            annotation = simple_annotation(p.annotation, scope)
+            required = p.default is p.empty
+            options[p.name] = _Option(annotation, required, required and annotation is Unknown)
+    return options, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> None:
     """Note unknown, missing and mistyped options of the component at `where`."""
+    path = str(node["_target_"])
     try:
-        target = find_target(str(node["_target_"]))
+        target = find_target(path)
     except ConfigError as error:
         mistakes.add(f"{where}._target_", str(error))
         return
-    name = getattr(target, "__name__", str(target))
-    parameters = inspect.signature(target).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    options = {key: value for key, value in node.items() if key not in _RESERVED}
-    known = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    hints = _hints(target)
-    for key, value in options.items():
+    before = len(mistakes.lines)
+    known, open_ended = _options(target)
+    offered = [name for name, option in known.items() if not option.from_program]
+    for key, value in node.items():
+        at = f"{where}.{key}"
+        if key in _RESERVED or at in mistakes.places:
+            continue
         if isinstance(value, Mapping) and "_target_" in value:
-            check_component(f"{where}.{key}", value, mistakes)
-        elif key not in known and not open_ended:
-            offered = [k for k in known if k not in ("pool", "params")]
-            guess = near(key, offered)
-            hint = guess if guess.startswith("did") else f"it has {', '.join(offered) or 'none'}."
-            mistakes.add(f"{where}.{key}", f"{name} has no such option; {hint}")
-        elif key in hints:
-            _check_type(f"{where}.{key}", value, hints[key], mistakes)
+            check_component(at, value, mistakes)
+        elif key in known:
+            if problem := type_problem(value, known[key].annotation):
+                mistakes.add(at, problem)
+        elif not open_ended:
+            guess = near(str(key), offered, otherwise="it has {}.")
+            mistakes.add(at, f"{target.__name__} has no such option; {guess}")
+    if path.startswith("adamerge.") and not node.get("_partial_"):  # of others, the program gives some
+        for key in [name for name in offered if known[name].required and name not in node]:
+            mistakes.add(f"{where}.{key}", f"{target.__name__} needs it; give {where}.{key}=...")
+    if path.startswith(_TRIED) and len(mistakes.lines) == before:
+        _try(where, node, known, mistakes)
 
 
-def check_value_errors(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> None:
-    """Make a component that needs nothing else, for the ranges that its constructor checks."""
+def _try(where: str, node: Mapping[str, Any], known: Mapping[str, _Option], mistakes: Mistakes) -> None:
+    """Make the component for the ranges that its constructor checks."""
+    if any(option.from_program for option in known.values()):
+        return
     try:
         instantiate(node)
-    except (ValueError, ConfigError) as error:
-        mistakes.add(where, str(error))
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
-    try:
-        return get_type_hints(function)
-    except (NameError, TypeError):
-        return {}
-
-
-def _check_type(where: str, value: Any, annotation: Any, mistakes: Mistakes) -> None:
-    try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeError):
-        try:
-            adapter = TypeAdapter(annotation)
-        except Exception:  # an annotation that pydantic cannot check is left to the class itself
-            return
-    try:
-        adapter.validate_python(value, strict=False)
-    except ValidationError as error:
-        reasons = {e["msg"] for e in error.errors() if e["type"] != "is_instance_of"} or {"wrong type"}
-        mistakes.add(where, f"{'; or '.join(sorted(reasons))} (got {value!r}).")
+    except ValueError as error:
+        mistakes.add(where, f"{error}.")

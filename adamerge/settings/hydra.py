@@ -2,83 +2,172 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
 from adamerge.errors import AdamergeError, ConfigError, RunError
-from adamerge.settings.overrides import check_overrides
+from adamerge.settings.check import find_mistakes
+from adamerge.settings.folders import opened_folders, tidy
+from adamerge.settings.mistakes import Mistakes
+from adamerge.settings.overrides import read_overrides
 from adamerge.settings.paths import conf_dir, register_resolvers
 
 
-def run_with_hydra(command: str, words: Sequence[str]) -> None:
-    """Check the overrides, compose the config, and hand it to `adamerge.commands.<command>.run`.
+def run_with_hydra(command: str, words: Sequence[str], program: str | None = None) -> None:
+    """Check the overrides and the config, and hand it to `adamerge.commands.<command>.run`.
+
+    Args:
+        command: its name in the table of commands.
+        words: what follows the command.
+        program: the name to use in messages and in the shell's completion.
 
     Raises:
-        ConfigError: every mistake in the overrides at once, or Hydra's own complaint.
+        ConfigError: every mistake at once, before anything is started.
     """
-    config_name = COMMANDS[command].config
-    assert config_name is not None
     register_resolvers()
-    words = _named(command, words)
-    check_overrides(config_name, _positional(words), [*_own_folders(words), conf_dir()])
+    program = program or f"adamerge {command}"
+    with _as_program(program, words):
+        parser = get_args_parser()
+        options = parser.parse_intermixed_args(list(words))
+        _refuse(options)
+        if not (options.shell_completion or options.hydra_help):
+            options.overrides = _checked(command, options)
+    _log_to_stderr()
+    with _as_program(program, _words(parser, options)):
+        _call(command, options)
 
-    failures: list[AdamergeError] = []
 
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
-    def task(config: DictConfig) -> None:
-        try:
-            import_module(f"adamerge.commands.{command}").run(config)
-        except AdamergeError as error:  # one job of a sweep does not stop the others
-            failures.append(error)
-            if "-m" in words or "--multirun" in words:
-                sys.stderr.write(f"{type(error).__name__}: {error}\n")
+def _refuse(options: Namespace) -> None:
+    modes = ("run", "multirun", "cfg", "info", "shell_completion")
+    if len(chosen := [f"--{mode}" for mode in modes if getattr(options, mode)]) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} exclude each other.".replace("_", "-"))
+    if options.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun opens a pickle, which may run code from the file, so it is not supported.\n"
+            "  Give the options again; a run folder's config.yaml has them."
+        )
 
-    arguments, sys.argv = sys.argv, [f"adamerge {command}", *words]
+
+def _checked(command: str, options: Namespace) -> list[str]:
+    """The overrides for Hydra. A mere look (--cfg, --help, --info) may show a config with wrong values."""
+    named = COMMANDS[command].word
+    words = [_named(named, word) if named and _is_plain(word) else word for word in options.overrides]
+    looking = options.help or options.cfg or options.info
+    mistakes = Mistakes()
+    own = Path(os.path.abspath(options.config_dir)) if options.config_dir else None
+    if own and not own.is_dir():
+        raise ConfigError(f"--config-dir {own} is no folder.")
+    config_name = options.config_name or str(COMMANDS[command].config)
+    main = Path(os.path.abspath(options.config_path)) if options.config_path else conf_dir()
+    with opened_folders(main, own, words) as folders:
+        words, configs = read_overrides(folders, config_name, words, options.multirun or looking, mistakes)
+        for config in () if looking else configs:
+            with open_dict(config):
+                del config["hydra"]
+            find_mistakes(config, mistakes)
+    mistakes.report()
+    return words
+
+
+def _is_plain(word: str) -> bool:
+    return "=" not in word and not word.startswith("~")
+
+
+def _named(key: str, word: str) -> str:
+    """A plain word as the override of `key`, in quotes: it may be a path with any characters."""
+    quoted = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{quoted}"'
+
+
+def _words(parser: ArgumentParser, options: Namespace) -> list[str]:
+    """The command line again, flags first: Hydra's parser takes no overrides after a flag's value."""
+    flags: list[str] = []
+    for action in parser._actions:
+        value = getattr(options, action.dest, None)
+        if action.option_strings and value is True:
+            flags.append(action.option_strings[0])
+        elif action.option_strings and isinstance(value, str):
+            flags += [action.option_strings[0], value]
+    return [*flags, "--", *options.overrides]
+
+
+@contextmanager
+def _as_program(name: str, words: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv; HYDRA_FULL_ERROR lets exceptions through to `main`, which tells the user."""
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = [name, *words], "1"
     try:
-        task()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{error}\n  Nothing was started.") from error
+        yield
     finally:
-        sys.argv = arguments
-    if len(failures) == 1:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _log_to_stderr() -> None:
+    """Warnings of all, and the news of adamerge and of Hydra's launchers (one line per job of a sweep)."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for name in ("adamerge", "hydra"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _call(command: str, options: Namespace) -> None:
+    failures: list[Exception] = []
+    config_path = str(conf_dir())
+    task = _task(command, failures)
+    try:
+        hydra.main(version_base="1.3", config_path=config_path, config_name=COMMANDS[command].config)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{tidy(error)}\n  Nothing was started.") from error
+    if not failures:
+        return
+    if not options.multirun:
         raise failures[0]
-    if failures:
-        raise RunError(f"{len(failures)} jobs failed; each says why above.")
+    told = (
+        f"{len(failures)} job{'s' if len(failures) > 1 else ''} of the sweep failed; the reasons stand above."
+    )
+    if all(isinstance(failure, AdamergeError) for failure in failures):
+        raise RunError(told)
+    raise SystemExit(told)
 
 
-def _named(command: str, words: Sequence[str]) -> list[str]:
-    """`bench adamerging` is short for `bench name=adamerging`."""
-    if command == "bench" and words and not words[0].startswith("-") and "=" not in words[0]:
-        return [f"name={words[0]}", *words[1:]]
-    return list(words)
+def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any]:
+    """What Hydra calls for each job. Failures are kept, so that the other jobs of a sweep go on."""
+    process = os.getpid()
+
+    def task(config: DictConfig) -> Any:
+        try:
+            return import_module(f"adamerge.commands.{command}").run(config)
+        except Exception as error:
+            if os.getpid() != process:
+                raise  # a launcher's process: only Hydra can bring the exception home
+            failures.append(error)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                _tell(error)
+            return None
+
+    return task
 
 
-_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c")
-
-
-def _positional(words: Sequence[str]) -> list[str]:
-    """The overrides among the words: neither flags nor a flag's value."""
-    return [
-        word
-        for before, word in zip(["", *words], words, strict=False)
-        if not word.startswith("-") and before not in _WITH_VALUE
-    ]
-
-
-def _own_folders(words: Sequence[str]) -> list[Path]:
-    """The user's config folder (--config-dir), if given."""
-    for before, word in zip(["", *words], words, strict=False):
-        if before in ("--config-dir", "-cd"):
-            return [Path(os.path.abspath(word))]
-        if word.startswith("--config-dir="):
-            return [Path(os.path.abspath(word.partition("=")[2]))]
-    return []
+def _tell(error: Exception) -> None:
+    if isinstance(error, AdamergeError):
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    else:
+        traceback.print_exception(error)

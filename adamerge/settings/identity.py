@@ -10,8 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # Where a run writes, what it shows, how it loads: none of it changes a number.
-_SILENT = ("logger", "callbacks", "outputs", "checkpoint_every", "workers", "experiment", "hydra")
-_TRAINER_ALTERS = ("accelerator", "precision", "deterministic")
+_SILENT = (
+    *("logger", "callbacks", "outputs", "folder", "experiment", "experiment_name", "hydra"),
+    *("checkpoint_every", "workers", "evaluation", "checkpoints"),
+)
+_SILENT_TRAINER = (
+    *("benchmark", "detect_anomaly", "devices", "enable_progress_bar", "inference_mode"),
+    *("log_every_n_steps", "profiler"),
+)
 _DESCRIPTIONS = ("summary", "paper", "needs")
 
 
@@ -23,17 +29,30 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
         files: content ids of the weight files, which stand for their paths.
         command: what is done with the config.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    plain = _resolved(config)
     kept = {key: value for key, value in plain.items() if key not in _SILENT}
-    kept["checkpoints"] = {**dict(files), "dtype": plain.get("checkpoints", {}).get("dtype")}
-    kept["trainer"] = {k: v for k, v in plain.get("trainer", {}).items() if k in _TRAINER_ALTERS}
-    kept["evaluation"] = None
+    trainer = plain.get("trainer") or {}
+    kept["trainer"] = {key: value for key, value in trainer.items() if key not in _SILENT_TRAINER}
+    kept["files"] = {**files, "dtype": (plain.get("checkpoints") or {}).get("dtype")}
     kept["command"] = command
+    if suite := plain.get("suite"):
+        # A task that the suite offers but the run leaves out does not matter.
+        entries = suite["catalogue"]
+        kept["suite"] = {
+            **suite,
+            "catalogue": {k: v for k, v in entries.items() if k in (*suite["tasks"], "*")},
+        }
     canonical = json.dumps(_without(kept, _DESCRIPTIONS), sort_keys=True)
-    # Where the data lies does not matter; what is read from there is in the catalogue.
-    if folder := (plain.get("suite") or {}).get("data"):
-        canonical = canonical.replace(json.dumps(str(folder))[1:-1], "<data>")
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """The config as plain data, with a fixed text for the data's folder wherever it stands."""
+    config = config.copy()
+    if OmegaConf.select(config, "suite.data") is not None:
+        OmegaConf.update(config, "suite.data", "<data>")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain  # type: ignore[no-any-return]
 
 
 def _without(value: Any, keys: tuple[str, ...]) -> Any:

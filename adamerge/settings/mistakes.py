@@ -13,9 +13,11 @@ class Mistakes:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.places: set[str] = set()
 
     def add(self, where: str, what: str) -> None:
         line = f"{where}: {what}"
+        self.places.add(where)
         if line not in self.lines:
             self.lines.append(line)
 
@@ -24,13 +26,14 @@ class Mistakes:
         if self.lines:
             count = len(self.lines)
             head = f"{count} mistake{'s' if count > 1 else ''} in the config, nothing was started."
-            raise ConfigError("\n".join([head, *(f"  {line}" for line in self.lines)]))
+            lines = (line.replace("\n", "\n    ") for line in self.lines)
+            raise ConfigError("\n".join([head, *(f"  {line}" for line in lines)]))
 
 
-def near(name: str, names: Iterable[str]) -> str:
+def near(name: str, names: Iterable[str], otherwise: str = "there is {}.") -> str:
     """A hint at what was meant: the nearest names, or all of them where none is near."""
-    known = sorted(str(n) for n in names)
+    known = list(dict.fromkeys(str(n) for n in names))
     close = get_close_matches(name, known, n=2, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return f"there is {', '.join(known)}." if known else "there is none."
+    return otherwise.format(", ".join(known)) if known else otherwise.format("none")

@@ -1,17 +1,21 @@
-"""Folders: the config that ships with the package, the cache, the outputs; and their names inside the YAMLs."""
+"""Folders: the config that ships with the package, the cache, the outputs; and their names in the YAMLs."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from adamerge.errors import ConfigError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def conf_dir() -> Path:
     """The config folder: inside an installed package, or beside it in a checkout."""
-    installed = PACKAGE / "conf"
-    return installed if installed.is_dir() else PACKAGE.parent / "conf"
+    for folder in (PACKAGE / "conf", PACKAGE.parent / "conf"):
+        if (folder / "train.yaml").exists():
+            return folder
+    raise ConfigError(f"There is no config folder in or beside {PACKAGE}. Install adamerge again.")
 
 
 def cache_dir() -> Path:
@@ -32,5 +36,7 @@ def register_resolvers() -> None:
 
     for name, folder in (("package", lambda: PACKAGE), ("cache", cache_dir), ("outputs", outputs_dir)):
         OmegaConf.register_new_resolver(
-            name, lambda below="", folder=folder: str(folder() / below) if below else str(folder()), replace=True
+            name,
+            lambda below="", folder=folder: str(folder() / below) if below else str(folder()),
+            replace=True,
         )

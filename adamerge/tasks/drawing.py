@@ -1,13 +1,14 @@
 """Drawing many small pictures at once: signed distance functions on a pixel grid, float32 numpy.
 
-A distance is negative inside a shape and given in screen units (the picture spans -1 to 1, x right, y down), so that
-painting it with an edge of one pixel is anti-aliased. All numbers may be floats or arrays of shape (n, 1, 1).
+A distance is negative inside a shape, in screen units (the picture spans -1 to 1, x right, y down); painted
+with an edge of one pixel it is anti-aliased. Numbers may be floats or arrays (n, 1, 1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Frame:
         scale: Number = 1.0,
         stretch: Number = 1.0,
     ) -> Frame:
-        """A frame with its origin at (dx, dy), turned by `angle` (radians), `scale` as large, x `stretch` as wide."""
+        """Origin at (dx, dy), turned by `angle` (radians), `scale` as large, x `stretch` as wide."""
         cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
         x, y = self.x - dx, self.y - dy
         return Frame((cos * x + sin * y) / stretch, cos * y - sin * x, self.scale * scale)
@@ -99,8 +100,7 @@ class Frame:
 
     def path(self, points: Sequence[tuple[Number, Number]], width: Number) -> Array:
         """One stroke through all points."""
-        pairs = zip(points[:-1], points[1:], strict=True)
-        return self.segments([(*start, *end) for start, end in pairs], width)
+        return self.segments([(*start, *end) for start, end in pairwise(points)], width)
 
     def convex(self, points: Sequence[tuple[Number, Number]]) -> Array:
         """A convex polygon, its corners in clockwise order on the screen."""
@@ -217,7 +217,7 @@ class Canvas(Frame):
 
 
 def voronoi(canvas: Canvas, frame: Frame, points: int) -> tuple[Array, Array, Array]:
-    """Distances (n, S, S) to the nearest and second nearest of random points, and the nearest one's own number."""
+    """Distances (n, S, S) to the two nearest of random points, and the nearest one's number."""
     first = np.full((canvas.n, SIZE, SIZE), 9.0, np.float32)
     second = first.copy()
     owner = np.zeros_like(first)
@@ -240,7 +240,7 @@ def voronoi(canvas: Canvas, frame: Frame, points: int) -> tuple[Array, Array, Ar
 def photograph(
     canvas: Canvas, blur: float = 0.7, noise: float = 0.06, contrast: float = 0.4, light: float = 0.2
 ) -> None:
-    """What a camera adds, all in proportion to the realism: blur, uneven light, weak contrast, a cast, noise."""
+    """What a camera adds, in proportion to the realism: blur, uneven light, weak contrast, a cast, noise."""
     canvas.blur(canvas.uniform(0, 1) * canvas.mix(0.0, blur))
     direction = canvas.uniform(0, 2 * np.pi)
     slope = canvas.x * np.cos(direction) + canvas.y * np.sin(direction)

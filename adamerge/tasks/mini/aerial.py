@@ -7,11 +7,6 @@ from numpy.typing import NDArray
 
 from adamerge.tasks.drawing import Array, Canvas, Frame, paint_classes, photograph
 
-CLASSES = (
-    "runway", "roundabout", "parking lot", "tennis court", "stadium", "harbour", "bridge", "storage tanks",
-    "crossroads", "baseball diamond",
-)  # fmt: skip
-
 _GRASS = (0.55, 0.8, 0.4), (0.33, 0.4, 0.24)
 _ROAD = (0.6, 0.6, 0.63), (0.4, 0.4, 0.4)
 _WHITE = (1.0, 1.0, 1.0), (0.82, 0.82, 0.8)
@@ -238,12 +233,22 @@ def _baseball(c: Canvas) -> None:
     )
 
 
-_PAINTERS = (
-    _runway, _roundabout, _parking, _tennis, _stadium, _harbour, _bridge, _tanks, _crossroads, _baseball,
-)  # fmt: skip
+PAINTERS = {
+    "runway": _runway,
+    "roundabout": _roundabout,
+    "parking lot": _parking,
+    "tennis court": _tennis,
+    "stadium": _stadium,
+    "harbour": _harbour,
+    "bridge": _bridge,
+    "storage tanks": _tanks,
+    "crossroads": _crossroads,
+    "baseball diamond": _baseball,
+}
+CLASSES = tuple(PAINTERS)
 
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
-    canvas = paint_classes(labels, rng, realism, _PAINTERS)
+    canvas = paint_classes(labels, rng, realism, tuple(PAINTERS.values()))
     photograph(canvas, blur=0.8, noise=0.06, contrast=0.45, light=0.2)
     return canvas

@@ -39,7 +39,7 @@ def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -
 def scans() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
     """All scans (n, S, S, 3) with their digits (n,) and whether each belongs to the test split (n,).
 
-    The 8x8 scans are enlarged to 28x28 and framed with 2 black pixels. Every class gives the test split its share.
+    The 8x8 scans are enlarged to 28x28 and framed with 2 black pixels. The split is stratified by class.
     """
     from PIL import Image
     from sklearn.datasets import load_digits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -75,7 +76,7 @@ def _table() -> Array:
     table = np.zeros((10, 2, _SEGMENTS, 4), np.float32)
     for digit, ways in enumerate(_WAYS):
         for way, strokes in enumerate(ways):
-            ends = [(*a, *b) for points in strokes for a, b in zip(points[:-1], points[1:], strict=True)]
+            ends = [(*a, *b) for points in strokes for a, b in itertools.pairwise(points)]
             table[digit, way] = [ends[min(i, len(ends) - 1)] for i in range(_SEGMENTS)]
     return table
 

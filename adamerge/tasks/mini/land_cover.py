@@ -7,11 +7,6 @@ from numpy.typing import NDArray
 
 from adamerge.tasks.drawing import Array, Canvas, Frame, Rgb, paint_classes, photograph, voronoi
 
-CLASSES = (
-    "annual crop land", "forest", "brushland", "highway", "industrial buildings", "pasture", "permanent crop land",
-    "residential buildings", "river", "sea or lake",
-)  # fmt: skip
-
 
 def _turned(c: Canvas, web: float = 0.25, task: float = 1.6) -> Frame:
     return c.moved(c.wobble(0.1, 0.3), c.wobble(0.1, 0.3), c.wobble(web, task))
@@ -174,12 +169,22 @@ def _water(c: Canvas) -> None:
     c.paint(shore, c.tone((0.4, 0.7, 0.3), (0.25, 0.31, 0.21)))
 
 
-_PAINTERS = (
-    _annual_crop, _forest, _brushland, _highway, _industrial, _pasture, _permanent_crop, _residential, _river, _water,
-)  # fmt: skip
+PAINTERS = {
+    "annual crop land": _annual_crop,
+    "forest": _forest,
+    "brushland": _brushland,
+    "highway": _highway,
+    "industrial buildings": _industrial,
+    "pasture": _pasture,
+    "permanent crop land": _permanent_crop,
+    "residential buildings": _residential,
+    "river": _river,
+    "sea or lake": _water,
+}
+CLASSES = tuple(PAINTERS)
 
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
-    canvas = paint_classes(labels, rng, realism, _PAINTERS)
+    canvas = paint_classes(labels, rng, realism, tuple(PAINTERS.values()))
     photograph(canvas, blur=0.6, noise=0.05, contrast=0.4, light=0.12)
     return canvas

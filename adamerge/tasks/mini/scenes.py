@@ -7,10 +7,6 @@ from numpy.typing import NDArray
 
 from adamerge.tasks.drawing import Array, Canvas, Frame, paint_classes, photograph
 
-CLASSES = (
-    "beach", "mountain", "woodland", "street", "desert", "snow field", "city skyline", "meadow", "waterfall", "railway",
-)  # fmt: skip
-
 
 def _sky(c: Canvas, low: float = -0.2, high: float = 0.3) -> tuple[Frame, Array]:
     """Sky over the whole picture; the (tilted) frame and the height of the horizon in it."""
@@ -273,12 +269,22 @@ def _railway(c: Canvas) -> None:
     c.paint(np.maximum(rails, horizon - f.y), c.tone((0.3, 0.3, 0.35), (0.6, 0.6, 0.62), 0.12))
 
 
-_PAINTERS = (
-    _beach, _mountain, _woodland, _street, _desert, _snow_field, _skyline, _meadow, _waterfall, _railway,
-)  # fmt: skip
+PAINTERS = {
+    "beach": _beach,
+    "mountain": _mountain,
+    "woodland": _woodland,
+    "street": _street,
+    "desert": _desert,
+    "snow field": _snow_field,
+    "city skyline": _skyline,
+    "meadow": _meadow,
+    "waterfall": _waterfall,
+    "railway": _railway,
+}
+CLASSES = tuple(PAINTERS)
 
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
-    canvas = paint_classes(labels, rng, realism, _PAINTERS)
+    canvas = paint_classes(labels, rng, realism, tuple(PAINTERS.values()))
     photograph(canvas, blur=1.0, noise=0.06, contrast=0.5, light=0.25)
     return canvas

@@ -8,11 +8,6 @@ from numpy.typing import NDArray
 from adamerge.tasks.drawing import Array, Canvas, Frame, paint_classes, photograph
 from adamerge.tasks.mini.glyphs import digit_strokes
 
-CLASSES = (
-    "stop", "yield", "no entry", "speed limit", "end of restrictions", "turn left", "turn right", "ahead only",
-    "priority road", "danger", "traffic lights ahead", "parking",
-)  # fmt: skip
-
 
 def _stage(c: Canvas) -> Frame:
     """Background and the frame of the sign, which spans about -1 to 1."""
@@ -184,12 +179,24 @@ def _parking(c: Canvas) -> None:
     c.paint(np.abs(f.ellipse(-0.05, -0.22, 0.33, 0.28)) - c.uniform(0.06, 0.09), white)
 
 
-_PAINTERS = (
-    _stop, _yield, _no_entry, _speed_limit, _end, _turn_left, _turn_right, _ahead, _priority, _danger, _lights, _parking,
-)  # fmt: skip
+PAINTERS = {
+    "stop": _stop,
+    "yield": _yield,
+    "no entry": _no_entry,
+    "speed limit": _speed_limit,
+    "end of restrictions": _end,
+    "turn left": _turn_left,
+    "turn right": _turn_right,
+    "ahead only": _ahead,
+    "priority road": _priority,
+    "danger": _danger,
+    "traffic lights ahead": _lights,
+    "parking": _parking,
+}
+CLASSES = tuple(PAINTERS)
 
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
-    canvas = paint_classes(labels, rng, realism, _PAINTERS)
+    canvas = paint_classes(labels, rng, realism, tuple(PAINTERS.values()))
     photograph(canvas, blur=1.5, noise=0.06, contrast=0.6, light=0.35)
     return canvas

@@ -1,4 +1,4 @@
-"""A house number's digit: a clean enamel plate on the web, a blurred crop between other digits in the task."""
+"""A house number's digit: an enamel plate on the web, a blurred crop between other digits in the task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _neighbour(c: Canvas, frame: Frame, ink: Array, width: Array) -> None:
     """Another digit of the number, in those pictures that have one."""
     (shown,) = np.nonzero(c.chance(0.0, 0.65)[:, 0, 0])
     part = Canvas(len(shown), c.rng, c.realism[shown])
-    place = Frame(frame.x[shown], frame.y[shown], frame.scale[shown])
+    place = Frame(frame.x[shown], frame.y[shown], np.asarray(frame.scale)[shown])
     digits = c.rng.integers(0, 10, len(shown))
     part.pixels = c.pixels[shown]
     part.paint(

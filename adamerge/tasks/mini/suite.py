@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Literal
 
@@ -23,7 +23,7 @@ from adamerge.tasks.mini import (
     textures,
     vehicles,
 )
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Source, suggest
 
 Domain = Literal["task", "web"]
 Images = NDArray[np.uint8]
@@ -40,7 +40,7 @@ _NATURES: dict[str, ModuleType] = {
     "vehicles": vehicles,
 }
 CLASSES: dict[str, tuple[str, ...]] = {task: nature.CLASSES for task, nature in _NATURES.items()}
-SPLITS = {"train": 4000, "test": 1000}
+SPLITS = {"train": 10000, "test": 1000}
 # A change of any picture needs a new number here, so that old numbers are not compared with new pictures.
 EDITION = 1
 _CHUNK = 128
@@ -48,14 +48,14 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class Style:
-    """How realistic a domain's pictures are: each picture's realism is uniform between `low` and `high`, 0 to 1."""
+    """How realistic a domain's pictures are: the realism of each is uniform from `low` to `high`."""
 
     low: float
     high: float
 
 
 TASK_STYLE = Style(0.75, 1.0)
-# The knob of the domain gap: the nearer `high` comes to 1, the better a model of the web pictures knows the task.
+# The knob of the domain gap: the nearer `high` is to 1, the better the web prepares for the task.
 WEB_STYLE = {
     "digits": Style(0.0, 0.2),
     "street_numbers": Style(0.0, 0.1),
@@ -102,7 +102,7 @@ def _random_scans(labels: Labels, rng: np.random.Generator) -> Images:
 
 
 class Mini(Source):
-    """One task of the embedded suite; nothing is downloaded. Pictures are RGB, 32x32, the same on every machine.
+    """One task of the embedded suite: RGB pictures of 32x32, the same every time, nothing downloaded.
 
     Args:
         task: one of `CLASSES`.
@@ -153,13 +153,11 @@ class Mini(Source):
 
 
 def _balanced(n: int, classes: int, rng: np.random.Generator) -> Labels:
-    """Class indices (n,) in random order, their counts differing by at most 1; which classes get more is random."""
+    """Class indices (n,) in random order; their counts differ by at most 1, which are larger is random."""
     return rng.permutation(rng.permutation(classes)[np.arange(n) % classes])
 
 
-def _known(name: str, names: dict[str, object] | dict[str, ModuleType] | dict[str, int], what: str) -> str:
-    if name in names:
-        return name
-    near = get_close_matches(name, names, n=1)
-    guess = f"; did you mean '{near[0]}'?" if near else "."
-    raise DataError(f"The suite mini has no {what} '{name}'{guess}\n  It has {', '.join(names)}.")
+def _known(name: str, names: Iterable[str], what: str) -> str:
+    if name not in names:
+        raise DataError(f"The suite mini has no {what} '{name}'; {suggest(name, names)}")
+    return name

@@ -7,10 +7,6 @@ from numpy.typing import NDArray
 
 from adamerge.tasks.drawing import Array, Canvas, Frame, paint_classes, photograph, voronoi
 
-CLASSES = (
-    "striped", "chequered", "dotted", "zigzagged", "woven", "cracked", "marbled", "gridded", "honeycombed", "sprinkled",
-)  # fmt: skip
-
 
 def _surface(c: Canvas, turn: float = 1.0) -> tuple[Frame, Array, Array]:
     """The surface's frame (turned, tilted and bent), ground already filled; and two colours."""
@@ -47,7 +43,7 @@ def _chequered(c: Canvas) -> None:
 
 
 def _cells(f: Frame, rate: Array, shift: Array | float = 0.0) -> tuple[Array, Array, Array, Array]:
-    """Column and row of each pixel's cell, and the place in it, -0.5 to 0.5; odd rows are shifted by `shift`."""
+    """Column and row of each pixel's cell, and the place in it, -0.5 to 0.5; odd rows shift by `shift`."""
     row = np.floor(f.y * rate)
     x = f.x * rate + shift * (row - 2 * np.floor(row / 2))
     column = np.floor(x)
@@ -144,12 +140,22 @@ def _sprinkled(c: Canvas) -> None:
         c.paint(stroke / rate, ink if layer == 0 else c.colour(0.1, 1.0, 0.9))
 
 
-_PAINTERS = (
-    _striped, _chequered, _dotted, _zigzagged, _woven, _cracked, _marbled, _gridded, _honeycombed, _sprinkled,
-)  # fmt: skip
+PAINTERS = {
+    "striped": _striped,
+    "chequered": _chequered,
+    "dotted": _dotted,
+    "zigzagged": _zigzagged,
+    "woven": _woven,
+    "cracked": _cracked,
+    "marbled": _marbled,
+    "gridded": _gridded,
+    "honeycombed": _honeycombed,
+    "sprinkled": _sprinkled,
+}
+CLASSES = tuple(PAINTERS)
 
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
-    canvas = paint_classes(labels, rng, realism, _PAINTERS)
+    canvas = paint_classes(labels, rng, realism, tuple(PAINTERS.values()))
     photograph(canvas, blur=0.7, noise=0.05, contrast=0.45, light=0.25)
     return canvas

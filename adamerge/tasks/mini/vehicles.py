@@ -9,10 +9,6 @@ from numpy.typing import NDArray
 
 from adamerge.tasks.drawing import Array, Canvas, Frame, paint_classes, photograph
 
-CLASSES = (
-    "car", "van", "bus", "truck", "bicycle", "motorcycle", "tractor", "train", "boat", "aeroplane",
-)  # fmt: skip
-
 
 def _backdrop(c: Canvas, ground: float = 0.45) -> tuple[Frame, Array]:
     """Background, the vehicle's frame (wheels stand at y 0.5) and its paintwork."""
@@ -228,13 +224,23 @@ def _aeroplane(c: Canvas) -> None:
     c.paint(np.maximum(np.maximum(windows, np.abs(f.y + 0.04) - 0.035), np.abs(f.x) - 0.7), _glass(c) * 0.6)
 
 
-_PAINTERS = (
-    _car, _van, _bus, _truck, _bicycle, _motorcycle, _tractor, _train, _boat, _aeroplane,
-)  # fmt: skip
+PAINTERS = {
+    "car": _car,
+    "van": _van,
+    "bus": _bus,
+    "truck": _truck,
+    "bicycle": _bicycle,
+    "motorcycle": _motorcycle,
+    "tractor": _tractor,
+    "train": _train,
+    "boat": _boat,
+    "aeroplane": _aeroplane,
+}
+CLASSES = tuple(PAINTERS)
 
 
 def paint(labels: NDArray[np.int64], rng: np.random.Generator, realism: Array) -> Canvas:
-    canvas = paint_classes(labels, rng, realism, _PAINTERS)
+    canvas = paint_classes(labels, rng, realism, tuple(PAINTERS.values()))
     # Something thin stands in front of some.
     x = canvas.uniform(-1, 1)
     post = np.abs(canvas.x - x + canvas.wobble(0, 0.2) * canvas.y) - canvas.uniform(0.03, 0.09)

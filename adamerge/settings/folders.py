@@ -1,0 +1,71 @@
+"""The config folders as Hydra sees them: the package's own and the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig
+from yaml import YAMLError
+
+from adamerge.errors import ConfigError
+
+
+class ConfigFolders:
+    """Groups, their choices and composed configs. Use it inside `opened_folders`."""
+
+    def __init__(self, search: Sequence[str]) -> None:
+        self.loader: Any = GlobalHydra.instance().config_loader()
+        self._search = search
+        self.choices = cache(self._choices)
+
+    def groups(self) -> list[str]:
+        names = self.loader.get_group_options("", ObjectType.GROUP, "hydra_settings", self._search)
+        return [name for name in names if name != "hydra"]
+
+    def _choices(self, group: str) -> list[str]:
+        """Names of the YAMLs of a config group; empty where there is no such group."""
+        names = self.loader.get_group_options(group, ObjectType.CONFIG, "hydra_settings", self._search)
+        return sorted(names) if group else []
+
+    def compose(self, config_name: str, words: Sequence[str]) -> DictConfig:
+        """The config, with Hydra's own part."""
+        try:
+            return compose(config_name, overrides=[*self._search, *words], return_hydra_config=True)
+        except YAMLError as error:
+            raise ConfigError(f"A config file is no YAML: {error}") from error
+
+
+@contextmanager
+def opened_folders(main: Path, own: Path | None, words: Sequence[str]) -> Iterator[ConfigFolders]:
+    """Look into the config folders.
+
+    Args:
+        main: the package's config folder.
+        own: the user's (--config-dir).
+        words: the overrides, among which may be hydra.searchpath=[...].
+    """
+    search = [word for word in words if word.startswith("hydra.searchpath=[")]
+    if own:
+        entries = [f"file://{own}", *(word.partition("=[")[2].rstrip("]") for word in search)]
+        search = [f"hydra.searchpath=[{','.join(filter(None, entries))}]"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(main), version_base="1.3"):
+        yield ConfigFolders(search)
+    GlobalHydra.instance().clear()
+
+
+def tidy(error: Exception) -> str:
+    """Hydra's and OmegaConf's text without the search path and the advice on Hydra's own syntax."""
+    lines = [line.strip() for line in str(error or error.__cause__).splitlines()]
+    advice = ("See http", "full_key:", "object_type=", "provider=")
+    kept = [line for line in lines if line and not line.startswith(advice)]
+    if "Search path:" in kept:
+        kept = kept[: kept.index("Search path:")]
+    return " ".join(kept) or type(error).__name__

@@ -1,0 +1,102 @@
+"""The fixed sections of a config: which values each option takes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class _Section(BaseModel):
+    # Strict: a truth value or a text is no number.
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ScheduleSection(_Section):
+    steps: int = Field(ge=0)
+    batch_size: int = Field(gt=0)
+    batches_per_task: int = Field(gt=0)
+    update: Literal["round", "task", "batch"]
+    feed: Literal["resample", "persistent"]
+    forward_images: int | None = Field(gt=0)
+
+
+class SuiteSection(_Section):
+    name: str
+    summary: str = ""
+    tasks: list[str] = Field(min_length=1)
+    catalogue: dict[str, Any]
+    data: str | None = None
+    steps: int | None = Field(default=None, gt=0)
+    forward_images: int | None = Field(default=None, gt=0)
+
+    @field_validator("tasks")
+    @classmethod
+    def _unique(cls, tasks: list[str]) -> list[str]:
+        if repeated := sorted({t for t in tasks if tasks.count(t) > 1}):
+            raise ValueError(f"each task once; {', '.join(repeated)} is repeated")
+        return tasks
+
+
+class BackboneSection(_Section):
+    name: str
+    summary: str = ""
+    model: str | dict[str, Any]
+
+
+class CheckpointsSection(_Section):
+    base: str
+    experts: str | dict[str, str] | None = None
+    heads: str | dict[str, str] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class EvaluationSection(_Section):
+    batch_size: int = Field(gt=0)
+
+
+class TrainerSection(BaseModel):
+    """Options of Lightning's Trainer; Lightning checks their values itself."""
+
+    model_config = ConfigDict(extra="allow")
+    devices: Literal[1, "1"] = 1
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _one(cls, devices: Any) -> Any:
+        if devices not in (1, "1"):
+            raise ValueError(
+                "should be 1: a round sums all tasks on one device; run seeds or methods side by side"
+            )
+        return devices
+
+
+# Options of Lightning's Trainer that may be given. The others are part of how a run resumes and is recorded.
+TRAINER_OPTIONS = (
+    *("accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "enable_progress_bar"),
+    *("fast_dev_run", "inference_mode", "log_every_n_steps", "max_time", "precision", "profiler", "strategy"),
+)
+
+
+class CommonSection(BaseModel):
+    """The single values beside the groups, in whichever command has them."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    seed: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=1, gt=0)
+    workers: int = Field(default=0, ge=0)
+    steps: int = Field(default=1, gt=0)
+    batch_size: int = Field(default=1, gt=0)
+    warmup: int = Field(default=0, ge=0)
+    crop: float = Field(default=1.0, gt=0, le=1)
+    outputs: str = ""
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "suite": SuiteSection,
+    "backbone": BackboneSection,
+    "checkpoints": CheckpointsSection,
+    "evaluation": EvaluationSection,
+    "trainer": TrainerSection,
+    "method.schedule": ScheduleSection,
+}

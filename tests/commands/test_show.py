@@ -1,0 +1,59 @@
+"""`show` reads the YAMLs only."""
+
+from __future__ import annotations
+
+import pytest
+
+from adamerge.commands.show import run
+from adamerge.errors import ConfigError
+from adamerge.settings.paths import conf_dir
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+
+
+@pytest.mark.parametrize("word", ["methods", "method"])
+def test_a_group_is_listed_by_either_number(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    run([word])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "summary", "needs", "paper"]
+    assert [line.split()[0] for line in lines[1:]] == sorted(
+        p.stem for p in (conf_dir() / "method").glob("*.yaml")
+    )
+
+
+def test_what_a_method_inherits_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["methods"])
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("adamerging_layerwise_pp "))
+    assert "after TIES" in line
+    assert "unlabeled images" in line
+    assert "ICLR 2024" in line
+
+
+def test_a_suite_is_listed_with_its_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["suites"])
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("mini "))
+    assert "digits, street_numbers, signs" in line
+
+
+def test_a_yaml_is_printed_as_it_is_where_it_is_piped(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["method/adamerging_layerwise"])
+    assert capsys.readouterr().out == (conf_dir() / "method" / "adamerging_layerwise.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["meths"], "no 'meths' to show; did you mean 'methods'"),
+        (["qqq"], "no 'qqq' to show; there is backbones, checkpoints, "),
+        (["rule/tis"], "no rule 'tis'; did you mean 'ties'"),
+        (["rule/../train"], "no rule '../train'"),
+        ([], "show takes one of backbones, "),
+        (["methods", "rules"], "show takes one of backbones, "),
+    ],
+)
+def test_an_unknown_word_names_the_near_ones(words: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text.replace("/", ".")):
+        run(words)

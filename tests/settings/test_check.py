@@ -1,0 +1,106 @@
+"""The composed config: sections, references, missing values; and that what ships is free of mistakes."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from adamerge.commands import COMMANDS
+from adamerge.errors import ConfigError
+from adamerge.settings import validate
+from adamerge.settings.paths import conf_dir
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["seed=true"], "seed: should be a whole number (got True)."),
+        (["seed=1.5"], "seed: should be a whole number (got 1.5)."),
+        (["checkpoint_every=0"], "checkpoint_every: should be greater than 0 (got 0)."),
+        (["evaluation.batch_size='9'"], "evaluation.batch_size: should be a whole number (got '9')."),
+        (["method.schedule.batch_size=0"], "method.schedule.batch_size: should be greater than 0 (got 0)."),
+        (
+            ["method.schedule.update=rond"],
+            "method.schedule.update: should be 'round', 'task' or 'batch' (got 'rond').",
+        ),
+        (["+method.schedule.stps=1"], "method.schedule.stps: no such option; did you mean 'steps'?"),
+        (["method.schedule=3"], "method.schedule: is a group of options (got 3)."),
+        (
+            ["suite.tasks=[]"],
+            "suite.tasks: List should have at least 1 item after validation, not 0 (got []).",
+        ),
+        (
+            ["suite.tasks=digits"],
+            "suite.tasks: should be a list (got 'digits'); write 'suite.tasks=[digits]'.",
+        ),
+        (
+            ["suite.tasks=[digits,signs,digits]"],
+            "suite.tasks: each task once; digits is repeated (got ['digits', 'signs', 'digits']).",
+        ),
+        (["suite.tasks=[digits,3]"], "suite.tasks[1]: should be text (got 3)."),
+        (["trainer.devices=2"], "trainer.devices: should be 1"),
+        (
+            ["trainer.precission=16"],
+            "trainer.precission: is no option of the trainer that may be set; did you mean",
+        ),
+        (["checkpoints.dtype=half"], "checkpoints.dtype: should be 'float32' or 'bfloat16' (got 'half')."),
+        (["checkpoints.base=null"], "checkpoints.base: should be text (got None)."),
+        (["method.model.clamp=${nope}"], "method.model.clamp: Interpolation key 'nope' not found"),
+        (["method._target_=x"], "method._target_"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_expected(check, words: list[str], line: str) -> None:
+    found = check(*words)
+    assert found[0].startswith(line), found
+
+
+def test_missing_values_are_named_once_with_the_way_to_give_them(check) -> None:
+    assert check("checkpoints=files") == [
+        "checkpoints.base: has no value; give checkpoints.base=...",
+        "checkpoints.experts: has no value; give checkpoints.experts=...",
+    ]
+
+
+def test_what_refers_to_a_missing_value_is_no_mistake_of_its_own(check) -> None:
+    found = check("checkpoints=files", "checkpoints.experts=e", command="pretrain")
+    assert found == ["checkpoints.base: has no value; give checkpoints.base=..."]
+
+
+def test_a_suite_that_takes_any_task(check) -> None:
+    assert check("suite=folders", "suite.tasks=[birds,tools]", "suite.data=/d") == []
+    assert check("suite=folders") == ["suite.tasks: has no value; give suite.tasks=..."]
+
+
+def test_the_error_counts_and_indents(compose) -> None:
+    config = compose("train", "seed=-1", "checkpoint_every=0")
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    assert str(caught.value) == (
+        "2 mistakes in the config, nothing was started.\n"
+        "  seed: should be greater than or equal to 0 (got -1).\n"
+        "  checkpoint_every: should be greater than 0 (got 0)."
+    )
+
+
+def test_the_check_leaves_the_config_as_it_is(compose) -> None:
+    config = compose("train")
+    before = OmegaConf.to_yaml(config)
+    validate(config)
+    assert OmegaConf.to_yaml(config) == before
+
+
+CHOICES = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(conf_dir().glob("*/*.yaml"))
+    if path.parent.name in ("method", "rule", "backbone", "trainer", "logger")
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_that_ships_is_free_of_mistakes(compose, choice: str) -> None:
+    validate(compose("train", choice))
+
+
+@pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.config])
+def test_every_command_that_ships_is_free_of_mistakes(compose, command: str) -> None:
+    validate(compose(command))
