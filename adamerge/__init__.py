@@ -22,7 +22,7 @@ _WHERE = {
 }
 _MODULES = ("losses", "methods", "rules")
 
-__all__ = ["Pool", "Schedule", "fit", "losses", "merge", "methods", "open_pool", "rules"]  # noqa: F822
+__all__ = ["Pool", "Schedule", "fit", "losses", "merge", "methods", "open_pool", "rules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ _WHERE = {
     "open_checkpoint": "reading",
     "save_tensors": "saving",
     "fingerprint": "saving",
-    "convert": "convert",
     "compare_states": "misfits",
     "describe_misfits": "misfits",
     "guess_architecture": "misfits",
@@ -19,10 +18,9 @@ _WHERE = {
     "open_clip_to_hf": "keys",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
     "Checkpoint",
     "compare_states",
-    "convert",
     "describe_misfits",
     "fingerprint",
     "guess_architecture",

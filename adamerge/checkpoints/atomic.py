@@ -33,7 +33,10 @@ def write_atomically(path: str | Path) -> Iterator[IO[bytes]]:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             state = "its last version is intact" if path.exists() else "nothing was written"
-            raise RunError(f"The disk is full: {path} could not be written; {state}.\n  Free some space and run the same command again.") from error
+            raise RunError(
+                f"The disk is full: {path} could not be written; {state}.\n"
+                "  Free some space and run the same command again."
+            ) from error
         raise
 
 

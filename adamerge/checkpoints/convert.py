@@ -20,7 +20,9 @@ def convert(source: Path, out: Path | None = None) -> Path:
     """
     checkpoint = open_checkpoint(source)
     tensors = {"weight": checkpoint.head()} if checkpoint.keys == "head" else checkpoint.image_encoder()
-    target = out or (source / "image_encoder.safetensors" if source.is_dir() else source.with_suffix(".safetensors"))
+    target = out or (
+        source / "image_encoder.safetensors" if source.is_dir() else source.with_suffix(".safetensors")
+    )
     if target.resolve() == source.resolve():
         raise CheckpointError(f"{source} is safetensors already; name another file to write: --out <file>.")
     metadata = {

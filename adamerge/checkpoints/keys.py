@@ -81,10 +81,14 @@ def open_clip_to_hf(state: Mapping[str, Tensor]) -> State:
             renamed[f"vision_model.{outside[key]}"] = value
         elif key == "visual.proj":
             renamed["visual_projection.weight"] = value.t().contiguous()
-        elif match := re.fullmatch(r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", key):
+        elif match := re.fullmatch(
+            r"visual\.transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", key
+        ):
             block, kind = match.groups()
             for part, name in zip(value.chunk(3), "qkv", strict=True):
-                renamed[f"vision_model.encoder.layers.{block}.self_attn.{name}_proj.{kind}"] = part.contiguous()
+                renamed[f"vision_model.encoder.layers.{block}.self_attn.{name}_proj.{kind}"] = (
+                    part.contiguous()
+                )
         elif match := _OC_BLOCK.fullmatch(key.removeprefix("visual.")):
             block, name, kind = match.groups()
             renamed[f"vision_model.encoder.layers.{block}.{in_block[name]}.{kind}"] = value

@@ -37,7 +37,9 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        size = {(768, 12): "B", (1024, 24): "L", (1280, 32): "H", (384, 12): "S"}.get((self.width, self.blocks))
+        size = {(768, 12): "B", (1024, 24): "L", (1280, 32): "H", (384, 12): "S"}.get(
+            (self.width, self.blocks)
+        )
         if size:
             return f"ViT-{size}-{self.patch}" + ("" if self.image == 224 else f"-{self.image}")
         return f"a ViT of width {self.width}, {self.blocks} blocks, patch {self.patch}"
@@ -90,7 +92,9 @@ def _summary(differences: Sequence[Difference]) -> list[str]:
     extra = [d for d in differences if d.expected is None]
     if shapes:
         first = shapes[0]
-        lines.append(f"{_count(shapes, 'shape')} {_differ(shapes)}, e.g. {first.key} {first.found}, expected {first.expected}.")
+        lines.append(
+            f"{_count(shapes, 'shape')} {_differ(shapes)}, e.g. {first.key} {first.found}, expected {first.expected}."
+        )
     if missing:
         lines.append(f"{_count(missing, 'tensor')} missing, e.g. {missing[0].key} {missing[0].expected}.")
     if extra:
@@ -114,6 +118,11 @@ def _cause(state: State, wanted: Architecture) -> str:
     if found == wanted:
         return ""
     if found.name != wanted.name:
-        backbone = found.name.lower().replace("-", "_") if found.name.startswith("ViT") else "<its configuration>"
+        backbone = (
+            found.name.lower().replace("-", "_") if found.name.startswith("ViT") else "<its configuration>"
+        )
         return f"It looks like {found.name}.\n  Set backbone={backbone} or give the {wanted.name} checkpoint."
-    return f"It has an embedding of {found.embed_dim} and {found.image} px images; {wanted.embed_dim} and {wanted.image} expected."
+    return (
+        f"It has an embedding of {found.embed_dim} and {found.image} px images; "
+        f"{wanted.embed_dim} and {wanted.image} expected."
+    )

@@ -119,7 +119,9 @@ def _weights_in(folder: Path) -> Path:
     for name in _WEIGHT_FILES:
         if (folder / name).exists():
             return folder / name
-    raise CheckpointError(f"The folder {folder} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}.")
+    raise CheckpointError(
+        f"The folder {folder} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}."
+    )
 
 
 def _open_shards(index: Path) -> Checkpoint:
@@ -144,9 +146,13 @@ def _check_start(path: Path) -> None:
     if not start:
         raise CheckpointError(f"{path} is empty.")
     if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path} is a Git LFS pointer, not the weights.\n  Run `git lfs pull` in its repository.")
+        raise CheckpointError(
+            f"{path} is a Git LFS pointer, not the weights.\n  Run `git lfs pull` in its repository."
+        )
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(f"{path} is a web page, not a checkpoint: the download went wrong. Fetch it again.")
+        raise CheckpointError(
+            f"{path} is a web page, not a checkpoint: the download went wrong. Fetch it again."
+        )
 
 
 def _check_sum(path: Path) -> None:
@@ -178,7 +184,9 @@ def _read_pickled(path: Path) -> tuple[State, str]:
     loaded, form = _load_pickled(path)
     state = tensors_of(loaded)
     if not state:
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__} without tensors, not a model or state dict.")
+        raise CheckpointError(
+            f"{path} holds a {type(loaded).__name__} without tensors, not a model or state dict."
+        )
     return state, form
 
 
@@ -213,5 +221,3 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.split("/")[-1] == "constants.pkl" for name in archive.namelist())
-
-

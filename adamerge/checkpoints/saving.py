@@ -22,7 +22,11 @@ def sidecar(path: Path) -> Path:
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
 
 
 def _digest(file) -> str:  # type: ignore[no-untyped-def]
@@ -32,7 +36,9 @@ def _digest(file) -> str:  # type: ignore[no-untyped-def]
     return result.hexdigest()
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
     """Write safetensors and `<path>.sha256`, each whole or not at all. Returns the sha256.
 
     Raises:
@@ -42,7 +48,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, dict(metadata or {}))
+    data = save(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, dict(metadata or {})
+    )
     digest = hashlib.sha256(data).hexdigest()
     # The old sum goes first: between the two renames the file must not look damaged.
     sidecar(path).unlink(missing_ok=True)

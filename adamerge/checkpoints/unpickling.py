@@ -59,7 +59,9 @@ _MODULES = {
     "torchvision.transforms.functional": "InterpolationMode",
 }
 STUBS: dict[str, type[Stub]] = {
-    f"{module}.{name}": type(name, (Stub,), {}) for module, names in _MODULES.items() for name in names.split()
+    f"{module}.{name}": type(name, (Stub,), {})
+    for module, names in _MODULES.items()
+    for name in names.split()
 }
 
 
@@ -81,7 +83,11 @@ def load_torch_file(path: Path) -> Any:
 
 
 def _refuse_foreign(path: Path, message: str) -> None:
-    for pattern in (r"GLOBAL (\S+) was not", r"unsupported GLOBAL (\S+) whose", r"object for .* but got (.+)"):
+    for pattern in (
+        r"GLOBAL (\S+) was not",
+        r"unsupported GLOBAL (\S+) whose",
+        r"object for .* but got (.+)",
+    ):
         if match := re.search(pattern, message):
             raise _foreign(path, match.group(1)) from None
 

@@ -87,7 +87,10 @@ def _path_of(pattern: str | Mapping[str, str], task: str, kind: str) -> str:
 
 def fingerprints(paths: Mapping[str, str]) -> dict[str, str]:
     """Content ids of the weight files; a name that is no path (`open_clip:openai`) stands for itself."""
-    return {name: path if path.startswith("open_clip:") else fingerprint(Path(path)) for name, path in paths.items()}
+    return {
+        name: path if path.startswith("open_clip:") else fingerprint(Path(path))
+        for name, path in paths.items()
+    }
 
 
 def open_heads(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], base_id: str) -> dict[str, Any]:
@@ -106,7 +109,9 @@ def open_heads(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], bas
     return cached(cache_dir() / "heads", made_from, make)
 
 
-def open_suite_pool(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], ids: Mapping[str, str]) -> Pool:
+def open_suite_pool(
+    cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], ids: Mapping[str, str]
+) -> Pool:
     model = model_of(cfg)
     base: Any = paths["base"]
     if base.startswith("open_clip:"):

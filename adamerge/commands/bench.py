@@ -48,7 +48,9 @@ def run(cfg: DictConfig) -> None:
 
 def _table(measured: list[Measurement]) -> Table:
     ours = measured[0]
-    table = Table("variant", "seconds per step (median)", "min-max", "peak memory", "before the steps", "time", "loss")
+    table = Table(
+        "variant", "seconds per step (median)", "min-max", "peak memory", "before the steps", "time", "loss"
+    )
     for m in measured:
         if m.failure:
             table.add_row(m.variant, m.failure, "", "", "", "", "")

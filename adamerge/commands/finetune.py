@@ -35,7 +35,9 @@ from adamerge.training.making import Finetuning
 def run(cfg: DictConfig) -> None:
     validate(cfg)
     if cfg.task is not None and cfg.task not in cfg.suite.tasks:
-        raise ConfigError(f"task: no task '{cfg.task}' in suite {cfg.suite.name}; it has {', '.join(cfg.suite.tasks)}.")
+        raise ConfigError(
+            f"task: no task '{cfg.task}' in suite {cfg.suite.name}; it has {', '.join(cfg.suite.tasks)}."
+        )
     console = Console()
     paths = checkpoint_paths(cfg)
     base_id = fingerprints({"base": paths["base"]})["base"]
@@ -53,7 +55,13 @@ def run(cfg: DictConfig) -> None:
 
 
 def _make_expert(
-    cfg: DictConfig, task: Task, head: Tensor, origin: dict[str, Tensor], target: Path, base_id: str, console: Console
+    cfg: DictConfig,
+    task: Task,
+    head: Tensor,
+    origin: dict[str, Tensor],
+    target: Path,
+    base_id: str,
+    console: Console,
 ) -> None:
     model = model_of(cfg)
     encoder = ImageEncoder(build_clip(model).visual)
@@ -76,7 +84,12 @@ def _make_expert(
         workers=cfg.workers,
     )
     accuracy = _accuracy(cfg, task, encoder, head)
-    metadata = {"task": task.name, "base_fingerprint": base_id, "steps": str(cfg.steps), "adamerge": __version__}
+    metadata = {
+        "task": task.name,
+        "base_fingerprint": base_id,
+        "steps": str(cfg.steps),
+        "adamerge": __version__,
+    }
     if accuracy is not None:
         metadata["accuracy"] = f"{accuracy:.4f}"
     save_tensors(target, {key: value.half() for key, value in encoder.state_dict().items()}, metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +39,7 @@ from adamerge.rules import Individual, Pretrained, TaskArithmetic, WeightAverage
 from adamerge.settings import cache_dir, instantiate, run_id, validate
 from adamerge.tasks.stream import Stream
 from adamerge.tracking.journal import Journal
-from adamerge.tracking.results import Reference, Results, TaskResult, read_results, write_results
+from adamerge.tracking.results import Reference, Results, TaskResult, read_results
 from adamerge.training.adaptation import Adaptation
 from adamerge.training.loop import run_steps
 from adamerge.training.schedule import Schedule
@@ -46,7 +47,7 @@ from adamerge.training.schedule import Schedule
 log = logging.getLogger(__name__)
 
 # What every run is compared with. The names are those of the rules.
-BASELINES = {
+BASELINES: dict[str, Callable[[Pool], Pool]] = {
     "pretrained": Pretrained(),
     "weight_average": WeightAverage(),
     "task_arithmetic": TaskArithmetic(),
@@ -138,8 +139,7 @@ def adapt(run: Run, method: Method, data: Data) -> None:
 
 def save_parts(folder: Path, method: Method) -> None:
     """What was trained, the merged encoder where there is one, and the coefficients as plain numbers."""
-    trained = {name: value for name, value in method.state_dict().items()}
-    if trained:
+    if trained := method.state_dict():
         save_tensors(folder / "state.safetensors", trained)
     if not method.by_task:
         save_tensors(folder / "merged.safetensors", method.merged_state_dict())
@@ -162,9 +162,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     experts = predictions["individual"]
     baselines = {name: _reference(by_task, experts, data) for name, by_task in predictions.items()}
     own = _reference(predicted, experts, data)
-    tasks = {
-        task: _task_result(task, own, baselines, len(images)) for task, images in data.images.items()
-    }
+    tasks = {task: _task_result(task, own, baselines, len(images)) for task, images in data.images.items()}
     schedule = cfg.method.schedule
     return Results(
         run_id=run.id,

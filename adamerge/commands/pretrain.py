@@ -36,7 +36,9 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / run_id(cfg, {}, "pretrain")
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    console.print(f"Pre-training {cfg.backbone.name} on {len(tasks)} tasks for {cfg.steps} steps; journal in {folder}")
+    console.print(
+        f"Pre-training {cfg.backbone.name} on {len(tasks)} tasks for {cfg.steps} steps; journal in {folder}"
+    )
     run_steps(
         module,
         data,

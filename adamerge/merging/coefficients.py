@@ -64,5 +64,6 @@ class Coefficients(nn.Module):
             table = (self() if self.granularity == "layer" else self()[:1]).tolist()
         rows = self.layers if self.granularity == "layer" else ("all",)
         return {
-            task: {row: table[i][column] for i, row in enumerate(rows)} for column, task in enumerate(self.tasks)
+            task: {row: table[i][column] for i, row in enumerate(rows)}
+            for column, task in enumerate(self.tasks)
         }

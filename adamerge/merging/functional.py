@@ -89,7 +89,9 @@ class Merged:
     def __init__(self, encoder: nn.Module, fixed: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> None:
         self._encoder = encoder
         self._merged = merged
-        self._leaves = {key: value.detach().requires_grad_(value.requires_grad) for key, value in merged.items()}
+        self._leaves = {
+            key: value.detach().requires_grad_(value.requires_grad) for key, value in merged.items()
+        }
         self.parameters = {**fixed, **self._leaves}
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ class Pool:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for group in (self.base, self.vectors) for t in group.values())
+        return sum(
+            t.numel() * t.element_size() for group in (self.base, self.vectors) for t in group.values()
+        )
 
     def combined(self, weights: Tensor) -> dict[str, Tensor]:
         """The full state dict base + sum_k weights[k] * tau_k, without a graph. `weights` has T entries."""

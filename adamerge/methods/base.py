@@ -82,7 +82,9 @@ class Method(nn.Module):
     def merged_state_dict(self) -> dict[str, Tensor]:
         """The merged image encoder with open_clip keys, ready to save."""
         if self.by_task:
-            raise PoolError("This model has one encoder per task, not one merged encoder that could be saved.")
+            raise PoolError(
+                "This model has one encoder per task, not one merged encoder that could be saved."
+            )
         with torch.no_grad():
             merged = self.merge()
         return {key: merged.get(key, value).detach().cpu() for key, value in self.pool.base.items()}

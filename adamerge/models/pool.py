@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, guess_architecture, open_checkpoint
+from adamerge.checkpoints import (
+    Checkpoint,
+    compare_states,
+    describe_misfits,
+    guess_architecture,
+    open_checkpoint,
+)
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.merging.pool import stack_task_vectors
@@ -101,7 +107,9 @@ def _warn_of_text_vectors(task: str, expert: Checkpoint, base: Checkpoint) -> No
         log.warning("%s: text tensors differ from the base's and are ignored: %s", task, ", ".join(changed))
 
 
-def _check(states: Mapping[str, tuple[str, Mapping[str, Tensor]]], reference: Mapping[str, Tensor], what: str) -> None:
+def _check(
+    states: Mapping[str, tuple[str, Mapping[str, Tensor]]], reference: Mapping[str, Tensor], what: str
+) -> None:
     misfits = {}
     for name, (source, state) in states.items():
         # Hugging Face's CLIPVisionModel has no projection; the base's is used then.

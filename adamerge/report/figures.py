@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def write_figures(folder: Path, results: Results) -> list[Path]:
     return written
 
 
-def loss_curves(records: Sequence[dict[str, Any]], path: Path, label: str = "entropy, summed over batches (nats)") -> Path:
+def loss_curves(
+    records: Sequence[dict[str, Any]], path: Path, label: str = "entropy, summed over batches (nats)"
+) -> Path:
     """Loss of each task over the steps: raw values faint, a running mean strong."""
     names = [key for key in records[0] if key.startswith("loss/")]
     steps = np.array([record["step"] for record in records])
@@ -42,7 +45,9 @@ def loss_curves(records: Sequence[dict[str, Any]], path: Path, label: str = "ent
         for name, color in zip(names, CYCLE * (1 + len(names) // len(CYCLE)), strict=False):
             values = np.array([np.nan if r[name] is None else r[name] for r in records], float)
             axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
-            axes.plot(steps, _running_mean(values), color=color, linewidth=1.6, label=name.removeprefix("loss/"))
+            axes.plot(
+                steps, _running_mean(values), color=color, linewidth=1.6, label=name.removeprefix("loss/")
+            )
         axes.set(xlabel="step", ylabel=label, xlim=(steps[0], max(steps[-1], steps[0] + 1)))
         axes.set_ylim(bottom=0)
         figure.legend(loc="outside right upper", frameon=False)
@@ -93,7 +98,7 @@ def _coefficient_map(figure: Any, values: np.ndarray, layers: list[str], tasks: 
     for start in starts:
         axes.axhline(start - 0.5, color="white", linewidth=0.8)
     edges = [0, *starts, len(layers)]
-    middles = [(a + b - 1) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+    middles = [(a + b - 1) / 2 for a, b in pairwise(edges)]
     axes.set_yticks(middles, [_block(layers[a]) for a in edges[:-1]], fontsize=8)
     axes.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="merging coefficient")

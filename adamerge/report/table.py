@@ -28,7 +28,9 @@ def columns(results: Results) -> dict[str, dict[str, float | None]]:
 def results_table(results: Results) -> RenderableType:
     """Accuracy in percent per task and on average, the agreement with the experts, and the cost."""
     accuracies = columns(results)
-    table = Table(title=f"{results.method} on {results.suite}: accuracy (%)", title_justify="left", pad_edge=False)
+    table = Table(
+        title=f"{results.method} on {results.suite}: accuracy (%)", title_justify="left", pad_edge=False
+    )
     table.add_column("task", no_wrap=True)
     for name in accuracies:
         table.add_column(shown(name).replace(" ", "\n"), justify="right", no_wrap=True)
@@ -45,7 +47,9 @@ def _cells(accuracies: dict[str, dict[str, float | None]], row: str) -> list[Tex
     merged = {name: column[row] for name, column in accuracies.items() if name != "individual"}
     best = max((value for value in merged.values() if value is not None), default=None)
     return [
-        Text(percent(column[row]), style="bold green" if best is not None and merged.get(name) == best else "")
+        Text(
+            percent(column[row]), style="bold green" if best is not None and merged.get(name) == best else ""
+        )
         for name, column in accuracies.items()
     ]
 

@@ -57,13 +57,19 @@ class Labeled(Dataset[tuple[Tensor, Tensor]]):
         crop: smallest share of the area that a random resized crop keeps; 1 is no augmentation.
     """
 
-    def __init__(self, task: Task, images: ImageSet, batch_size: int, steps: int, seed: int, crop: float) -> None:
+    def __init__(
+        self, task: Task, images: ImageSet, batch_size: int, steps: int, seed: int, crop: float
+    ) -> None:
         labels = task.source.labels("train")
         if labels is None:
-            raise DataError(f"Task '{task.name}' has no training labels; an expert cannot be made without them.")
+            raise DataError(
+                f"Task '{task.name}' has no training labels; an expert cannot be made without them."
+            )
         self.name = task.name
         self.labels = torch.as_tensor(labels)
-        self.stream = Stream({task.name: images}, min(batch_size, len(images)), steps, seed, feed="persistent")
+        self.stream = Stream(
+            {task.name: images}, min(batch_size, len(images)), steps, seed, feed="persistent"
+        )
         self.seed = seed
         self.crop = crop
 
@@ -90,5 +96,7 @@ def random_resized_crop(pixels: Tensor, smallest: float, generator: torch.Genera
     boxes[:, 0, 0], boxes[:, 0, 2] = width, offset[0] * (1 - width)
     boxes[:, 1, 1], boxes[:, 1, 2] = height, offset[1] * (1 - height)
     grid = affine_grid(boxes, list(pixels.shape), align_corners=False)
-    cropped = grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    cropped = grid_sample(
+        pixels.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
     return cropped.round().clamp(0, 255).to(torch.uint8)

@@ -72,7 +72,8 @@ class Adaptation(StepModule):
         features = self.method.features(torch.cat([images for _, images in pack]))
         parts = features.split([len(images) for _, images in pack])
         losses = [
-            (task, self.objective(self.method, part, task)) for (task, _), part in zip(pack, parts, strict=True)
+            (task, self.objective(self.method, part, task))
+            for (task, _), part in zip(pack, parts, strict=True)
         ]
         self.manual_backward(torch.stack([loss for _, loss in losses]).sum())
         return [(task, loss.detach()) for task, loss in losses]
@@ -83,7 +84,9 @@ class Adaptation(StepModule):
         finite = torch.stack([loss.isfinite() for _, loss in losses] + gradients)
         if finite.all():
             return
-        culprits = [task for task, loss in losses if not loss.isfinite()] or sorted({task for task, _ in losses})
+        culprits = [task for task, loss in losses if not loss.isfinite()] or sorted(
+            {task for task, _ in losses}
+        )
         what = "loss" if not finite[: len(losses)].all() else "gradient"
         lines = [f"The {what} is not finite at step {self.step}; the parameters were not updated."]
         for task in dict.fromkeys(culprits):

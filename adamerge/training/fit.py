@@ -25,7 +25,9 @@ class _Batches(Dataset[dict[str, Tensor]]):
         try:
             return dict(next(self._items))
         except StopIteration:
-            raise ValueError(f"the stream ended before step {step}; give as many items as schedule.steps") from None
+            raise ValueError(
+                f"the stream ended before step {step}; give as many items as schedule.steps"
+            ) from None
 
 
 def fit(

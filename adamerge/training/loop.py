@@ -17,7 +17,12 @@ from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast
 from adamerge.training.journaling import WriteJournal
 from adamerge.training.steps import StepModule, step_loader
 
-_OURS = {"enable_checkpointing": False, "enable_model_summary": False, "max_epochs": 1, "log_every_n_steps": 1}
+_OURS = {
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "max_epochs": 1,
+    "log_every_n_steps": 1,
+}
 
 
 def run_steps(
@@ -46,11 +51,16 @@ def run_steps(
     last = None
     if folder is not None:
         path = folder / "checkpoints" / "last.ckpt"
-        callbacks += [WriteJournal(Journal(folder / "journal.jsonl")), SaveLast(path, checkpoint_every, steps)]
+        callbacks += [
+            WriteJournal(Journal(folder / "journal.jsonl")),
+            SaveLast(path, checkpoint_every, steps),
+        ]
         plugins.append(AtomicCheckpointIO())
         last = path if path.exists() else None
     _quiet()
-    lightning = pl.Trainer(**{**(trainer or {}), **_OURS}, logger=loggers, callbacks=callbacks, plugins=plugins)
+    lightning = pl.Trainer(
+        **{**(trainer or {}), **_OURS}, logger=loggers, callbacks=callbacks, plugins=plugins
+    )
     try:
         lightning.fit(module, step_loader(dataset, module, steps, workers), ckpt_path=last, weights_only=True)
     except (KeyError, EOFError) as error:

@@ -90,10 +90,13 @@ def test_gradient_is_the_inner_product_with_the_task_vector(pool, images):
     theta = {key: value.requires_grad_() for key, value in method.merge().items()}
     leaves = {key: value.detach().requires_grad_() for key, value in theta.items()}
     total = sum(
-        entropy(method.classify(functional_call(pool.encoder, leaves, (x,)), t)).mean() for t, x in images.items()
+        entropy(method.classify(functional_call(pool.encoder, leaves, (x,)), t)).mean()
+        for t, x in images.items()
     )
     total.backward()
-    expected = torch.stack([pool.vectors[layer.key] @ leaves[layer.key].grad.flatten() for layer in method.layers])
+    expected = torch.stack(
+        [pool.vectors[layer.key] @ leaves[layer.key].grad.flatten() for layer in method.layers]
+    )
     expected[0, :2] = 0.0
     torch.testing.assert_close(round_gradient(method, images), expected, rtol=1e-10, atol=1e-12)
     assert expected[1, 0] != 0
@@ -111,7 +114,10 @@ def test_one_update_equals_the_naive_joint_update(pool, images):
 
 
 @given(
-    st.integers(1, 5), st.sampled_from([1, 2, 3]), st.integers(1, 40), st.sampled_from([torch.float32, torch.bfloat16])
+    st.integers(1, 5),
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 40),
+    st.sampled_from([torch.float32, torch.bfloat16]),
 )
 @settings(max_examples=40, deadline=None)
 def test_merge_tensor_adds_scaled_vectors(tasks, parts, length, dtype):
@@ -130,7 +136,9 @@ def test_narrow_vectors_are_merged_in_pieces(monkeypatch):
     merged = merge_tensor(rows, base, vectors)
     torch.testing.assert_close(merged, base + (rows @ vectors.float()).view(5, 10), rtol=1e-5, atol=1e-5)
     merged.square().sum().backward()
-    torch.testing.assert_close(rows.grad, (2 * merged.flatten() @ vectors.float().t())[None], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        rows.grad, (2 * merged.flatten() @ vectors.float().t())[None], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_memory_of_a_round_does_not_grow_with_batches(pool, images):
@@ -149,7 +157,9 @@ class TestIdentities:
     def test_start_is_task_arithmetic(self, pool: Pool):
         merged = AdaMerging(pool, start=0.3).double().merged_state_dict()
         for key, stack in pool.vectors.items():
-            torch.testing.assert_close(merged[key].flatten(), pool.base[key].flatten() + 0.3 * stack.sum(dim=0))
+            torch.testing.assert_close(
+                merged[key].flatten(), pool.base[key].flatten() + 0.3 * stack.sum(dim=0)
+            )
 
     def test_zero_is_the_base(self, pool: Pool):
         merged = AdaMerging(pool, start=0.0).double().merged_state_dict()
@@ -164,7 +174,9 @@ class TestIdentities:
 
     def test_layouts_agree_at_the_start(self, pool: Pool, images):
         one, other = AdaMerging(pool).double(), AdaMerging(pool, layout="hf").double()
-        torch.testing.assert_close(one.logits(images["signs"], "signs"), other.logits(images["signs"], "signs"))
+        torch.testing.assert_close(
+            one.logits(images["signs"], "signs"), other.logits(images["signs"], "signs")
+        )
         assert len(other.merging.layers) == len(one.merging.layers) + 4
 
     def test_order_of_tasks_does_not_matter(self, images):
@@ -172,7 +184,11 @@ class TestIdentities:
 
         pool = make_pool()
         swapped = Pool(
-            pool.encoder, pool.base, {k: v.flip(0) for k, v in pool.vectors.items()}, pool.names[::-1], pool.heads
+            pool.encoder,
+            pool.base,
+            {k: v.flip(0) for k, v in pool.vectors.items()},
+            pool.names[::-1],
+            pool.heads,
         )
         start = torch.rand(len(pool.keys), 3, dtype=torch.float64)
         ours = AdaMerging(pool, start=start).double().logits(images["digits"], "digits")

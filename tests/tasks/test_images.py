@@ -42,7 +42,9 @@ class Counting:
 def test_pixels_equal_those_of_open_clip(mode: str, size: int) -> None:
     from open_clip.transform import image_transform
 
-    pictures = [picture(mode, *shape) for shape in [(64, 64), (97, 51), (31, 200), (20, 28), (48, 32), (33, 32)]]
+    pictures = [
+        picture(mode, *shape) for shape in [(64, 64), (97, 51), (31, 200), (20, 28), (48, 32), (33, 32)]
+    ]
     ours = ImageSet(pictures, size)[:]
     theirs = image_transform(size, is_train=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     # ToTensor divides by 255, exactly undone by the rounding.

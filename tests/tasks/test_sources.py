@@ -101,7 +101,10 @@ def test_parquet_of_structs_and_names(tmp_path: Path) -> None:
 
 def test_parquet_of_several_files_in_order(tmp_path: Path) -> None:
     for part in (1, 0):
-        write(tmp_path / f"test-{part}.parquet", {"image": [png(2 * part), png(2 * part + 1)], "label": [part, part]})
+        write(
+            tmp_path / f"test-{part}.parquet",
+            {"image": [png(2 * part), png(2 * part + 1)], "label": [part, part]},
+        )
     source = Parquet(test="test-*.parquet", root=str(tmp_path))
     assert source.labels("test").tolist() == [0, 0, 1, 1]  # type: ignore[union-attr]
     assert all(shows(source.images("test")[i], i) for i in range(4))
@@ -126,19 +129,41 @@ def test_a_file_written_anew_is_read_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"imgae": [png(0)], "label": [0]}, {}, r"no column 'image'; did you mean 'imgae'.*\n.*imgae, label.*image=\.\.\."),
-        ({"image": [png(0)], "target": [0]}, {}, r"no column 'label'; there are: image, target(.|\n)*label=null"),
-        ({"image": [1.5], "label": [0]}, {}, r"'image' of .*a\.parquet holds no pictures but Value\('float64'\)"),
+        (
+            {"imgae": [png(0)], "label": [0]},
+            {},
+            r"no column 'image'; did you mean 'imgae'.*\n.*imgae, label.*image=\.\.\.",
+        ),
+        (
+            {"image": [png(0)], "target": [0]},
+            {},
+            r"no column 'label'; there are: image, target(.|\n)*label=null",
+        ),
+        (
+            {"image": [1.5], "label": [0]},
+            {},
+            r"'image' of .*a\.parquet holds no pictures but Value\('float64'\)",
+        ),
         ({"image": [png(0)], "label": [0.5]}, {}, "'label' of .* holds no labels but double"),
         ({"image": [png(0), png(1)], "label": [0, None]}, {}, r"1 rows without a label, e\.g\. row 1"),
         ({"image": [png(0), png(1)], "label": ["cat", None]}, {}, r"1 rows without a label, e\.g\. row 1"),
         ({"image": [], "label": []}, {}, "has no rows"),
-        ({"image": [png(0), b"no picture"], "label": [0, 1]}, {}, r"Row 1 of .*a\.parquet: column 'image' cannot be"),
-        ({"image": [png(0), png(1)[:60]], "label": [0, 1]}, {}, r"Row 1 of .*a\.parquet: column 'image' cannot be"),
+        (
+            {"image": [png(0), b"no picture"], "label": [0, 1]},
+            {},
+            r"Row 1 of .*a\.parquet: column 'image' cannot be",
+        ),
+        (
+            {"image": [png(0), png(1)[:60]], "label": [0, 1]},
+            {},
+            r"Row 1 of .*a\.parquet: column 'image' cannot be",
+        ),
         ({"image": [png(0), None], "label": [0, 1]}, {}, r"Row 1 of .*a\.parquet has no picture"),
     ],
 )
-def test_mistakes_in_a_table(tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str) -> None:
+def test_mistakes_in_a_table(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
     import pyarrow as pa
 
     if not columns["label" if "label" in columns else "image"]:
@@ -202,7 +227,9 @@ def test_hub_opens_a_folder_of_parquet_files(tmp_path: Path) -> None:
 def test_hub_reports_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "pets").mkdir()
     as_hub(tmp_path / "pets" / "train.parquet", [0])
-    with pytest.raises(DataError, match=r"pets, split test could not be opened: .*test(.|\n)*config and splits"):
+    with pytest.raises(
+        DataError, match=r"pets, split test could not be opened: .*test(.|\n)*config and splits"
+    ):
         Hub(str(tmp_path / "pets")).images("test")
     with pytest.raises(DataError, match="nothing could not be opened"):
         Hub(str(tmp_path / "nothing")).images("test")
@@ -216,7 +243,9 @@ def folder(root: Path, *files: str) -> Folder:
 
 
 def test_folder_of_splits_and_classes(tmp_path: Path) -> None:
-    source = folder(tmp_path, "train/hot_dog/1", "train/cat/b", "train/cat/deep/a", "test/hot_dog/2", "test/ape/3")
+    source = folder(
+        tmp_path, "train/hot_dog/1", "train/cat/b", "train/cat/deep/a", "test/hot_dog/2", "test/ape/3"
+    )
     # The labels of both splits follow the names of both.
     assert source.class_names == ("ape", "cat", "hot_dog")
     assert source.labels("train").tolist() == [1, 1, 2]  # type: ignore[union-attr]
@@ -315,7 +344,9 @@ def test_torchvision_holds_out_a_tenth_where_there_is_no_split(tmp_path: Path) -
     assert source.class_names == ("Forest", "River")
     assert source.labels("test").tolist() == [0, 0, 1]
     assert source.labels("train").tolist() == [0] * 18 + [1] * 9
-    shown = {split: {np.asarray(p)[0, 0].tobytes() for p in source.images(split)} for split in ("train", "test")}
+    shown = {
+        split: {np.asarray(p)[0, 0].tobytes() for p in source.images(split)} for split in ("train", "test")
+    }
     assert len(shown["test"]) == 3
     assert len(shown["train"] | shown["test"]) == 30
     assert [np.asarray(p)[0, 0, 1] for p in source.images("test")] == [20, 20, 10]

@@ -17,7 +17,9 @@ FEEDS = ["resample", "persistent"]
 
 def images(n: int, size: int = 4) -> ImageSet:
     """Image i is all of colour i."""
-    return ImageSet(np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), np.uint8), size)
+    return ImageSet(
+        np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, size, size, 3), np.uint8), size
+    )
 
 
 def stream(feed: str = "resample", per_task: int = 6, seed: int = 0, steps: int = 50, **sizes: int) -> Stream:
@@ -69,7 +71,8 @@ def test_loading_processes_do_not_matter(feed: str) -> None:
     pictures = [Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)) for _ in range(12)]
     data = Stream({"cars": ImageSet(pictures, 8)}, 5, 7, 3, feed)  # type: ignore[arg-type]
     alone, shared = (
-        [batch["cars"] for batch in DataLoader(data, batch_size=None, num_workers=workers)] for workers in (0, 2)
+        [batch["cars"] for batch in DataLoader(data, batch_size=None, num_workers=workers)]
+        for workers in (0, 2)
     )
     assert len(alone) == len(shared) == len(data) == 7
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
@@ -104,7 +107,9 @@ def test_persistent_covers_each_epoch_exactly_once(total: int) -> None:
 
 
 @pytest.mark.parametrize("feed", FEEDS)
-def test_a_small_task_gives_all_its_images_once_and_warns(feed: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_small_task_gives_all_its_images_once_and_warns(
+    feed: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         data = stream(feed, cars=4, signs=9)
     assert [record.getMessage() for record in caplog.records] == [

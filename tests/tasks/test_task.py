@@ -12,7 +12,9 @@ from adamerge.tasks.task import Source, Task, build_tasks, check
 class Fixed(Source):
     """Pictures that tell their number by their colour."""
 
-    def __init__(self, n: int = 4, labels: list[int] | None = None, names: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, n: int = 4, labels: list[int] | None = None, names: tuple[str, ...] | None = None
+    ) -> None:
         self.pictures = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 9, 7, 3), np.uint8)
         self.given = labels
         self.class_names = names
@@ -46,7 +48,10 @@ def test_classes_of_the_data_become_words() -> None:
 
 
 def test_classes_as_a_mapping_follow_the_data_in_any_order() -> None:
-    assert build(classes={"hot_dog": "a sausage", "cat": "a small cat"}).classes == ("a small cat", "a sausage")
+    assert build(classes={"hot_dog": "a sausage", "cat": "a small cat"}).classes == (
+        "a small cat",
+        "a sausage",
+    )
 
 
 def test_classes_as_a_list_are_taken_as_they_are() -> None:
@@ -57,7 +62,11 @@ def test_classes_as_a_list_are_taken_as_they_are() -> None:
     ("entry", "error", "message"),
     [
         ({"classes": ["hot_dog", "cat"]}, DataError, "not in its labels' order"),
-        ({"classes": {"cat": "cat", "hotdog": "dog"}}, DataError, "no class 'hotdog'; did you mean 'hot_dog'"),
+        (
+            {"classes": {"cat": "cat", "hotdog": "dog"}},
+            DataError,
+            "no class 'hotdog'; did you mean 'hot_dog'",
+        ),
         ({"classes": {"cat": "cat"}}, DataError, "no words for 1 of 2 classes: hot_dog"),
         ({"classes": {"cat": "cat"}, "source": {"names": None}}, DataError, "the data has none"),
         ({"classes": "cat"}, ConfigError, r"pets\.classes: a list is expected"),
@@ -96,9 +105,17 @@ def test_the_star_entry_serves_any_task_and_its_own_entry_goes_first() -> None:
 @pytest.mark.parametrize(
     ("classes", "source", "message"),
     [
-        (("cat",), Fixed(names=("cat", "dog")), r"1 class names are given, but the data has 2 classes: cat, dog"),
+        (
+            ("cat",),
+            Fixed(names=("cat", "dog")),
+            r"1 class names are given, but the data has 2 classes: cat, dog",
+        ),
         (("cat", "dog"), Fixed(3, [0, 1]), "3 pictures, but 2 labels"),
-        (("cat", "dog"), Fixed(3, [0, 2, 5]), r"2 labels are out of range, e.g. 2 of picture 1; expected 0 to 1"),
+        (
+            ("cat", "dog"),
+            Fixed(3, [0, 2, 5]),
+            r"2 labels are out of range, e.g. 2 of picture 1; expected 0 to 1",
+        ),
         (None, Fixed(2, [0, -1]), "-1 of picture 1; expected from 0 on"),
         (None, Fixed(2, [0, 1], ("cat",)), "1 of picture 1; expected 0 to 0"),
     ],

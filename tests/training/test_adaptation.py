@@ -102,7 +102,9 @@ def test_resumes_bit_by_bit(tmp_path, killed_at):
         )  # fmt: skip
     resumed = adapt(7, tmp_path / "cut")
     assert torch.equal(whole.merging.values, resumed.merging.values)
-    losses = [[r["loss"] for r in Journal(tmp_path / name / "journal.jsonl").read()] for name in ("whole", "cut")]
+    losses = [
+        [r["loss"] for r in Journal(tmp_path / name / "journal.jsonl").read()] for name in ("whole", "cut")
+    ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 7
 
