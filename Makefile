@@ -35,8 +35,9 @@ bench: $(READY)  ## time a step of layer-wise AdaMerging on ViT-B/32 against nai
 	$(BIN)/python -m adamerge bench adamerging
 
 mini: $(READY)  ## remake the embedded suite's weights (about an hour on two cores)
-	$(BIN)/python -m adamerge pretrain suite=mini
-	$(BIN)/python -m adamerge finetune suite=mini
+	rm -rf adamerge/zoo/mini/base adamerge/zoo/mini/experts
+	$(BIN)/python -m adamerge pretrain suite=mini checkpoints=mini
+	$(BIN)/python -m adamerge finetune suite=mini checkpoints=mini
 
 clean:  ## remove the environment and the caches, not the outputs
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,203 @@
+"""Whole runs as a user starts them: the contract of the run folder, resuming, finding a finished run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands.conftest import QUICK, finished
+from safetensors.torch import load_file
+
+from adamerge.__main__ import main
+from adamerge.tracking.journal import Journal
+from adamerge.tracking.results import read_results
+
+CONTRACT = {
+    "schema", "run_id", "command", "method", "rule", "suite", "backbone", "seed", "steps", "trainable_parameters",
+    "seconds", "peak_memory_bytes", "average", "normalized_average", "tasks", "versions", "device",
+}  # fmt: skip
+
+
+def test_a_run_folder_keeps_its_contract(train, capsys):
+    folder, results = train("adamerging_layerwise")
+    content = json.loads((folder / "results.json").read_text())
+    assert set(content) >= CONTRACT
+    assert set(content["seconds"]) == {"prepare", "adapt", "evaluate"}
+    assert all(value > 0 for value in content["seconds"].values())
+    assert content["average"] == pytest.approx(sum(t["accuracy"] for t in content["tasks"].values()) / 2)
+    assert set(content["tasks"]["signs"]) == {"accuracy", "n", "expert", "pretrained", "normalized", "agreement"}
+    records = Journal(folder / "journal.jsonl").read()
+    assert [r["step"] for r in records] == [0, 1, 2]
+    assert set(records[0]) == {"step", "loss", "loss/digits", "loss/signs", "seconds", "peak_memory_bytes"}
+    assert records[0]["loss"] == pytest.approx(records[0]["loss/digits"] + records[0]["loss/signs"])
+    for name in ("config.yaml", "state.safetensors", "merged.safetensors", "checkpoints/last.ckpt"):
+        assert (folder / name).exists()
+    assert {p.name for p in (folder / "figures").iterdir()} == {"loss.png", "coefficients.png", "accuracy.png"}
+    out = capsys.readouterr().out
+    assert "Pre-trained" in out
+    assert "agrees" in out
+    assert str(Path("outputs") / "mini" / "adamerging_layerwise") in out
+    # The merged encoder is theta0 + sum lambda tau with the learned coefficients.
+    assert results.trainable_parameters == load_file(folder / "state.safetensors")["merging.values"].numel()
+
+
+def test_the_same_command_again_finds_the_finished_run(train, capsys):
+    folder, first = train("adamerging_taskwise")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    again, second = train("adamerging_taskwise")
+    assert again == folder
+    assert first == second
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_another_seed_is_another_run(train, home):
+    train("adamerging_taskwise")
+    train("adamerging_taskwise", "seed=1")
+    assert len(list(home.glob("outputs/mini/adamerging_taskwise/*"))) == 2
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(home, cache, train):
+    whole, _ = train("adamerging_layerwise", "checkpoint_every=7", steps=30)
+    elsewhere = home / "killed"
+    elsewhere.mkdir()
+    words = ["train", "method=adamerging_layerwise", "method.schedule.steps=30", *QUICK, "checkpoint_every=7"]
+    command = [sys.executable, "-m", "adamerge", *words]
+    environment = {**os.environ, "ADAMERGE_CACHE": str(cache), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=subprocess.DEVNULL)
+    journal = _wait_for_lines(elsewhere, 10, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not finished(elsewhere)
+    done = len(Journal(journal).read())
+    assert 10 <= done < 30
+    subprocess.run(command, cwd=elsewhere, env=environment, check=True, stdout=subprocess.DEVNULL)
+    resumed = finished(elsewhere)["adamerging_layerwise"]
+    for name in ("state.safetensors", "merged.safetensors"):
+        ours, theirs = load_file(whole / name), load_file(resumed / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    losses = [[r["loss"] for r in Journal(f / "journal.jsonl").read()] for f in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert read_results(whole).tasks == read_results(resumed).tasks
+
+
+def _wait_for_lines(folder: Path, lines: int, process: subprocess.Popen) -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for journal in folder.glob("outputs/*/*/*/journal.jsonl"):
+            if journal.read_text().count("\n") >= lines:
+                return journal
+        time.sleep(0.01)
+    raise AssertionError("the run did not get that far")
+
+
+@pytest.mark.parametrize("rule", ["pretrained", "weight_average", "task_arithmetic", "ties", "individual"])
+def test_every_rule_merges(home, rule):
+    main(["merge", f"rule={rule}", *QUICK[:3]])
+    folder = finished(home)[rule]
+    results = read_results(folder)
+    assert results.rule == results.method == rule
+    assert results.trainable_parameters == 0
+    if rule in results.baselines:
+        assert {t: r.accuracy for t, r in results.tasks.items()} == results.baselines[rule].accuracy
+    if rule == "individual":
+        assert results.agreement == 1.0
+        assert results.normalized_average == 1.0
+        assert not (folder / "merged.safetensors").exists()
+    else:
+        assert (folder / "merged.safetensors").exists()
+
+
+def test_a_sweep_runs_methods_and_rules_side_by_side(home):
+    main(["train", "-m", "method=task_arithmetic,adamerging_taskwise_pp", *QUICK[:3], "suite.steps=2"])
+    runs = finished(home)
+    assert set(runs) == {"task_arithmetic", "adamerging_taskwise_pp"}
+    assert read_results(runs["adamerging_taskwise_pp"]).rule == "ties"
+
+
+def test_fusion_bench_preset_splits_the_attention(train):
+    folder, results = train("adamerging_layerwise_fb")
+    layers = json.loads((folder / "coefficients.json").read_text())["layers"]
+    assert sum("q_proj" in layer for layer in layers) == 2 * 4
+    assert results.trainable_parameters == 2 * len(layers)
+
+
+def test_evaluating_a_run_and_its_merged_encoder_gives_the_same_table(train, capsys):
+    folder, _ = train("adamerging_layerwise")
+    capsys.readouterr()
+    main(["evaluate", f"run={folder}"])
+    of_run = capsys.readouterr().out.split("normalized")[0]
+    main(["evaluate", f"checkpoint={folder / 'merged.safetensors'}", *QUICK[:3]])
+    of_file = capsys.readouterr().out.split("normalized")[0]
+    rows = [[line for line in out.splitlines() if "│" in line] for out in (of_run, of_file)]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 3
+
+
+def test_evaluate_needs_one_thing_to_evaluate(home, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate"])
+    assert stop.value.code == 2
+    assert "run=" in capsys.readouterr().err
+
+
+def test_unlabeled_folders_of_images_give_the_agreement_only(home, capsys):
+    from PIL import Image
+
+    from adamerge.tasks.mini import Mini
+
+    for task in ("digits", "signs"):
+        (home / "photos" / task).mkdir(parents=True)
+        for index, pixels in enumerate(Mini(task).images("test")[:40]):
+            Image.fromarray(pixels).save(home / "photos" / task / f"{index}.png")
+    digits = "[zero,one,two,three,four,five,six,seven,eight,nine]"
+    words = [
+        "suite=folders", "suite.data=photos", "suite.tasks=[digits,signs]", "checkpoints=mini",
+        f"+suite.catalogue.digits.classes={digits}", "+suite.catalogue.signs.classes=[stop,yield,parking]",
+    ]  # fmt: skip
+    main(["train", "method=adamerging_layerwise", "method.schedule.steps=2", *QUICK[1:], *words])
+    results = read_results(finished(home)["adamerging_layerwise"])
+    assert results.average is None
+    assert all(task.accuracy is None and task.expert is None for task in results.tasks.values())
+    assert results.agreement is not None
+    assert 0 < results.agreement <= 1
+    assert "–" in capsys.readouterr().out
+
+
+def test_an_expert_of_another_architecture_is_named_before_any_work(home, capsys):
+    from adamerge.checkpoints import open_checkpoint, save_tensors
+    from adamerge.settings.paths import PACKAGE
+
+    state = open_checkpoint(PACKAGE / "zoo" / "mini" / "base").image_encoder()
+    state["visual.conv1.weight"] = torch.zeros(128, 3, 16, 16)
+    for task in ("digits", "signs"):
+        save_tensors(home / f"{task}.safetensors", state)
+    words = ["checkpoints.experts={task}.safetensors", "method=adamerging_layerwise", *QUICK]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *words])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    for part in ("PoolError", "digits", "signs", "visual.conv1.weight", "(128, 3, 16, 16)", "(128, 3, 8, 8)"):
+        assert part in error
+    assert not list(home.glob("outputs/*/*/*/results.json"))
+
+
+def test_making_a_base_and_an_expert(home, monkeypatch, capsys):
+    monkeypatch.setenv("ADAMERGE_CACHE", str(home / "own"))
+    quiet = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "warmup=1"]
+    main(["pretrain", "suite.tasks=[digits,signs]", "steps=2", "batch_size=16", *quiet])
+    main(["finetune", "suite.tasks=[digits,signs]", "steps=2", "batch_size=16", *quiet])
+    made = {p.name for p in (home / "own/zoo/mini/mini").rglob("*") if p.is_file() and p.suffix != ".sha256"}
+    assert made == {
+        "open_clip_config.json", "open_clip_model.safetensors", "digits.safetensors", "signs.safetensors"
+    }  # fmt: skip
+    main(["merge", "checkpoints=local", *QUICK[:3]])
+    assert finished(home)["task_arithmetic"]
