@@ -14,7 +14,13 @@ from torch import Tensor
 
 from adamerge.checkpoints.keys import TEXT_LEFTOVERS, hf_to_open_clip, is_hf, unwrapped
 from adamerge.checkpoints.saving import sha256_of, sidecar
-from adamerge.checkpoints.unpickling import load_plain_pickle, load_torch_file, tensors_of
+from adamerge.checkpoints.unpickling import (
+    LEGACY_MAGIC,
+    load_legacy_file,
+    load_plain_pickle,
+    load_torch_file,
+    tensors_of,
+)
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -200,15 +206,21 @@ def _load_pickled(path: Path) -> tuple[Any, str]:
         if zipfile.is_zipfile(path):
             raise CheckpointError(f"{path} is damaged: {_first_line(torch_error)}") from torch_error
         try:
-            return load_plain_pickle(path), "pickle"
+            loaded = load_plain_pickle(path)
+            legacy = isinstance(loaded, int) and loaded == LEGACY_MAGIC
+            return (load_legacy_file(path), "torch") if legacy else (loaded, "pickle")
         except CheckpointError:
             raise
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, KeyError, IndexError,
-                RuntimeError, MemoryError, OverflowError, UnicodeDecodeError) as error:  # fmt: skip
+        except _UNREADABLE as error:
             raise CheckpointError(
                 f"{path} is damaged, or no checkpoint of a known form (safetensors, torch.save, pickle): "
                 f"{_first_line(error)}"
             ) from error
+
+
+# What unpickling bytes that are no pickle, or a damaged one, may raise.
+_UNREADABLE = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+               RuntimeError, MemoryError, AssertionError, ImportError)  # fmt: skip
 
 
 def _first_line(error: BaseException) -> str:

@@ -76,7 +76,7 @@ def load_torch_file(path: Path) -> Any:
     plain: list[Any] = [(set, "__builtin__.set"), (set, "builtins.set")]
     try:
         with torch.serialization.safe_globals(stubs + plain):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=None)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         _refuse_foreign(path, str(error))
         raise
@@ -110,6 +110,29 @@ def load_plain_pickle(path: Path) -> Any:
         return _Restricted(path, file).load()
 
 
+def load_legacy_file(path: Path) -> Any:
+    """A file of torch.save before version 1.6, whose modules carry their source: a row of pickles, then the bytes.
+
+    torch's own weights-only reader does not take such modules; this one does, through the stubs.
+
+    Raises:
+        CheckpointError: the file names a class or function that is not on the list.
+        ValueError: it is damaged.
+    """
+    with path.open("rb") as file:
+        for _ in ("magic number", "protocol", "system"):
+            _Restricted(path, file).load()
+        reader = _Legacy(path, file)
+        loaded = reader.load()
+        for key in _Restricted(path, file).load():
+            reader.fill(key, file)
+    return loaded
+
+
+# The first pickle of every file in torch's legacy form.
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
 class _Restricted(pickle.Unpickler):
     """Finds stubs, and fresh wrappers of the few functions that rebuild tensors; nothing else."""
 
@@ -129,6 +152,49 @@ class _Restricted(pickle.Unpickler):
         if full not in self._known:
             raise _foreign(self._path, full)
         return self._known[full]
+
+
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+class _Legacy(_Restricted):
+    """Gives empty storages while unpickling, which are filled with the bytes that follow."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        super().__init__(path, file)
+        self._size = path.stat().st_size
+        self._storages: dict[str, torch.TypedStorage] = {}
+        self._known |= {f"torch.{name}": dtype for name, dtype in _STORAGES.items()}
+
+    def persistent_load(self, identity: Any) -> Any:
+        if identity[0] == "module":  # the class, with its source, which nobody reads
+            return identity[1]
+        _, dtype, key, _, count, _ = identity
+        if not isinstance(dtype, torch.dtype) or count * dtype.itemsize > self._size:
+            raise ValueError(f"a storage of {count} elements does not fit into the file")
+        if key not in self._storages:
+            untyped = torch.UntypedStorage(count * dtype.itemsize)
+            self._storages[key] = torch.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)
+        return self._storages[key]
+
+    def fill(self, key: str, file: Any) -> None:
+        storage = self._storages[key]
+        count = int.from_bytes(file.read(8), "little")
+        data = file.read(count * storage.dtype.itemsize)
+        if len(data) != storage.nbytes():
+            raise ValueError("it ends in the middle of a tensor")
+        if data:
+            target = torch.tensor([], dtype=torch.uint8).set_(storage.untyped())
+            target.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
 
 def _rebuilders() -> dict[str, Callable[..., Any]]:

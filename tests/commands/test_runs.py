@@ -32,14 +32,25 @@ def test_a_run_folder_keeps_its_contract(train, capsys):
     assert set(content["seconds"]) == {"prepare", "adapt", "evaluate"}
     assert all(value > 0 for value in content["seconds"].values())
     assert content["average"] == pytest.approx(sum(t["accuracy"] for t in content["tasks"].values()) / 2)
-    assert set(content["tasks"]["signs"]) == {"accuracy", "n", "expert", "pretrained", "normalized", "agreement"}
+    assert set(content["tasks"]["signs"]) == {
+        "accuracy",
+        "n",
+        "expert",
+        "pretrained",
+        "normalized",
+        "agreement",
+    }
     records = Journal(folder / "journal.jsonl").read()
     assert [r["step"] for r in records] == [0, 1, 2]
     assert set(records[0]) == {"step", "loss", "loss/digits", "loss/signs", "seconds", "peak_memory_bytes"}
     assert records[0]["loss"] == pytest.approx(records[0]["loss/digits"] + records[0]["loss/signs"])
     for name in ("config.yaml", "state.safetensors", "merged.safetensors", "checkpoints/last.ckpt"):
         assert (folder / name).exists()
-    assert {p.name for p in (folder / "figures").iterdir()} == {"loss.png", "coefficients.png", "accuracy.png"}
+    assert {p.name for p in (folder / "figures").iterdir()} == {
+        "loss.png",
+        "coefficients.png",
+        "accuracy.png",
+    }
     out = capsys.readouterr().out
     assert "Pre-trained" in out
     assert "agrees" in out
@@ -71,7 +82,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(home, cache, train):
     elsewhere.mkdir()
     words = ["train", "method=adamerging_layerwise", "method.schedule.steps=30", *QUICK, "checkpoint_every=7"]
     command = [sys.executable, "-m", "adamerge", *words]
-    environment = {**os.environ, "ADAMERGE_CACHE": str(cache), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {
+        **os.environ,
+        "ADAMERGE_CACHE": str(cache),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     process = subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=subprocess.DEVNULL)
     journal = _wait_for_lines(elsewhere, 10, process)
     process.send_signal(signal.SIGKILL)

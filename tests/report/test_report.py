@@ -1,0 +1,72 @@
+"""Tables and pictures from plain data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from tracking.test_tracking import example
+
+from adamerge.report.figures import write_figures
+from adamerge.report.names import memory, percent, seconds
+from adamerge.report.table import results_table, to_markdown
+from adamerge.tracking.journal import Journal
+from adamerge.tracking.results import Reference, TaskResult
+
+
+def text(results, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(results_table(results))
+    return console.export_text()
+
+
+def test_the_table_fits_eighty_columns_and_holds_the_numbers():
+    names = ("pretrained", "weight_average", "task_arithmetic", "individual")
+    baselines = {n: Reference({"signs": 0.4, "digits": 0.2}, {"signs": 0.5, "digits": 0.5}) for n in names}
+    shown = text(example(baselines=baselines))
+    assert max(map(len, shown.splitlines())) <= 80
+    for part in ("Pre-trained", "arithmetic", "This", "Individual", "80.0", "70.0", "62.5", "1.00 GiB"):
+        assert part in shown
+    average = next(line for line in shown.splitlines() if "average" in line and "70.0" in line)
+    assert "30.0" in average
+
+
+def test_without_labels_dashes_and_the_agreement():
+    tasks = {"birds": TaskResult(None, 10, None, None, None, 0.9)}
+    shown = text(example(tasks=tasks, baselines={}))
+    assert "–" in shown
+    assert "90.0" in shown
+
+
+def test_markdown():
+    lines = to_markdown(example()).splitlines()
+    assert lines[0].startswith("| task | Pre-trained | adamerging_layerwise |")
+    assert lines[-1] == "| **average** | 30.0 | 70.0 | 62.5 |"
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_figures_are_written_for_what_there_is(tmp_path, rows):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for step in range(30):
+        journal.append({"step": step, "loss": 2.0, "loss/signs": 1.0, "loss/digits": 1.0})
+    layers = [f"visual.transformer.resblocks.{i // 12}.w{i}" for i in range(rows)] if rows > 1 else ["all"]
+    values = np.linspace(-0.1, 0.6, 2 * rows).reshape(rows, 2).tolist()
+    table = {"layers": layers, "tasks": ["signs", "digits"], "values": values}
+    (tmp_path / "coefficients.json").write_text(json.dumps(table))
+    paths = write_figures(tmp_path, example())
+    assert [p.name for p in paths] == ["loss.png", "coefficients.png", "accuracy.png"]
+    for path in paths:
+        pixels = np.asarray(Image.open(path).convert("L"))
+        assert pixels.shape[1] > 900
+        assert (pixels < 250).mean() > 0.005  # something is drawn
+
+
+def test_numbers_for_people():
+    assert percent(0.1234) == "12.3"
+    assert percent(None) == "–"
+    assert seconds(3.21) == "3.2 s"
+    assert seconds(600) == "10.0 min"
+    assert memory(5 * 2**20) == "5 MiB"
