@@ -1,0 +1,135 @@
+"""The Python API that others build on (names importable from `adamerge`)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from checkpoints.formats import MODEL, save_head_pickle, save_task_vectors_pickle, tiny_clip, vision_state
+
+import adamerge
+from adamerge.checkpoints import open_clip_to_hf
+from adamerge.errors import PoolError
+
+TASKS = ("Cars", "DTD")
+
+
+@pytest.fixture
+def experts() -> dict[str, dict[str, torch.Tensor]]:
+    return {"Cars": vision_state(1), "DTD": vision_state(2)}
+
+
+@pytest.fixture
+def heads() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {task: 10 * torch.randn(4, 8) for task in TASKS}
+
+
+def test_from_state_dicts_to_an_adapted_model(experts, heads):
+    pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    method = adamerge.methods.AdaMerging(pool, granularity="layer", start=0.3, clamp=True)
+    images = {task: torch.randn(4, 3, 8, 8) for task in TASKS}
+    adam = partial(torch.optim.Adam, lr=1e-2)
+    adamerge.fit(method, [images] * 3, optimizer=adam, schedule={"steps": 3, "batch_size": 4})
+    coefficients = method.coefficients()
+    assert set(coefficients) == set(TASKS)
+    assert set(coefficients["Cars"]) == set(vision_state())
+    assert any(value != pytest.approx(0.3) for value in coefficients["Cars"].values())
+    merged = method.merged_state_dict()
+    clip = tiny_clip()
+    clip.load_state_dict(merged, strict=False)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(clip.encode_image(images["DTD"]), dim=-1) @ heads["DTD"].t()
+        torch.testing.assert_close(method.logits(images["DTD"], "DTD"), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_files_of_different_families_make_one_pool(tmp_path, experts, heads):
+    save_task_vectors_pickle(tmp_path / "base.pt", vision_state(), vision="VisualTransformer")
+    torch.save(open_clip_to_hf(experts["Cars"]), tmp_path / "cars.bin")
+    save_head_pickle(tmp_path / "head_Cars.pt", heads["Cars"])
+    mixed = adamerge.open_pool(
+        tmp_path / "base.pt",
+        {"Cars": tmp_path / "cars.bin", "DTD": experts["DTD"]},
+        {"Cars": tmp_path / "head_Cars.pt", "DTD": heads["DTD"]},
+        backbone=MODEL,
+    )
+    plain = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    for key, stack in plain.vectors.items():
+        torch.testing.assert_close(mixed.vectors[key], stack)
+    assert torch.equal(mixed.heads["Cars"], heads["Cars"])
+
+
+def test_hugging_face_experts_leave_the_projection_alone(experts, heads):
+    without = {
+        task: {k: v for k, v in open_clip_to_hf(state).items() if k != "visual_projection.weight"}
+        for task, state in experts.items()
+    }
+    pool = adamerge.open_pool(vision_state(), without, heads, backbone=MODEL)
+    assert "visual.proj" not in pool.keys
+    assert torch.equal(pool.static()["visual.proj"], vision_state()["visual.proj"])
+    rows = len(adamerge.methods.AdaMerging(pool, layout="hf").merging.layers)
+    assert rows == len(vision_state()) - 1 + 4 * 2  # two blocks, four more rows each
+
+
+def test_merge_is_the_rule(experts, heads):
+    pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    merged = adamerge.merge(pool, rule="task_arithmetic", scale=0.5)
+    for key, value in merged.items():
+        expected = vision_state()[key] + 0.5 * sum(e[key] - vision_state()[key] for e in experts.values())
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(PoolError, match="No merging rule 'tyes'"):
+        adamerge.merge(pool, rule="tyes")
+
+
+def test_bfloat16_task_vectors_halve_the_memory(experts, heads):
+    full = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    half = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL, dtype=torch.bfloat16)
+    sizes = [sum(v.numel() * v.element_size() for v in p.vectors.values()) for p in (full, half)]
+    assert sizes[0] == 2 * sizes[1]
+    images = torch.randn(2, 3, 8, 8)
+    ours, theirs = (adamerge.methods.AdaMerging(p).logits(images, "Cars") for p in (full, half))
+    torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.1)
+    assert ours.dtype == theirs.dtype == torch.float32
+
+
+def test_everything_that_does_not_fit_is_in_one_error(experts, heads):
+    experts["Cars"]["visual.conv1.weight"] = torch.zeros(16, 3, 2, 2)
+    del experts["DTD"]["visual.ln_post.bias"]
+    with pytest.raises(PoolError) as error:
+        adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    for part in ("Cars", "(16, 3, 2, 2)", "expected (16, 3, 4, 4)", "DTD", "visual.ln_post.bias"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e, h: h.pop("DTD"), "DTD: no head"),
+        (lambda e, h: h.update(DTD=torch.zeros(4, 7)), r"DTD: the head is \(4, 7\), expected \(classes, 8\)"),
+        (lambda e, h: e.update(Cars=vision_state(), DTD=vision_state()), "no task vectors"),
+    ],
+)
+def test_heads_and_experts_that_make_no_pool(experts, heads, change, message):
+    change(experts, heads)
+    with pytest.raises(PoolError, match=message):
+        adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+
+
+def test_the_backbone_is_guessed_from_the_shapes(experts, heads):
+    pool = adamerge.open_pool(vision_state(), experts, heads)
+    assert {k: v.shape for k, v in pool.encoder.state_dict().items()} == {
+        k: v.shape for k, v in vision_state().items()
+    }
+
+
+def test_uint8_pixels_are_normalised_like_clip_does(experts, heads):
+    from adamerge.models.clip import normalise
+
+    pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    method = adamerge.methods.Static(pool)
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(method.features(pixels), method.features(normalise(pixels)))
+    assert normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx(
+        (1 - 0.48145466) / 0.26862954
+    )
