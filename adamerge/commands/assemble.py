@@ -21,7 +21,7 @@ from adamerge.models.pool import open_pool
 from adamerge.models.pretrained import build_heads, pretrained_state
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
-from adamerge.tasks.task import Task, build_tasks
+from adamerge.tasks.task import Task, build_tasks, check
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class Data:
 
 def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
     size = image_size(model_of(cfg))
+    for task in tasks:
+        check(task, split)
     images = {task.name: ImageSet(task.source.images(split), size) for task in tasks}
     labels = {task.name: task.source.labels(split) for task in tasks}
     as_tensors = {name: None if array is None else torch.as_tensor(array) for name, array in labels.items()}

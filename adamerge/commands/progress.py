@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adamerge.tasks.images import ImageSet
@@ -14,6 +15,8 @@ from adamerge.tasks.images import ImageSet
 def image_progress(title: str, images: Mapping[str, ImageSet]) -> Iterator[Callable[[int], None]]:
     """Shows a bar while the block runs; the yielded function is told how many images are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress:
+    console = Console()
+    # Where nobody watches (a log file), a bar would leave blank lines.
+    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=sum(map(len, images.values())))
         yield lambda done: progress.advance(bar, done)

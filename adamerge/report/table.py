@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +11,14 @@ from adamerge.report.names import memory, percent, seconds, shown
 from adamerge.tracking.results import Results
 
 _ORDER = ("pretrained", "weight_average", "task_arithmetic", "run", "individual")
+# Two short lines each, so that eight tasks fit into 80 columns.
+_HEADS = {
+    "pretrained": "Pre-\ntrained",
+    "weight_average": "Weight\naverage",
+    "task_arithmetic": "Task\narithmetic",
+    "run": "This\nrun",
+    "individual": "Indi-\nvidual",
+}
 
 
 def columns(results: Results) -> dict[str, dict[str, float | None]]:
@@ -28,12 +37,11 @@ def columns(results: Results) -> dict[str, dict[str, float | None]]:
 def results_table(results: Results) -> RenderableType:
     """Accuracy in percent per task and on average, the agreement with the experts, and the cost."""
     accuracies = columns(results)
-    table = Table(
-        title=f"{results.method} on {results.suite}: accuracy (%)", title_justify="left", pad_edge=False
-    )
+    title = f"{results.method} on {results.suite}: accuracy (%)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("task", no_wrap=True)
     for name in accuracies:
-        table.add_column(shown(name).replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(_HEADS[name], justify="right", no_wrap=True)
     table.add_column("agrees\nwith expert", justify="right", style="dim", no_wrap=True)
     for task in results.tasks:
         table.add_row(task, *_cells(accuracies, task), percent(results.tasks[task].agreement))

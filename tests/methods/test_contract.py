@@ -1,0 +1,128 @@
+"""What every method must do; a new YAML is tested from its first day."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TASKS, make_pool
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from adamerge.merging import Pool
+from adamerge.methods import Method
+from adamerge.settings import conf_dir, instantiate, register_resolvers
+from adamerge.training import Adaptation, Schedule, run_steps
+
+METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+STEPS = 3
+
+
+def config(name: str) -> DictConfig:
+    register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", overrides=[f"method={name}", "suite.steps=3"])
+
+
+def build(cfg: DictConfig, pool: Pool) -> Method:
+    ruled = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else pool
+    return instantiate(cfg.method.model, ruled)
+
+
+class Rounds(torch.utils.data.Dataset):
+    def __init__(self, tasks: tuple[str, ...], per_task: int) -> None:
+        self.tasks, self.per_task = tasks, per_task
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        return {task: torch.randn(self.per_task, 3, 4, 4, generator=generator) for task in self.tasks}
+
+
+def adapted(name: str, tasks: tuple[str, ...] = TASKS) -> Method:
+    cfg = config(name)
+    torch.manual_seed(0)
+    method = build(cfg, make_pool(dtype=torch.float32, tasks=tasks))
+    if cfg.method.schedule is not None:
+        options = OmegaConf.to_container(cfg.method.schedule, resolve=True)
+        schedule = Schedule(**{**options, "steps": STEPS, "batch_size": 2})  # type: ignore[dict-item]
+        module = Adaptation(
+            method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule
+        )
+        trainer = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+        run_steps(module, Rounds(tasks, schedule.images_per_task), STEPS, trainer=trainer)
+    return method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_trains_its_own_parts_and_nothing_else(name):
+    cfg = config(name)
+    untouched = build(cfg, make_pool(dtype=torch.float32)).pool
+    start = {k: v.clone() for k, v in build(cfg, make_pool(dtype=torch.float32)).state_dict().items()}
+    method = adapted(name)
+    for group in ("base", "vectors", "heads"):
+        before, after = getattr(untouched, group), getattr(method.pool, group)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    moved = {key for key, value in method.state_dict().items() if not torch.equal(value, start[key])}
+    assert moved == {key for key, _ in method.named_parameters()}
+    assert bool(moved) == (cfg.method.schedule is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_is_deterministic_and_its_parts_restore_it(name):
+    first, second = adapted(name), adapted(name)
+    fresh = build(config(name), make_pool(dtype=torch.float32))
+    fresh.load_state_dict(first.state_dict())
+    images = torch.randn(3, 3, 4, 4)
+    for task in TASKS:
+        with torch.no_grad():
+            expected = first.logits(images, task)
+            assert torch.equal(expected, second.logits(images, task))
+            assert torch.equal(expected, fresh.logits(images, task))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_works_with_one_task(name):
+    method = adapted(name, TASKS[:1])
+    assert method.logits(torch.randn(2, 3, 4, 4), TASKS[0]).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_describes_itself(name):
+    cfg = config(name).method
+    assert cfg.name == name
+    assert cfg.summary
+    assert cfg.needs
+    assert cfg.paper or cfg.schedule is None
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_round_and_single_calls_give_the_same_features(name):
+    method = build(config(name), make_pool(dtype=torch.float32))
+    images = torch.randn(3, 3, 4, 4)
+    task = TASKS[1]
+    with torch.no_grad(), method.round(task if method.by_task else None):
+        inside = method.logits(images, task)
+    torch.testing.assert_close(method.logits(images, task).detach(), inside)
+
+
+def test_rounds_do_not_nest():
+    method = build(config("adamerging_layerwise"), make_pool(dtype=torch.float32))
+    with method.round(), pytest.raises(RuntimeError, match="do not nest"), method.round():
+        pass
+
+
+def test_start_may_come_from_the_rule():
+    cfg = config("adamerging_layerwise")
+    cfg.method.model.start = None
+    cfg.rule = {"rule": {"_target_": "adamerge.rules.WeightAverage"}}
+    method = build(cfg, make_pool(dtype=torch.float32))
+    torch.testing.assert_close(method.merging.values, torch.full_like(method.merging.values, 1 / 3))
+
+
+def test_adamerging_refuses_a_rule_that_keeps_an_encoder_per_task():
+    from adamerge.errors import PoolError
+
+    cfg = config("adamerging_layerwise")
+    cfg.rule = {"rule": {"_target_": "adamerge.rules.Individual"}}
+    with pytest.raises(PoolError, match="one encoder per task"):
+        build(cfg, make_pool(dtype=torch.float32))
