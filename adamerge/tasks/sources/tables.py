@@ -65,7 +65,7 @@ class _Table(Source):
         if not isinstance(feature, ImageFeature) or not feature.decode:
             try:
                 pictures = pictures.cast_column(self.image, ImageFeature())
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, NotImplementedError) as error:
                 raise DataError(
                     f"Column '{self.image}' of {self._place(split)} holds no pictures but {feature}.\n"
                     "  Expected encoded bytes, or {bytes, path}. Name the column of pictures with image=..."
@@ -205,6 +205,10 @@ class Parquet(_Table):
             return load_dataset("parquet", data_files={split: files}, split=split)
         except (DatasetGenerationError, OSError, ValueError) as error:
             reason = error.__cause__ or error
+            if _without_rows(files):
+                raise DataError(
+                    f"{pattern} (split {split}) has no rows; at least one picture is needed."
+                ) from error
             raise DataError(
                 f"{pattern} (split {split}) cannot be read as Parquet: {reason}\n  Get the file again."
             ) from error
@@ -255,6 +259,16 @@ class Hub(_Table):
     def _place(self, split: str) -> str:
         config = f" ({self.config})" if self.config else ""
         return f"Hub dataset {self.id}{config}, split {self.names[split]}"
+
+
+def _without_rows(files: Sequence[str]) -> bool:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import read_metadata
+
+    try:
+        return not any(read_metadata(file).num_rows for file in files)
+    except (ArrowInvalid, OSError):
+        return False
 
 
 def _holds_names(feature: Any) -> bool:
