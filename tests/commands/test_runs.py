@@ -198,7 +198,7 @@ def test_an_expert_of_another_architecture_is_named_before_any_work(home, capsys
     state["visual.conv1.weight"] = torch.zeros(128, 3, 16, 16)
     for task in ("digits", "signs"):
         save_tensors(home / f"{task}.safetensors", state)
-    words = ["checkpoints.experts={task}.safetensors", "method=adamerging_layerwise", *QUICK]
+    words = ["checkpoints.experts=./{task}.safetensors", "method=adamerging_layerwise", *QUICK]
     with pytest.raises(SystemExit) as stop:
         main(["train", *words])
     assert stop.value.code == 2
