@@ -34,7 +34,7 @@ types: $(READY)  ## mypy
 bench: $(READY)  ## time a step of layer-wise AdaMerging on ViT-B/32 against naive autograd (minutes, 16 GB)
 	$(BIN)/python -m adamerge bench adamerging
 
-mini: $(READY)  ## remake the embedded suite's weights (about 50 minutes on two cores)
+mini: $(READY)  ## remake the embedded suite's weights (about half an hour on two cores)
 	rm -rf adamerge/zoo/mini/base adamerge/zoo/mini/experts
 	$(BIN)/python -m adamerge pretrain suite=mini checkpoints=mini
 	$(BIN)/python -m adamerge finetune suite=mini checkpoints=mini

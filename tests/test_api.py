@@ -72,6 +72,12 @@ def test_hugging_face_experts_leave_the_projection_alone(experts, heads):
     assert rows == len(vision_state()) - 1 + 4 * 2  # two blocks, four more rows each
 
 
+def test_rows_follow_the_module_whatever_the_file_s_order(tmp_path, experts, heads):
+    shuffled = dict(sorted(vision_state().items(), reverse=True))
+    pool = adamerge.open_pool(shuffled, experts, heads, backbone=MODEL)
+    assert list(pool.keys) == list(pool.encoder.state_dict())
+
+
 def test_merge_is_the_rule(experts, heads):
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
     merged = adamerge.merge(pool, rule="task_arithmetic", scale=0.5)

@@ -51,6 +51,8 @@ def open_pool(
     model = backbone if backbone is not None else _guess(origin)
     encoder = image_encoder(model)
     _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")
+    # The rows of the coefficient table follow the module's order, whatever order the file has.
+    origin = {key: origin[key] for key in encoder.state_dict() if key in origin}
     states = {task: _expert(task, source, opened) for task, source in experts.items()}
     _check(states, origin, what="the base model")
     weights = {task: _head(task, source) for task, source in heads.items()}

@@ -82,6 +82,8 @@ def _coefficient_bars(figure: Any, values: np.ndarray, layers: list[str], tasks:
 
 
 def _coefficient_map(figure: Any, values: np.ndarray, layers: list[str], tasks: list[str]) -> None:
+    order = sorted(range(len(layers)), key=lambda row: _depth(layers[row]))
+    values, layers = values[order], [layers[row] for row in order]
     axes = figure.add_subplot()
     signed = values.min() < 0
     reach = float(np.abs(values).max()) or 1.0
@@ -102,6 +104,12 @@ def _coefficient_map(figure: Any, values: np.ndarray, layers: list[str], tasks: 
     axes.set_yticks(middles, [_block(layers[a]) for a in edges[:-1]], fontsize=8)
     axes.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="merging coefficient")
+
+
+def _depth(layer: str) -> int:
+    """Position from the input to the output; the state dict has the projection among the first."""
+    block = _block(layer)
+    return {"input": -1, "output": 10**6}[block] if " " not in block else int(block.split()[1])
 
 
 def _block(layer: str) -> str:
