@@ -72,6 +72,12 @@ def test_hugging_face_experts_leave_the_projection_alone(experts, heads):
     assert rows == len(vision_state()) - 1 + 4 * 2  # two blocks, four more rows each
 
 
+def test_a_base_without_projection_says_what_to_give(experts, heads):
+    base = {k: v for k, v in vision_state().items() if k != "visual.proj"}
+    with pytest.raises(PoolError, match="no projection(.|\n)*CLIPVisionModelWithProjection"):
+        adamerge.open_pool(base, experts, heads, backbone=MODEL)
+
+
 def test_rows_follow_the_module_whatever_the_file_s_order(tmp_path, experts, heads):
     shuffled = dict(sorted(vision_state().items(), reverse=True))
     pool = adamerge.open_pool(shuffled, experts, heads, backbone=MODEL)

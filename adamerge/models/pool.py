@@ -48,6 +48,11 @@ def open_pool(
     """
     opened = open_checkpoint(base)
     origin = opened.image_encoder()
+    if "visual.proj" not in origin:
+        raise PoolError(
+            f"The base model {opened.source} has no projection, so its features do not reach the heads.\n"
+            "  Give the whole CLIP, or Hugging Face's CLIPVisionModelWithProjection (experts may go without)."
+        )
     model = backbone if backbone is not None else _guess(origin)
     encoder = image_encoder(model)
     _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")

@@ -30,9 +30,9 @@ class StepModule(pl.LightningModule):
         self.record |= {f"loss/{name}": value for name, value in zip(losses, values, strict=True)}
         if self._trainer is not None:
             self.log("loss", self.record["loss"], prog_bar=True, logger=False, batch_size=1)
-            if self.trainer.loggers:
-                scalars = {key: value for key, value in self.record.items() if key != "step"}
-                self.log_dict(scalars, logger=True, on_step=True, batch_size=1)
+            scalars = {key: value for key, value in self.record.items() if key != "step"}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(scalars, step=self.step)
         self.step += 1
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
