@@ -51,7 +51,7 @@ def test_what_changes_no_number_changes_no_identity(compose, word: str) -> None:
         "suite.tasks=[mnist]",
         "suite.tasks=[chars74k,intel_scenes,dtd10,resisc12,mnist,gtsrb,eurosat,stanford_cars]",
         "suite.catalogue.mnist.source.test=other.parquet",
-        "backbone=small",
+        "backbone=mini",
         "checkpoints.dtype=bfloat16",
     ],
 )

@@ -20,7 +20,7 @@ from adamerge.settings.paths import conf_dir
         ("suite=qqq", "suite: no suite 'qqq'; there is "),
         ("sede=1", "sede: no such option; did you mean 'seed'?"),
         ("suit=mini", "suit: no such option; did you mean 'suite'?"),
-        ("lr=0.1", "lr: no such option here; did you mean 'method.optimizer.lr'?"),
+        ("lr=0.1", "lr: no such option here; did you mean 'method.optimizer.lr' or 'suite.lr'?"),
         (
             "method.schedule.setps=3",
             "method.schedule.setps: method.schedule has no such option; did you mean 'steps'?",
