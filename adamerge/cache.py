@@ -29,6 +29,5 @@ def cached(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensor
         except CheckpointError:
             path.unlink()
     tensors = make()
-    folder.mkdir(parents=True, exist_ok=True)
     save_tensors(path, tensors, {"made_from": json.dumps(made_from, sort_keys=True)})
     return tensors

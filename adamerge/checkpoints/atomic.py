@@ -41,13 +41,9 @@ def write_atomically(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def atomic_write_bytes(path: str | Path, data: bytes) -> None:
-    with write_atomically(path) as file:
-        file.write(data)
-
-
 def atomic_write_text(path: str | Path, text: str) -> None:
-    atomic_write_bytes(path, text.encode())
+    with write_atomically(path) as file:
+        file.write(text.encode())
 
 
 def _umask() -> int:

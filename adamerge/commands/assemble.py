@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ from adamerge.models.pretrained import build_heads, pretrained_state
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.task import Task, build_tasks, check
-
-log = logging.getLogger(__name__)
 
 
 def model_of(cfg: DictConfig) -> Model:

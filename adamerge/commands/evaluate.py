@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from adamerge.checkpoints import open_checkpoint
-from adamerge.commands.assemble import checkpoint_paths, open_data, open_suite_pool, open_tasks
 from adamerge.commands.pipeline import evaluate, load_method, open_run
 from adamerge.errors import ConfigError
 from adamerge.methods import Fixed
@@ -36,8 +35,7 @@ def _of_checkpoint(cfg: DictConfig) -> Results:
     """One encoder in the place of the merged one, on the config's suite, heads and experts."""
     state = open_checkpoint(cfg.checkpoint).image_encoder()
     opened = open_run(cfg)
-    tasks = open_tasks(cfg)
-    pool = open_suite_pool(cfg, tasks, checkpoint_paths(cfg), opened.files)
+    pool, data = opened.open()
     check_encoder(cfg.checkpoint, state, pool.base)
     named = replace(opened, name=Path(cfg.checkpoint).stem)
-    return evaluate(named, Fixed(pool, state), pool, open_data(cfg, tasks))
+    return evaluate(named, Fixed(pool, state), pool, data)

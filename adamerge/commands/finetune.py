@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 
 from adamerge import __version__
 from adamerge.checkpoints import open_checkpoint, save_tensors
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.assemble import (
     checkpoint_paths,
     device_of,
@@ -21,14 +20,14 @@ from adamerge.commands.assemble import (
     open_heads,
     open_tasks,
 )
-from adamerge.commands.training_options import loggers_of, trainer_of
+from adamerge.commands.run_folder import start_folder, train_in
 from adamerge.errors import ConfigError, DataError
+from adamerge.evaluation import score
 from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
 from adamerge.tasks.task import Task
-from adamerge.training.loop import run_steps
 from adamerge.training.making import Finetuning
 
 
@@ -71,18 +70,8 @@ def _make_expert(
     module = Finetuning(encoder.train(), head, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
     identity = run_id(cfg, {"base": base_id, "task": task.name}, "finetune")
     folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity}"
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    run_steps(
-        module,
-        data,
-        cfg.steps,
-        folder=folder,
-        trainer=trainer_of(cfg),
-        loggers=loggers_of(cfg, folder),
-        checkpoint_every=cfg.checkpoint_every,
-        workers=cfg.workers,
-    )
+    start_folder(cfg, folder)
+    train_in(folder, cfg, module, data, cfg.steps)
     accuracy = _accuracy(cfg, task, encoder, head)
     metadata = {
         "task": task.name,
@@ -109,10 +98,7 @@ def _accuracy(cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Tensor) 
         return None
     device = device_of(cfg)
     encoder.to(device).eval()
-    hits = 0
-    for index, pixels in enumerate(data.images[task.name].batches(cfg.evaluation.batch_size)):
-        first = index * cfg.evaluation.batch_size
-        # The head has no bias, so the feature's length does not matter for the largest logit.
-        predicted = (encoder(pixels.to(device)) @ head.to(device).t()).argmax(dim=-1).cpu()
-        hits += int((predicted == labels[first : first + len(pixels)]).sum())
-    return hits / len(labels)
+    batches = data.images[task.name].batches(cfg.evaluation.batch_size)
+    # The head has no bias, so the feature's length does not matter for the largest logit.
+    logits = [encoder(pixels.to(device)) @ head.to(device).t() for pixels in batches]
+    return score(torch.cat(logits).argmax(dim=-1).cpu(), labels, None).accuracy

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from adamerge.commands.assemble import (
     open_tasks,
 )
 from adamerge.commands.progress import image_progress
-from adamerge.commands.training_options import loggers_of, trainer_of
+from adamerge.commands.run_folder import start_folder, train_in
 from adamerge.errors import RunError
 from adamerge.evaluation import predict, score
 from adamerge.memory import peak_memory_bytes
@@ -41,10 +41,7 @@ from adamerge.tasks.stream import Stream
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Reference, Results, TaskResult, read_results
 from adamerge.training.adaptation import Adaptation
-from adamerge.training.loop import run_steps
 from adamerge.training.schedule import Schedule
-
-log = logging.getLogger(__name__)
 
 # What every run is compared with. The names are those of the rules.
 BASELINES: dict[str, Callable[[Pool], Pool]] = {
@@ -57,13 +54,23 @@ BASELINES: dict[str, Callable[[Pool], Pool]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run's config, its name (the method's, or the rule's where nothing is trained), and where it writes."""
+    """A run's config, its name (the method's, or the rule's where nothing is trained), and where it writes.
+
+    `paths` are the weight files, `files` the identities of their contents.
+    """
 
     cfg: DictConfig
     name: str
     id: str
     folder: Path
+    paths: dict[str, str]
     files: dict[str, str]
+
+    def open(self) -> tuple[Pool, Data]:
+        """The checked pool, before any rule, and the test split."""
+        tasks = open_tasks(self.cfg)
+        data = open_data(self.cfg, tasks)
+        return open_suite_pool(self.cfg, tasks, self.paths, self.files), data
 
 
 def execute(cfg: DictConfig) -> Results:
@@ -75,13 +82,10 @@ def execute(cfg: DictConfig) -> Results:
         results = read_results(run.folder)
         finish(run.folder, results, console, again=True)
         return results
-    run.folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(run.folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    start_folder(cfg, run.folder)
     console.print(f"[bold]{run.name}[/] on {cfg.suite.name}, run {run.id}", highlight=False)
     started = time.perf_counter()
-    tasks = open_tasks(cfg)
-    data = open_data(cfg, tasks)
-    pool = open_suite_pool(cfg, tasks, checkpoint_paths(cfg), run.files)
+    pool, data = run.open()
     method = build_method(cfg, pool)
     prepared = time.perf_counter()
     adapt(run, method, data)
@@ -100,11 +104,12 @@ def execute(cfg: DictConfig) -> Results:
 
 def open_run(cfg: DictConfig) -> Run:
     """The run's identity, from the config and the content of the weight files."""
-    files = fingerprints(checkpoint_paths(cfg))
+    paths = checkpoint_paths(cfg)
+    files = fingerprints(paths)
     identity = run_id(cfg, files, "train")
     name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name
     folder = Path(cfg.outputs) / (cfg.get("experiment_name") or cfg.suite.name) / name / identity
-    return Run(cfg, name, identity, folder, files)
+    return Run(cfg, name, identity, folder, paths, files)
 
 
 def build_method(cfg: DictConfig, pool: Pool) -> Method:
@@ -125,16 +130,7 @@ def adapt(run: Run, method: Method, data: Data) -> None:
         method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule, stream.indices
     )
     torch.manual_seed(cfg.seed)
-    run_steps(
-        module,
-        stream,
-        schedule.steps,
-        folder=run.folder,
-        trainer=trainer_of(cfg),
-        loggers=loggers_of(cfg, run.folder),
-        checkpoint_every=cfg.checkpoint_every,
-        workers=cfg.workers,
-    )
+    train_in(run.folder, cfg, module, stream, schedule.steps)
 
 
 def save_parts(folder: Path, method: Method) -> None:
@@ -154,7 +150,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     """Accuracy and agreement of the method and of what it is compared with."""
     cfg = run.cfg
     device = device_of(cfg)
-    predictions = {name: _baseline_predictions(run, name, pool, data) for name in BASELINES}
+    predictions = _baseline_predictions(run, pool, data)
     with image_progress(f"Evaluating {run.name}", data.images) as progress:
         predicted = predict(
             method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
@@ -183,12 +179,11 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     )
 
 
-def _baseline_predictions(run: Run, name: str, pool: Pool, data: Data) -> dict[str, torch.Tensor]:
+def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[str, torch.Tensor]]:
     """Predictions that depend on the checkpoints and images only: computed once per machine."""
     cfg = run.cfg
-    made_from = {
+    shared = {
         "kind": "predictions",
-        "baseline": name,
         "files": run.files,
         "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
         "dtype": cfg.checkpoints.dtype,
@@ -196,7 +191,7 @@ def _baseline_predictions(run: Run, name: str, pool: Pool, data: Data) -> dict[s
         "prompts": {} if cfg.checkpoints.heads else {task.name: task.prompts() for task in data.tasks},
     }
 
-    def make() -> dict[str, torch.Tensor]:
+    def make(name: str) -> dict[str, torch.Tensor]:
         with image_progress(f"Evaluating {name}", data.images) as progress:
             return predict(
                 Static(BASELINES[name](pool)),
@@ -206,7 +201,8 @@ def _baseline_predictions(run: Run, name: str, pool: Pool, data: Data) -> dict[s
                 progress=progress,
             )
 
-    return cached(cache_dir() / "predictions", made_from, make)
+    folder = cache_dir() / "predictions"
+    return {name: cached(folder, {**shared, "baseline": name}, partial(make, name)) for name in BASELINES}
 
 
 def _reference(predicted: dict[str, torch.Tensor], experts: dict[str, torch.Tensor], data: Data) -> Reference:
@@ -243,9 +239,7 @@ def load_method(folder: Path) -> tuple[Run, Method, Pool, Data]:
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
     cfg: Any = OmegaConf.load(folder / "config.yaml")
     run = open_run(cfg)
-    tasks = open_tasks(cfg)
-    data = open_data(cfg, tasks)
-    pool = open_suite_pool(cfg, tasks, checkpoint_paths(cfg), run.files)
+    pool, data = run.open()
     method = build_method(cfg, pool)
     if method.state_dict():
         method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)

@@ -6,17 +6,16 @@ import json
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.assemble import model_of, open_tasks
-from adamerge.commands.training_options import loggers_of, trainer_of
+from adamerge.commands.run_folder import start_folder, train_in
 from adamerge.models.clip import MEAN, STD, build_clip, image_size, model_config, tokenizer
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.labeled import Captioned
-from adamerge.training.loop import run_steps
 from adamerge.training.making import Pretraining
 
 
@@ -34,21 +33,11 @@ def run(cfg: DictConfig) -> None:
     module = Pretraining(clip, tokenizer(model), instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
     data = Captioned(tasks, cfg.batch_size, cfg.steps, image_size(model), cfg.seed)
     folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / run_id(cfg, {}, "pretrain")
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    start_folder(cfg, folder)
     console.print(
         f"Pre-training {cfg.backbone.name} on {len(tasks)} tasks for {cfg.steps} steps; journal in {folder}"
     )
-    run_steps(
-        module,
-        data,
-        cfg.steps,
-        folder=folder,
-        trainer=trainer_of(cfg),
-        loggers=loggers_of(cfg, folder),
-        checkpoint_every=cfg.checkpoint_every,
-        workers=cfg.workers,
-    )
+    train_in(folder, cfg, module, data, cfg.steps)
     save_clip(target, clip, model_config(model))
     console.print(f"Base model: {target}")
 

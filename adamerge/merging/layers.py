@@ -7,7 +7,7 @@ task. Hugging Face checkpoints keep the query, key and value projections apart w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,9 +46,8 @@ def row_names(layers: Iterable[Layer]) -> tuple[str, ...]:
     return tuple(name for layer in layers for name in layer.names)
 
 
-def row_count(layers: Mapping[str, Layer] | Iterable[Layer]) -> int:
-    chosen = layers.values() if isinstance(layers, Mapping) else layers
-    return sum(len(layer.names) for layer in chosen)
+def row_count(layers: Iterable[Layer]) -> int:
+    return len(row_names(layers))
 
 
 def _row_names(key: str) -> tuple[str, ...]:

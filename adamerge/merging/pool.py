@@ -50,12 +50,6 @@ class Pool:
         """The tensors that no expert changed."""
         return {key: value for key, value in self.base.items() if key not in self.vectors}
 
-    @property
-    def nbytes(self) -> int:
-        return sum(
-            t.numel() * t.element_size() for group in (self.base, self.vectors) for t in group.values()
-        )
-
     def combined(self, weights: Tensor) -> dict[str, Tensor]:
         """The full state dict base + sum_k weights[k] * tau_k, without a graph. `weights` has T entries."""
         with torch.no_grad():
