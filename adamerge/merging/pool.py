@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from adamerge.errors import PoolError
-from adamerge.merging.functional import merge_tensor
+from adamerge.merging.functional import merge_tensors
+from adamerge.merging.layers import layer_table, row_count
 
 State = Mapping[str, Tensor]
 
@@ -24,7 +25,8 @@ class Pool:
         vectors: for each key that some expert changed, the task vectors stacked as (T, numel).
         names: names of the T task vectors. One per task, or a single one where a rule has merged them.
         heads: per task the classification head's weight (classes, d), with the logit scale in it.
-        coefficient: what a static merge multiplies the task vectors with.
+        coefficient: what a static merge multiplies the task vectors with: one number, or a table (rows, T) with one
+            row for all layers or one per layer.
         by_task: task t has its own encoder, base + coefficient * its task vector (individual experts, masks).
     """
 
@@ -33,7 +35,7 @@ class Pool:
     vectors: dict[str, Tensor]
     names: tuple[str, ...]
     heads: dict[str, Tensor]
-    coefficient: float = 1.0
+    coefficient: float | Tensor = 1.0
     by_task: bool = False
 
     @property
@@ -46,15 +48,32 @@ class Pool:
         return tuple(self.vectors)
 
     @property
+    def table_shape(self) -> tuple[int, int]:
+        """(rows, T) of the coefficients that a static merge uses."""
+        rows = len(self.coefficient) if isinstance(self.coefficient, Tensor) and self.coefficient.ndim else 1
+        return rows, len(self.names)
+
+    @property
     def fixed(self) -> dict[str, Tensor]:
         """The tensors that no expert changed."""
         return {key: value for key, value in self.base.items() if key not in self.vectors}
 
     def combined(self, weights: Tensor) -> dict[str, Tensor]:
-        """The full state dict base + sum_k weights[k] * tau_k, without a graph. `weights` has T entries."""
+        """The full state dict base + sum_k weights[k] * tau_k, without a graph.
+
+        `weights` has T entries, or is a table (rows, T): one row for all layers or one per layer (as open_clip or
+        as Hugging Face counts them).
+        """
+        layers = layer_table(self.keys)
+        table = weights.reshape(-1, len(self.names))
+        if len(table) not in (1, row_count(layers)):
+            layers = layer_table(self.keys, "hf")
+        if len(table) not in (1, row_count(layers)):
+            rows = row_count(layer_table(self.keys))
+            raise PoolError(f"The table of coefficients has {len(table)} rows; this pool has {rows} layers.")
+        table = table.to(next(iter(self.vectors.values())).device).expand(row_count(layers), -1)
         with torch.no_grad():
-            rows = weights.reshape(1, -1)
-            changed = {k: merge_tensor(rows.to(v.device), self.base[k], v) for k, v in self.vectors.items()}
+            changed = merge_tensors(table, self.base, self.vectors, layers)
         return {key: changed.get(key, value) for key, value in self.base.items()}
 
     def expert(self, task: str) -> dict[str, Tensor]:
@@ -64,13 +83,13 @@ class Pool:
     def static(self, task: str | None = None) -> dict[str, Tensor]:
         """The statically merged encoder; `task` chooses among the encoders of a pool that has one per task."""
         if not self.by_task:
-            return self.combined(torch.full((len(self.names),), self.coefficient))
+            return self.combined(torch.as_tensor(self.coefficient).expand(self.table_shape))
         if task is None:
             raise PoolError(
                 "This rule gives one encoder per task, so there is no single merged encoder.\n"
                 "  Name a task, or choose a rule that merges (task_arithmetic, ties, ...)."
             )
-        return self.combined(self._one_hot(task, self.coefficient))
+        return self.combined(self._one_hot(task, float(self.coefficient)))
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Pool:
         """The same pool with `fn` (a move to another device or type) applied to every tensor."""

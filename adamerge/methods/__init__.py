@@ -1,7 +1,26 @@
 """Adaptive merging methods, one per file."""
 
 from adamerge.methods.adamerging import AdaMerging
-from adamerge.methods.base import Method
-from adamerge.methods.static import Fixed, Static
+from adamerge.methods.base import Method, Representation
+from adamerge.methods.concrete import Concrete
+from adamerge.methods.full_finetuning import FullFinetuning
+from adamerge.methods.static import Fixed, Static, experts
+from adamerge.methods.surgery import Surgery
+from adamerge.methods.surgery_v2 import SurgeryV2
+from adamerge.methods.tinting import Tinting
+from adamerge.methods.wemoe import WEMoE
 
-__all__ = ["AdaMerging", "Fixed", "Method", "Static"]
+__all__ = [
+    "AdaMerging",
+    "Concrete",
+    "Fixed",
+    "FullFinetuning",
+    "Method",
+    "Representation",
+    "Static",
+    "Surgery",
+    "SurgeryV2",
+    "Tinting",
+    "WEMoE",
+    "experts",
+]

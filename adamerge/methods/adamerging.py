@@ -5,6 +5,8 @@ After the rule `ties` it is AdaMerging++.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from adamerge.errors import PoolError
@@ -39,8 +41,8 @@ class AdaMerging(Method):
         super().__init__(pool)
         if pool.by_task:
             raise PoolError(
-                "AdaMerging learns how to add task vectors into one encoder, but this rule keeps one encoder per task."
-                "\n  Choose rule=none, ties or another rule that merges."
+                f"{type(self).__name__} learns how to add task vectors into one encoder, but this rule keeps one "
+                "encoder per task.\n  Choose rule=none, ties or another rule that merges."
             )
         self.layers = layer_table(pool.keys, layout)
         self.merging = Coefficients(
@@ -52,7 +54,11 @@ class AdaMerging(Method):
         )
 
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
-        return merge_tensors(self.merging(), self.pool.base, self.pool.vectors, self.layers)
+        return self.merge_onto(self.pool.base)
+
+    def merge_onto(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """base[l] + sum_k lambda[l, k] tau[k, l]."""
+        return merge_tensors(self.merging(), base, self.pool.vectors, self.layers)
 
     def coefficients(self) -> dict[str, dict[str, float]]:
         return self.merging.named()

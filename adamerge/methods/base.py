@@ -13,29 +13,57 @@ from torch.nn.functional import linear, normalize
 
 from adamerge.errors import PoolError
 from adamerge.merging import Merged, Pool
+from adamerge.models.blocks import after_blocks
+
+# What of an image is compared with its expert: tensors (n, ...), the last one the feature (n, d) after the projection,
+# not normalised. A deep method shows the token mean (n, width) after every residual block before it.
+Representation = tuple[Tensor, ...]
 
 
 class Method(nn.Module):
     """A merged model. Its parameters (and nothing else) are trained; the pool stays frozen.
 
-    Subclasses say in `merge` how the encoder's tensors come about, and may override `features` or `classify`
-    to add a task-specific part.
+    An image becomes logits in three stages, and a method overrides those it is about:
+
+        encode    the encoder's pass. `merge` says how its tensors come about.
+        correct   a task-specific part behind the encoder (Surgery's adapter).
+        classify  the task's head (Tinting's trained head).
+
+    Attributes:
+        deep: representations hold the token means after every residual block.
     """
+
+    deep = False
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
         self.pool = pool
         self._open: Merged | None = None
 
+    @property
+    def by_task(self) -> bool:
+        """Whether the encoder's pass depends on the task."""
+        return self.pool.by_task
+
+    @property
+    def one_encoder(self) -> bool:
+        """Whether there is one merged encoder that could be saved."""
+        return not self.pool.by_task
+
+    @property
+    def frozen_encoder(self) -> bool:
+        """Whether nothing that is trained reaches the encoder's pass, so that it need not be repeated."""
+        return False
+
+    @property
+    def separable(self) -> bool:
+        """Whether an image's representation is independent of the other images in its pass."""
+        return True
+
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
         """The merged tensors by key, with a graph to the trained parameters. `task` matters only where a method
         has one encoder per task."""
         raise NotImplementedError
-
-    @property
-    def by_task(self) -> bool:
-        """Whether each task has an encoder of its own."""
-        return self.pool.by_task
 
     @contextmanager
     def round(self, task: str | None = None) -> Iterator[Merged]:
@@ -51,16 +79,41 @@ class Method(nn.Module):
         finally:
             self._open = None
 
-    def features(self, images: Tensor, task: str | None = None) -> Tensor:
-        """Image features (n, d) after the projection, not normalised.
+    def encode(self, images: Tensor, task: str | None = None) -> Representation:
+        """The encoder's pass over images (n, 3, H, W): normalised floats, or uint8 pixels."""
+        if not self.deep:
+            return (self.forward_encoder(images, task),)
+        means: list[Tensor] = []
 
-        Outside a round every call merges anew, with an ordinary graph to the parameters.
-        """
+        def look(index: int, tokens: Tensor) -> Tensor:
+            tokens = self.after_block(index, tokens, task)
+            means.append(tokens.mean(dim=1))
+            return tokens
+
+        with after_blocks(self.pool.encoder, look):
+            features = self.forward_encoder(images, task)
+        return (*means, features)
+
+    def forward_encoder(self, images: Tensor, task: str | None) -> Tensor:
+        """Features (n, d). Outside a round every call merges anew, with an ordinary graph to the parameters."""
         if self._open is not None:
             return self._open(images)
         parameters = {**self.pool.fixed, **self.merge(task)}
         features: Tensor = functional_call(self.pool.encoder, parameters, (images,))
         return features
+
+    def after_block(self, index: int, tokens: Tensor, task: str | None) -> Tensor:
+        """What a deep method makes of the tokens (n, tokens, width) behind a residual block."""
+        return tokens
+
+    def correct(self, encoded: Representation, task: str) -> Representation:
+        """The task-specific part behind the encoder."""
+        return encoded
+
+    def features(self, images: Tensor, task: str | None = None) -> Tensor:
+        """Image features (n, d) after the projection, not normalised; without a task, those before `correct`."""
+        encoded = self.encode(images, task)
+        return encoded[-1] if task is None else self.correct(encoded, task)[-1]
 
     def classify(self, features: Tensor, task: str) -> Tensor:
         """Logits (n, classes): the task's zero-shot head on the normalised features."""
@@ -72,6 +125,13 @@ class Method(nn.Module):
         """Logits (n, classes) of images (n, 3, H, W): normalised floats, or uint8 pixels."""
         return self.classify(self.features(images, task), task)
 
+    def notes(self, images: int) -> str:
+        """What is worth saying before adapting on batches of `images` images; empty for nothing."""
+        return ""
+
+    def after_update(self) -> None:
+        """Called after each step of the optimiser."""
+
     def coefficients(self) -> dict[str, dict[str, float]]:
         """{task: {layer: merging coefficient}}; empty where a method has none."""
         return {}
@@ -81,13 +141,23 @@ class Method(nn.Module):
 
     def merged_state_dict(self) -> dict[str, Tensor]:
         """The merged image encoder with open_clip keys, ready to save."""
-        if self.by_task:
+        if not self.one_encoder:
             raise PoolError(
-                "This model has one encoder per task, not one merged encoder that could be saved."
+                "This model's encoder depends on the task or the image, so there is no single merged encoder to save."
             )
         with torch.no_grad():
             merged = self.merge()
         return {key: merged.get(key, value).detach().cpu() for key, value in self.pool.base.items()}
+
+    def task_index(self, task: str | None) -> int:
+        """The task's place among the pool's tasks, where the parts of each task are kept.
+
+        Raises:
+            PoolError: no task, or one that the pool does not have.
+        """
+        if task not in self.pool.tasks:
+            raise PoolError(f"This method has no part for task {task!r}; it has {', '.join(self.pool.tasks)}.")
+        return self.pool.tasks.index(task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # The pool follows the module to a device or type, though it holds no parameters of the module.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,13 @@ from torch.optim import Optimizer
 from adamerge.errors import RunError
 from adamerge.losses import Objective
 from adamerge.methods import Method
-from adamerge.training.schedule import Batch, Schedule
+from adamerge.training.batch import Batch, Given
+from adamerge.training.gradients import Gradients, Losses
+from adamerge.training.schedule import Schedule
 from adamerge.training.steps import StepModule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+Indices = Callable[[str, int], Tensor]
 
 
 class Adaptation(StepModule):
@@ -27,6 +30,7 @@ class Adaptation(StepModule):
         optimizer: called with the parameters.
         schedule: when to update and with how many images.
         indices: (task, step) -> the images' indices, to name the culprits of a non-finite loss.
+        teacher: the experts, for an objective that compares with them while the stream gives no targets.
     """
 
     def __init__(
@@ -35,50 +39,56 @@ class Adaptation(StepModule):
         objective: Objective,
         optimizer: OptimizerFactory,
         schedule: Schedule,
-        indices: Callable[[str, int], Tensor] | None = None,
+        indices: Indices | None = None,
+        teacher: Method | None = None,
     ) -> None:
         super().__init__()
         self.method = method
+        self.teacher = teacher
         self.objective = objective
         self.schedule = schedule
+        self.gradients = Gradients(method, objective, schedule, teacher)
         self._optimizer = optimizer
         self._indices = indices
 
-    def configure_optimizers(self) -> Optimizer:
-        return self._optimizer([p for p in self.method.parameters() if p.requires_grad])
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for p in self.method.parameters() if p.requires_grad]
 
-    def training_step(self, images: dict[str, Tensor], batch_idx: int) -> None:
-        losses: dict[str, Tensor] = {}
-        for group in self.schedule.groups(images):
-            for task, loss in self._update(group):
-                losses[task] = losses[task] + loss if task in losses else loss
-        self.finish_step(losses)
+    def configure_optimizers(self) -> Any:
+        return with_initial_lr(self._optimizer(self.trained))
 
-    def _update(self, group: list[Batch]) -> list[tuple[str, Tensor]]:
-        """One optimiser step: merge, run the batches, contract the gradient, update."""
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        losses: list[tuple[str, Tensor]] = []
-        task = group[0][0] if self.method.by_task else None
-        with self.method.round(task) as merged:
-            for pack in self.schedule.packs(group, self.method.by_task):
-                losses += self._backward(pack)
-            merged.pull()
-        self._check_finite(losses)
-        optimizer.step()
+    def training_step(self, stream: dict[str, Given], batch_idx: int) -> None:
+        batches = [Batch.of(task, given) for task, given in stream.items()]
+        losses: Losses = []
+        for group in self.schedule.groups(batches, self.step):
+            losses += self.update(group, self.optimizers())
+        self.finish_step(summed(losses))
+
+    def update(self, batches: Sequence[Batch], optimizer: Any) -> Losses:
+        """One optimiser step on the summed loss; none where the batches hold nothing to learn from."""
+        self.prepare(optimizer)
+        losses = self.gradients.accumulate(batches, self.manual_backward)
+        if losses:
+            self.check_finite(losses)
+            optimizer.step()
+            self.method.after_update()
         return losses
 
-    def _backward(self, pack: list[Batch]) -> list[tuple[str, Tensor]]:
-        features = self.method.features(torch.cat([images for _, images in pack]))
-        parts = features.split([len(images) for _, images in pack])
-        losses = [
-            (task, self.objective(self.method, part, task))
-            for (task, _), part in zip(pack, parts, strict=True)
-        ]
-        self.manual_backward(torch.stack([loss for _, loss in losses]).sum())
-        return [(task, loss.detach()) for task, loss in losses]
+    def prepare(self, optimizer: Any) -> None:
+        """The learning rate of this step, and gradients at zero."""
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.schedule.factor(self.step)
+        if not self.schedule.zero_fill:
+            optimizer.zero_grad()
+            return
+        optimizer.zero_grad(set_to_none=False)
+        for parameter in self.trained:
+            # After a resume there is momentum but no gradient yet to fill with zeros.
+            if parameter.grad is None and optimizer.state.get(parameter):
+                parameter.grad = torch.zeros_like(parameter)
 
-    def _check_finite(self, losses: list[tuple[str, Tensor]]) -> None:
+    def check_finite(self, losses: Losses) -> None:
         """Stop before a non-finite value reaches the parameters and the optimiser's state."""
         gradients = [p.grad.isfinite().all() for p in self.method.parameters() if p.grad is not None]
         finite = torch.stack([loss.isfinite() for _, loss in losses] + gradients)
@@ -94,3 +104,18 @@ class Adaptation(StepModule):
             lines.append(f"  Task {task}{where}.")
         lines.append("  Look at these images, lower optimizer.lr, or use trainer.precision=32-true.")
         raise RunError("\n".join(lines))
+
+
+def with_initial_lr(optimizer: Optimizer) -> Optimizer:
+    """Notes each group's learning rate as its initial one, which a resumed run then finds again."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def summed(losses: Losses) -> dict[str, Tensor]:
+    """Each task's losses added up."""
+    sums: dict[str, Tensor] = {}
+    for task, loss in losses:
+        sums[task] = sums[task] + loss if task in sums else loss
+    return sums

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from adamerge.errors import RunError
 from adamerge.models.clip import ImageEncoder, normalise
-from adamerge.training.adaptation import OptimizerFactory
+from adamerge.training.adaptation import OptimizerFactory, with_initial_lr
 from adamerge.training.steps import StepModule
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ class _Supervised(StepModule):
         self.warmup = warmup
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-        return optimizer
+        return with_initial_lr(self._optimizer([p for p in self.parameters() if p.requires_grad]))
 
     def update(self, loss: Tensor) -> None:
         if not loss.isfinite():

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import torch
+
+from adamerge.training.batch import Batch
 
 Update = Literal["round", "task", "batch"]
-Batch = tuple[str, Tensor]  # a task and its images
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The grain of the updates, which is all that separates the training loops of the methods.
+    """The grain of the updates, which is all that separates the training loops of most methods.
 
     Attributes:
         steps: number of rounds. In a round every task gives `batches_per_task` batches of `batch_size` images.
@@ -23,6 +25,10 @@ class Schedule:
         feed: "resample" draws each round's images anew, "persistent" walks through shuffled epochs.
         forward_images: how many images may go through the encoder together; None is one batch. More is faster for
             small encoders and takes more memory; it does not change the result beyond rounding.
+        shuffle_tasks: the order of the tasks is drawn anew in each round.
+        zero_fill: gradients are filled with zeros rather than dropped, as torch before 2.0 did: with Adam, the parts
+            of the other tasks then move on by their momentum at each update.
+        decay: "cosine" lowers the learning rate to 0 over the steps, "none" keeps it.
     """
 
     steps: int
@@ -31,31 +37,42 @@ class Schedule:
     update: Update = "round"
     feed: Literal["resample", "persistent"] = "resample"
     forward_images: int | None = None
+    shuffle_tasks: bool = False
+    zero_fill: bool = False
+    decay: Literal["none", "cosine"] = "none"
 
     @property
     def images_per_task(self) -> int:
         """Images of one task in one round."""
         return self.batch_size * self.batches_per_task
 
-    def groups(self, images: Mapping[str, Tensor]) -> Iterator[list[Batch]]:
-        """The round's batches, grouped by the optimiser step that they share."""
-        batches = [(task, part) for task, pixels in images.items() for part in pixels.split(self.batch_size)]
+    def groups(self, batches: Sequence[Batch], step: int) -> Iterator[list[Batch]]:
+        """The round's batches, one per task, cut to size and grouped by the optimiser step that they share."""
+        if self.shuffle_tasks:
+            order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(step)).tolist()
+            batches = [batches[i] for i in order]
+        parts = [list(batch.split(self.batch_size)) for batch in batches]
         if self.update == "round":
-            yield batches
+            yield [part for task in parts for part in task]
         elif self.update == "task":
-            for task in images:
-                yield [batch for batch in batches if batch[0] == task]
+            yield from parts
         else:
-            yield from ([batch] for batch in batches)
+            yield from ([part] for task in parts for part in task)
 
-    def packs(self, group: list[Batch], by_task: bool) -> Iterator[list[Batch]]:
-        """Batches of one optimiser step that go through the encoder together (never two tasks' encoders)."""
+    def packs(self, group: Sequence[Batch], separable: bool = True) -> Iterator[list[Batch]]:
+        """Batches that go through the encoder together; each alone where images do not stand for themselves."""
         pack: list[Batch] = []
-        for task, images in group:
-            size = sum(len(other) for _, other in pack) + len(images)
-            if pack and (size > (self.forward_images or 0) or (by_task and pack[0][0] != task)):
+        limit = (self.forward_images or 0) if separable else 0
+        for batch in group:
+            if pack and sum(map(len, pack)) + len(batch) > limit:
                 yield pack
                 pack = []
-            pack.append((task, images))
+            pack.append(batch)
         if pack:
             yield pack
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with at a step."""
+        if self.decay == "none":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * step / self.steps))

@@ -25,7 +25,8 @@ class StepModule(pl.LightningModule):
 
     def finish_step(self, losses: dict[str, Tensor]) -> None:
         """Count the step and note its losses: their sum as "loss", and "loss/<name>" each."""
-        values = torch.stack([value.detach().float() for value in losses.values()]).tolist()
+        # Empty where no batch held anything to learn from. One copy from the device for all.
+        values = torch.stack([v.detach().float() for v in losses.values()]).tolist() if losses else []
         self.record = {"step": self.step, "loss": sum(values)}
         self.record |= {f"loss/{name}": value for name, value in zip(losses, values, strict=True)}
         if self._trainer is not None:

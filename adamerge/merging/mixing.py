@@ -1,0 +1,138 @@
+"""Linear layers whose weight is a mixture chosen per image: y = x (W + sum_k g_k V_k)^T + b + sum_k g_k v_k.
+
+There are two exact ways to compute it. Mixing the *weights* builds one matrix per image; mixing the *outputs* runs the
+1 + T products and adds them up. Which is faster depends on the shape, so it is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Mode = Literal["weights", "outputs"]
+
+# Floating-point operations in the time of one byte moved. CPUs and GPUs in float32 lie between 10 and 30.
+_OPERATIONS_PER_BYTE = 20.0
+# Weights mixed for several images at once take at most this much memory.
+_CHUNK_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one mixed layer: floating-point operations and bytes moved."""
+
+    operations: float
+    bytes: float
+
+    @property
+    def time(self) -> float:
+        """In units of one operation."""
+        return self.operations + self.bytes * _OPERATIONS_PER_BYTE
+
+
+def cost(mode: Mode, images: int, tokens: int, gates: int, experts: int, inputs: int, outputs: int) -> Cost:
+    """Work of the forward pass.
+
+    Args:
+        images, tokens: x is (images, tokens, inputs).
+        gates: mixtures: one per image, or 1 for the whole batch.
+        experts: number T of task vectors.
+    """
+    size = inputs * outputs
+    rows = images * tokens
+    if mode == "weights":
+        return Cost(2.0 * size * (gates * experts + rows), 4.0 * size * (experts + 2 * gates))
+    return Cost(2.0 * size * rows * (1 + experts), 4.0 * (size * (1 + experts) + 2 * experts * rows * outputs))
+
+
+def cheaper(images: int, tokens: int, gates: int, experts: int, inputs: int, outputs: int) -> Mode:
+    """The way that takes less time by `cost`."""
+    times = {m: cost(m, images, tokens, gates, experts, inputs, outputs).time for m in ("weights", "outputs")}
+    return "weights" if times["weights"] <= times["outputs"] else "outputs"
+
+
+def mixed_linear(
+    x: Tensor, gates: Tensor, weight: Tensor, bias: Tensor, weights: Tensor, biases: Tensor, mode: Mode | None = None
+) -> Tensor:
+    """Apply a mixed linear layer, differentiably in x and the gates. What it mixes is never kept for the backward.
+
+    Args:
+        x: (n, tokens, inputs).
+        gates: (n, T), or (1, T) for all images alike.
+        weight, bias: (outputs, inputs) and (outputs,) of the base.
+        weights, biases: (T, outputs * inputs) and (T, outputs): the task vectors.
+        mode: how; None counts what is cheaper.
+
+    Returns:
+        (n, tokens, outputs).
+    """
+    n, tokens, inputs = x.shape
+    mode = mode or cheaper(n, tokens, len(gates), len(weights), inputs, len(weight))
+    rows = x.to(weight.dtype)
+    if len(gates) == 1:  # one mixture: all rows of the batch go through it together
+        rows = rows.reshape(1, n * tokens, inputs)
+    function = _MixedWeights if mode == "weights" else _MixedOutputs
+    mixed: Tensor = function.apply(rows, gates.to(weight.dtype), weight, bias, weights, biases)
+    return mixed.view(n, tokens, -1).to(x.dtype)
+
+
+class _MixedWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        x, gates, weight, bias, weights, biases = inputs
+        ctx.save_for_backward(*inputs)
+        parts = []
+        for part in _chunks(len(x), weight):
+            mixed = _mixed(gates[part], weight, weights)
+            parts.append(torch.bmm(x[part], mixed.transpose(1, 2)))
+        return torch.cat(parts) + (bias + gates @ biases.to(gates.dtype)).unsqueeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, gates, weight, _, weights, biases = ctx.saved_tensors
+        (g,) = gradients
+        wide = weights.to(gates.dtype)
+        dx, dgates = [], []
+        for part in _chunks(len(x), weight):
+            dx.append(torch.bmm(g[part], _mixed(gates[part], weight, weights)))
+            outer = torch.bmm(g[part].transpose(1, 2), x[part])
+            dgates.append(outer.flatten(1) @ wide.t())
+        return torch.cat(dx), torch.cat(dgates) + g.sum(1) @ biases.to(g.dtype).t(), None, None, None, None
+
+
+def _chunks(count: int, weight: Tensor) -> Iterator[slice]:
+    size = max(1, _CHUNK_BYTES // (weight.numel() * weight.element_size()))
+    for first in range(0, count, size):
+        yield slice(first, first + size)
+
+
+def _mixed(gates: Tensor, weight: Tensor, weights: Tensor) -> Tensor:
+    mixed = torch.addmm(weight.reshape(1, -1), gates, weights.to(gates.dtype))
+    return mixed.view(len(gates), *weight.shape)
+
+
+class _MixedOutputs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        x, gates, weight, bias, weights, biases = inputs
+        ctx.save_for_backward(*inputs)
+        y = x @ weight.t() + (bias + gates @ biases.to(gates.dtype)).unsqueeze(1)
+        for k, vector in enumerate(weights):
+            y += gates[:, k, None, None] * (x @ vector.to(x.dtype).view_as(weight).t())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, gates, weight, _, weights, biases = ctx.saved_tensors
+        (g,) = gradients
+        dx = g @ weight
+        dgates = g.sum(1) @ biases.to(g.dtype).t()
+        for k, vector in enumerate(weights):
+            back = g @ vector.to(g.dtype).view_as(weight)
+            dx += gates[:, k, None, None] * back
+            dgates[:, k] += (back * x).sum((1, 2))
+        return dx, dgates, None, None, None, None

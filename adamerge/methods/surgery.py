@@ -1,0 +1,31 @@
+"""Representation Surgery: a small adapter per task takes the merged feature to the expert's (ICML 2024)."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.functional import normalize
+
+from adamerge.merging import Pool
+from adamerge.methods.adapter import Adapter
+from adamerge.methods.base import Representation
+from adamerge.methods.static import Static
+
+
+class Surgery(Static):
+    """An adapter per task behind a frozen merged encoder (arXiv 2402.02705, eq. 3).
+
+    Args:
+        pool: after any rule; its coefficients stay as they are.
+        rank: width of the adapters' bottleneck.
+        normalize: the adapters work on features of length 1 (FusionBench) rather than as they are (the paper).
+    """
+
+    def __init__(self, pool: Pool, rank: int = 16, normalize: bool = False) -> None:
+        super().__init__(pool)
+        width = pool.base["visual.proj"].shape[1]
+        self.adapters = nn.ModuleList(Adapter(width, rank) for _ in pool.tasks)
+        self.normalize = normalize
+
+    def correct(self, encoded: Representation, task: str) -> Representation:
+        feature = normalize(encoded[-1], dim=-1) if self.normalize else encoded[-1]
+        return (self.adapters[self.task_index(task)](feature),)

@@ -1,0 +1,47 @@
+"""SurgeryV2: adapters after every residual block and at the end (deep representation surgery)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from adamerge.merging import Pool
+from adamerge.methods.adapter import Adapter
+from adamerge.methods.base import Representation
+from adamerge.methods.static import Static
+from adamerge.models.blocks import blocks
+
+
+class SurgeryV2(Static):
+    """Per task an adapter on the tokens behind each residual block, and one on the projected feature.
+
+    Later blocks see the corrected tokens, so the pass depends on the task; the merged encoder below is shared.
+
+    Args:
+        pool: after any rule; its coefficients stay as they are.
+        rank: width of the adapters' bottleneck: 16 for ViT-B, 4 for ViT-L in the reference.
+    """
+
+    def __init__(self, pool: Pool, rank: int = 16) -> None:
+        super().__init__(pool, deep=True)
+        width, embed = pool.base["visual.proj"].shape
+        depth = len(blocks(pool.encoder))
+        self.inner = nn.ModuleList(
+            nn.ModuleList(Adapter(width, rank) for _ in range(depth)) for _ in pool.tasks
+        )
+        self.final = nn.ModuleList(Adapter(embed, rank) for _ in pool.tasks)
+
+    @property
+    def by_task(self) -> bool:
+        return True
+
+    @property
+    def frozen_encoder(self) -> bool:
+        return False
+
+    def after_block(self, index: int, tokens: Tensor, task: str | None) -> Tensor:
+        adapters: nn.ModuleList = self.inner[self.task_index(task)]  # type: ignore[assignment]
+        corrected: Tensor = adapters[index](tokens)
+        return corrected
+
+    def correct(self, encoded: Representation, task: str) -> Representation:
+        return (*encoded[:-1], self.final[self.task_index(task)](encoded[-1]))

@@ -1,0 +1,109 @@
+"""Model Tinting and SyMerge: one task-specific layer, trained together with the merging coefficients (2412.19098)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+from adamerge.errors import PoolError
+from adamerge.merging import Pool
+from adamerge.merging.coefficients import Granularity
+from adamerge.merging.layers import Layout
+from adamerge.methods.adamerging import AdaMerging
+
+HEAD = "head"
+
+
+class Tinting(AdaMerging):
+    """A tinted layer is a per-task replacement of one existing layer, not an extra adapter.
+
+    Args:
+        pool: after any rule that keeps one encoder.
+        layer: "head" tints the classifier, weight and bias, as the released code does. Any other name tints the
+            encoder's tensors at or below it, e.g. "visual.proj" or "visual.transformer.resblocks.11.mlp": each task
+            then has its own copy of them, which starts at the merged model's.
+        train_coefficients: False keeps the coefficients at their start.
+        head_start: "zero_shot", or "xavier" for random heads (the paper's ablation).
+        granularity, start, clamp, layout: of the coefficients, as in AdaMerging.
+
+    Raises:
+        PoolError: no such layer, or a rule that keeps one encoder per task.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        layer: str = HEAD,
+        train_coefficients: bool = True,
+        head_start: Literal["zero_shot", "xavier"] = "zero_shot",
+        granularity: Granularity = "layer",
+        start: float | Tensor | None = 0.3,
+        clamp: bool = True,
+        layout: Layout = "open_clip",
+    ) -> None:
+        super().__init__(pool, granularity, start, clamp, layout)
+        self.merging.requires_grad_(train_coefficients)
+        self.tinted_keys = () if layer == HEAD else _keys_of(layer, pool)
+        merged = {} if layer == HEAD else self.merge_shared()
+        self.tinted = nn.ModuleList(
+            nn.ParameterList(nn.Parameter(merged[key].detach().clone()) for key in self.tinted_keys)
+            for _ in pool.tasks
+        )
+        heads = [_head(pool.heads[task], head_start) for task in pool.tasks] if layer == HEAD else []
+        self.weights = nn.ParameterList(heads)
+        self.biases = nn.ParameterList(torch.zeros_like(head[:, 0]) for head in heads)
+        self._frozen: dict[str, Tensor] | None = None
+
+    @property
+    def by_task(self) -> bool:
+        return bool(self.tinted_keys)
+
+    @property
+    def one_encoder(self) -> bool:
+        return not self.tinted_keys
+
+    @property
+    def frozen_encoder(self) -> bool:
+        return not self.tinted_keys and not self.merging.values.requires_grad
+
+    def merge_shared(self) -> dict[str, Tensor]:
+        """What all tasks share; with frozen coefficients it is merged once."""
+        if self.merging.values.requires_grad:
+            return super().merge()
+        if self._frozen is None or next(iter(self._frozen.values())).device != self.merging.values.device:
+            self._frozen = super().merge()
+        return self._frozen
+
+    def merge(self, task: str | None = None) -> dict[str, Tensor]:
+        shared = self.merge_shared()
+        if not self.tinted_keys:
+            return shared
+        own: nn.ParameterList = self.tinted[self.task_index(task)]  # type: ignore[assignment]
+        return {**shared, **dict(zip(self.tinted_keys, own, strict=True))}
+
+    def classify(self, features: Tensor, task: str) -> Tensor:
+        if self.tinted_keys:
+            return super().classify(features, task)
+        index = self.task_index(task)
+        return linear(normalize(features, dim=-1), self.weights[index], self.biases[index])
+
+
+def _head(zero_shot: Tensor, start: str) -> nn.Parameter:
+    weight = zero_shot.detach().clone()
+    if start == "xavier":
+        nn.init.xavier_uniform_(weight)
+    return nn.Parameter(weight)
+
+
+def _keys_of(layer: str, pool: Pool) -> tuple[str, ...]:
+    keys = tuple(key for key in pool.keys if key == layer or key.startswith(f"{layer}."))
+    if keys:
+        return keys
+    stems = sorted({key.rpartition(".")[0] for key in pool.keys} - {"visual"})
+    raise PoolError(
+        f"layer: the encoder has no tensor at or below '{layer}'.\n"
+        f"  Give 'head', a tensor's name, or one of {', '.join(stems[:6])}, ..."
+    )
