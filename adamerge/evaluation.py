@@ -24,7 +24,7 @@ def predict(
     progress: Progress = lambda done: None,
 ) -> dict[str, Tensor]:
     """Predicted classes {task: (n,)} of each task's images with the task's own head. Merges once for all tasks."""
-    method = method.to(device)
+    method = method.to(device).eval()
     if method.by_task:
         predictions = {}
         for task, image_set in images.items():

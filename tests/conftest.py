@@ -51,6 +51,29 @@ def make_pool(seed: int = 0, dtype: torch.dtype = torch.float64, tasks: tuple[st
     return Pool(skeleton, base, vectors, tasks, heads)
 
 
+TINY_VIT = {
+    "embed_dim": 4,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 4, "layers": 2, "width": 8, "head_width": 4, "patch_size": 2},
+    "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 4, "heads": 1, "layers": 1},
+}
+
+
+def make_vit_pool(
+    seed: int = 0, dtype: torch.dtype = torch.float32, tasks: tuple[str, ...] = TASKS, spread: float = 0.3
+) -> Pool:
+    """A pool over open_clip's own vision transformer: two blocks of width 8, five tokens."""
+    from adamerge.models.clip import ImageEncoder, build_clip, image_encoder
+
+    torch.manual_seed(seed)
+    encoder = ImageEncoder(build_clip(TINY_VIT).visual)
+    base = {key: value.detach().to(dtype) for key, value in encoder.state_dict().items()}
+    experts = {task: {k: v + spread * torch.randn_like(v) for k, v in base.items()} for task in tasks}
+    heads = {task: torch.randn(CLASSES.get(task, 4), 4, dtype=dtype) for task in tasks}
+    vectors = stack_task_vectors(base, experts, dtype)
+    return Pool(image_encoder(TINY_VIT), base, vectors, tasks, heads)
+
+
 @pytest.fixture
 def pool() -> Pool:
     return make_pool()

@@ -18,6 +18,7 @@ from adamerge.merging import Pool
 from adamerge.models.clip import Model, image_size
 from adamerge.models.pool import open_pool
 from adamerge.models.pretrained import build_heads, pretrained_state
+from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.task import Task, build_tasks, check
@@ -64,12 +65,14 @@ def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
 
 
 def checkpoint_paths(cfg: DictConfig) -> dict[str, str]:
-    """{"base": path, "experts/<task>": path, "heads/<task>": path}: every file the run reads weights from."""
+    """Every file the run reads weights from: {"base": path, "experts/<task>": path, "heads/<task>", "start"}."""
     paths = {"base": str(cfg.checkpoints.base)}
     for kind in ("experts", "heads"):
         pattern = cfg.checkpoints.get(kind)
         if pattern is not None:
             paths |= {f"{kind}/{task}": _path_of(pattern, task, kind) for task in cfg.suite.tasks}
+    if cfg.get("start") is not None:
+        paths["start"] = str(start_file(cfg.start))
     return paths
 
 

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from adamerge.checkpoints import open_checkpoint
-from adamerge.commands.pipeline import evaluate, load_method, open_run
+from adamerge.commands.pipeline import evaluate, load_method
+from adamerge.commands.run import open_run
 from adamerge.errors import ConfigError
 from adamerge.methods import Fixed
 from adamerge.models.pool import check_encoder

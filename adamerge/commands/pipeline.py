@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,17 +18,11 @@ from rich.console import Console
 from adamerge.cache import cached
 from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.assemble import (
-    Data,
-    checkpoint_paths,
-    device_of,
-    fingerprints,
-    open_data,
-    open_suite_pool,
-    open_tasks,
-)
+from adamerge.commands.adapt import adapt
+from adamerge.commands.assemble import Data, device_of
 from adamerge.commands.progress import image_progress
-from adamerge.commands.run_folder import start_folder, train_in
+from adamerge.commands.run import Run, open_run
+from adamerge.commands.run_folder import start_folder
 from adamerge.errors import RunError
 from adamerge.evaluation import predict, score
 from adamerge.memory import peak_memory_bytes
@@ -36,12 +30,9 @@ from adamerge.merging import Pool
 from adamerge.methods import Method, Static
 from adamerge.report.summary import finish
 from adamerge.rules import Individual, Pretrained, TaskArithmetic, WeightAverage
-from adamerge.settings import cache_dir, instantiate, run_id, validate
-from adamerge.tasks.stream import Stream
+from adamerge.settings import cache_dir, validate
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Reference, Results, TaskResult, read_results
-from adamerge.training.adaptation import Adaptation
-from adamerge.training.schedule import Schedule
 
 # What every run is compared with. The names are those of the rules.
 BASELINES: dict[str, Callable[[Pool], Pool]] = {
@@ -50,27 +41,6 @@ BASELINES: dict[str, Callable[[Pool], Pool]] = {
     "task_arithmetic": TaskArithmetic(),
     "individual": Individual(),
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's config, its name (the method's, or the rule's where nothing is trained), and where it writes.
-
-    `paths` are the weight files, `files` the identities of their contents.
-    """
-
-    cfg: DictConfig
-    name: str
-    id: str
-    folder: Path
-    paths: dict[str, str]
-    files: dict[str, str]
-
-    def open(self) -> tuple[Pool, Data]:
-        """The checked pool, before any rule, and the test split."""
-        tasks = open_tasks(self.cfg)
-        data = open_data(self.cfg, tasks)
-        return open_suite_pool(self.cfg, tasks, self.paths, self.files), data
 
 
 def execute(cfg: DictConfig) -> Results:
@@ -86,14 +56,15 @@ def execute(cfg: DictConfig) -> Results:
     console.print(f"[bold]{run.name}[/] on {cfg.suite.name}, run {run.id}", highlight=False)
     started = time.perf_counter()
     pool, data = run.open()
-    method = build_method(cfg, pool)
+    method = run.build(pool)
     prepared = time.perf_counter()
-    adapt(run, method, data)
+    recorded = adapt(run, method, pool, data, console)
     adapted = time.perf_counter()
     save_parts(run.folder, method)
     results = evaluate(run, method, pool, data)
     seconds = {
         "prepare": prepared - started,
+        "record": recorded,
         "adapt": sum(r["seconds"] for r in Journal(run.folder / "journal.jsonl").read()),
         "evaluate": time.perf_counter() - adapted,
     }
@@ -102,42 +73,11 @@ def execute(cfg: DictConfig) -> Results:
     return results
 
 
-def open_run(cfg: DictConfig) -> Run:
-    """The run's identity, from the config and the content of the weight files."""
-    paths = checkpoint_paths(cfg)
-    files = fingerprints(paths)
-    identity = run_id(cfg, files, "train")
-    name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name
-    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or cfg.suite.name) / name / identity
-    return Run(cfg, name, identity, folder, paths, files)
-
-
-def build_method(cfg: DictConfig, pool: Pool) -> Method:
-    """The method over the rule's pool."""
-    ruled: Pool = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else TaskArithmetic()(pool)
-    method: Method = instantiate(cfg.method.model, ruled)
-    return method
-
-
-def adapt(run: Run, method: Method, data: Data) -> None:
-    """Train the method's parts on the unlabeled stream, if it has any."""
-    cfg = run.cfg
-    if cfg.method.schedule is None:
-        return
-    schedule = Schedule(**OmegaConf.to_container(cfg.method.schedule, resolve=True))  # type: ignore[arg-type]
-    stream = Stream(data.images, schedule.images_per_task, schedule.steps, cfg.seed, schedule.feed)
-    module = Adaptation(
-        method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule, stream.indices
-    )
-    torch.manual_seed(cfg.seed)
-    train_in(run.folder, cfg, module, stream, schedule.steps)
-
-
 def save_parts(folder: Path, method: Method) -> None:
     """What was trained, the merged encoder where there is one, and the coefficients as plain numbers."""
     if trained := method.state_dict():
         save_tensors(folder / "state.safetensors", trained)
-    if not method.by_task:
+    if method.one_encoder:
         save_tensors(folder / "merged.safetensors", method.merged_state_dict())
     if table := method.coefficients():
         layers = list(next(iter(table.values())))
@@ -240,7 +180,7 @@ def load_method(folder: Path) -> tuple[Run, Method, Pool, Data]:
     cfg: Any = OmegaConf.load(folder / "config.yaml")
     run = open_run(cfg)
     pool, data = run.open()
-    method = build_method(cfg, pool)
+    method = run.build(pool)
     if method.state_dict():
         method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
     return run, method, pool, data

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from adamerge.tasks.images import ImageSet
-
 
 @contextmanager
-def image_progress(title: str, images: Mapping[str, ImageSet]) -> Iterator[Callable[[int], None]]:
+def image_progress(title: str, images: Mapping[str, Sized]) -> Iterator[Callable[[int], None]]:
     """Shows a bar while the block runs; the yielded function is told how many images are done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console()

@@ -16,7 +16,7 @@ from adamerge.errors import ConfigError
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
 
-_COLUMNS = ("summary", "tasks", "needs", "paper")
+_COLUMNS = ("summary", "tasks", "needs", "trains", "memory", "paper")
 
 
 def run(words: list[str]) -> None:

@@ -46,7 +46,9 @@ def cost(mode: Mode, images: int, tokens: int, gates: int, experts: int, inputs:
     rows = images * tokens
     if mode == "weights":
         return Cost(2.0 * size * (gates * experts + rows), 4.0 * size * (experts + 2 * gates))
-    return Cost(2.0 * size * rows * (1 + experts), 4.0 * (size * (1 + experts) + 2 * experts * rows * outputs))
+    return Cost(
+        2.0 * size * rows * (1 + experts), 4.0 * (size * (1 + experts) + 2 * experts * rows * outputs)
+    )
 
 
 def cheaper(images: int, tokens: int, gates: int, experts: int, inputs: int, outputs: int) -> Mode:
@@ -56,7 +58,13 @@ def cheaper(images: int, tokens: int, gates: int, experts: int, inputs: int, out
 
 
 def mixed_linear(
-    x: Tensor, gates: Tensor, weight: Tensor, bias: Tensor, weights: Tensor, biases: Tensor, mode: Mode | None = None
+    x: Tensor,
+    gates: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    weights: Tensor,
+    biases: Tensor,
+    mode: Mode | None = None,
 ) -> Tensor:
     """Apply a mixed linear layer, differentiably in x and the gates. What it mixes is never kept for the backward.
 

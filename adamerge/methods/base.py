@@ -156,7 +156,9 @@ class Method(nn.Module):
             PoolError: no task, or one that the pool does not have.
         """
         if task not in self.pool.tasks:
-            raise PoolError(f"This method has no part for task {task!r}; it has {', '.join(self.pool.tasks)}.")
+            raise PoolError(
+                f"This method has no part for task {task!r}; it has {', '.join(self.pool.tasks)}."
+            )
         return self.pool.tasks.index(task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

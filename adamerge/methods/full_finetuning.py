@@ -22,7 +22,9 @@ class FullFinetuning(Method):
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
         if pool.by_task:
-            raise PoolError("Full fine-tuning starts from one merged encoder, but this rule keeps one per task.")
+            raise PoolError(
+                "Full fine-tuning starts from one merged encoder, but this rule keeps one per task."
+            )
         merged = pool.static()
         self.theta = nn.ParameterList(nn.Parameter(merged[key].clone()) for key in pool.keys)
 

@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 # Where a run writes, what it shows, how it loads: none of it changes a number.
 _SILENT = (
     *("logger", "callbacks", "outputs", "folder", "experiment", "experiment_name", "hydra"),
-    *("checkpoint_every", "workers", "evaluation", "checkpoints"),
+    *("checkpoint_every", "workers", "evaluation", "checkpoints", "start"),
 )
 _SILENT_TRAINER = (
     *("benchmark", "detect_anomaly", "devices", "enable_progress_bar", "inference_mode"),
     *("log_every_n_steps", "profiler"),
 )
-_DESCRIPTIONS = ("summary", "paper", "needs")
+_DESCRIPTIONS = ("summary", "paper", "needs", "trains", "memory")
 
 
 def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:

@@ -19,6 +19,9 @@ class ScheduleSection(_Section):
     update: Literal["round", "task", "batch"]
     feed: Literal["resample", "persistent"]
     forward_images: int | None = Field(gt=0)
+    shuffle_tasks: bool = False
+    zero_fill: bool = False
+    decay: Literal["none", "cosine"] = "none"
 
 
 class SuiteSection(_Section):
@@ -86,6 +89,8 @@ class CommonSection(BaseModel):
     seed: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=1, gt=0)
     workers: int = Field(default=0, ge=0)
+    start: str | None = None
+    record: bool = True
     steps: int = Field(default=1, gt=0)
     batch_size: int = Field(default=1, gt=0)
     warmup: int = Field(default=0, ge=0)

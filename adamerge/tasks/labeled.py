@@ -1,9 +1,13 @@
-"""Labeled training batches, for making base models and experts. Adaptation never uses this file."""
+"""Labeled training batches: for making base models and experts, and for the methods that are given some labels.
+
+Test-time adaptation never uses this file.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 
 from adamerge.errors import DataError
-from adamerge.tasks.images import ImageSet
+from adamerge.tasks.images import ImageSet, Pictures
 from adamerge.tasks.stream import Stream
 from adamerge.tasks.task import Task
 
@@ -82,6 +86,55 @@ class Labeled(Dataset[tuple[Tensor, Tensor]]):
             generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{self.name}/{step}".encode()))
             pixels = random_resized_crop(pixels, self.crop, generator)
         return pixels, self.labels[self.stream.indices(self.name, step)]
+
+
+class LabeledStream(Dataset[dict[str, dict[str, Any]]]):
+    """A stream of training images with their labels: step -> {task: {"images", "target": (labels (n,),)}}."""
+
+    def __init__(self, stream: Stream, labels: Mapping[str, Tensor]) -> None:
+        self.stream = stream
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, step: int) -> dict[str, dict[str, Any]]:
+        return {
+            task: {"images": pixels, "target": (self.labels[task][self.stream.indices(task, step)],)}
+            for task, pixels in self.stream[step].items()
+        }
+
+
+class _Chosen:
+    """Some of a source's pictures."""
+
+    def __init__(self, pictures: Pictures, indices: Tensor) -> None:
+        self.pictures = pictures
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.pictures[int(self.indices[index])]
+
+
+def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) -> tuple[ImageSet, Tensor]:
+    """`count` training images of a task, drawn at random, and their labels (count,).
+
+    Raises:
+        DataError: a task without training labels, named with the method that needs them.
+    """
+    labels = task.source.labels("train")
+    if labels is None:
+        raise DataError(
+            f"{method} needs {count} labeled training images per task; task '{task.name}' has no labels.\n"
+            "  Choose a method that needs none (`show methods`), or leave the task out of suite.tasks."
+        )
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/labeled".encode()))
+    chosen = torch.randperm(len(labels), generator=generator)[:count]
+    images = ImageSet(_Chosen(task.source.images("train"), chosen), size)
+    return images, torch.as_tensor(labels)[chosen]
 
 
 def random_resized_crop(pixels: Tensor, smallest: float, generator: torch.Generator) -> Tensor:

@@ -57,9 +57,7 @@ class Gradients:
         tasks = dict.fromkeys(batch.task for batch in batches)
         return [(task, [batch for batch in batches if batch.task == task]) for task in tasks]
 
-    def _from(
-        self, encoded: list[tuple[Batch, Representation]], backward: Callable[[Tensor], Any]
-    ) -> Losses:
+    def _from(self, encoded: list[tuple[Batch, Representation]], backward: Callable[[Tensor], Any]) -> Losses:
         losses = []
         for batch, own in encoded:
             corrected = self.method.correct(own, batch.task)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
-from conftest import TASKS, make_pool
+from conftest import TASKS, make_vit_pool
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from adamerge.merging import Pool
-from adamerge.methods import Method
+from adamerge.methods import Method, experts
+from adamerge.rules import TaskArithmetic
 from adamerge.settings import conf_dir, instantiate, register_resolvers
 from adamerge.training import Adaptation, Schedule, run_steps
 
@@ -25,52 +28,63 @@ def config(name: str) -> DictConfig:
 
 
 def build(cfg: DictConfig, pool: Pool) -> Method:
-    ruled = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else pool
-    return instantiate(cfg.method.model, ruled)
+    ruled = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else TaskArithmetic()(pool)
+    torch.manual_seed(0)
+    return instantiate(cfg.method.model, ruled).eval()
 
 
 class Rounds(torch.utils.data.Dataset):
-    def __init__(self, tasks: tuple[str, ...], per_task: int) -> None:
-        self.tasks, self.per_task = tasks, per_task
+    """Images of step i, a pure function of i; with labels where the objective asks for them."""
 
-    def __getitem__(self, step: int) -> dict[str, Tensor]:
+    def __init__(self, tasks: tuple[str, ...], per_task: int, labels: bool) -> None:
+        self.tasks, self.per_task, self.labels = tasks, per_task, labels
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(step)
-        return {task: torch.randn(self.per_task, 3, 4, 4, generator=generator) for task in self.tasks}
+        images = {task: 3 * torch.randn(self.per_task, 3, 4, 4, generator=generator) for task in self.tasks}
+        if not self.labels:
+            return images
+        return {task: {"images": x, "target": (torch.arange(len(x)) % 3,)} for task, x in images.items()}
 
 
 def adapted(name: str, tasks: tuple[str, ...] = TASKS) -> Method:
     cfg = config(name)
     torch.manual_seed(0)
-    method = build(cfg, make_pool(dtype=torch.float32, tasks=tasks))
+    method = build(cfg, make_vit_pool(tasks=tasks))
     if cfg.method.schedule is not None:
         options = OmegaConf.to_container(cfg.method.schedule, resolve=True)
-        schedule = Schedule(**{**options, "steps": STEPS, "batch_size": 2})  # type: ignore[dict-item]
-        module = Adaptation(
-            method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule
-        )
+        schedule = Schedule(**{**options, "steps": STEPS, "batch_size": 8})  # type: ignore[dict-item]
+        objective = instantiate(cfg.method.objective)
+        training = cfg.method.get("training")
+        make = partial(instantiate, training) if training else Adaptation
+        teacher = experts(make_vit_pool(tasks=tasks), method.deep)
+        module = make(method, objective, instantiate(cfg.method.optimizer), schedule, None, teacher)
         trainer = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-        run_steps(module, Rounds(tasks, schedule.images_per_task), STEPS, trainer=trainer)
-    return method
+        rounds = Rounds(tasks, schedule.images_per_task, objective.target == "labels")
+        run_steps(module, rounds, STEPS, trainer=trainer)
+    return method.eval()
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_trains_its_own_parts_and_nothing_else(name):
     cfg = config(name)
-    untouched = build(cfg, make_pool(dtype=torch.float32)).pool
-    start = {k: v.clone() for k, v in build(cfg, make_pool(dtype=torch.float32)).state_dict().items()}
+    untouched = build(cfg, make_vit_pool()).pool
+    start = {k: v.clone() for k, v in build(cfg, make_vit_pool()).state_dict().items()}
     method = adapted(name)
     for group in ("base", "vectors", "heads"):
         before, after = getattr(untouched, group), getattr(method.pool, group)
         assert all(torch.equal(before[key], after[key]) for key in before)
     moved = {key for key, value in method.state_dict().items() if not torch.equal(value, start[key])}
-    assert moved == {key for key, _ in method.named_parameters()}
+    trained = {key for key, value in method.named_parameters() if value.requires_grad}
+    counters = {key for key, _ in method.named_buffers()}
+    assert trained <= moved <= trained | counters
     assert bool(moved) == (cfg.method.schedule is not None)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_deterministic_and_its_parts_restore_it(name):
     first, second = adapted(name), adapted(name)
-    fresh = build(config(name), make_pool(dtype=torch.float32))
+    fresh = build(config(name), make_vit_pool())
     fresh.load_state_dict(first.state_dict())
     images = torch.randn(3, 3, 4, 4)
     for task in TASKS:
@@ -97,7 +111,7 @@ def test_it_describes_itself(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_round_and_single_calls_give_the_same_features(name):
-    method = build(config(name), make_pool(dtype=torch.float32))
+    method = build(config(name), make_vit_pool())
     images = torch.randn(3, 3, 4, 4)
     task = TASKS[1]
     with torch.no_grad(), method.round(task if method.by_task else None):
@@ -106,7 +120,7 @@ def test_a_round_and_single_calls_give_the_same_features(name):
 
 
 def test_rounds_do_not_nest():
-    method = build(config("adamerging_layerwise"), make_pool(dtype=torch.float32))
+    method = build(config("adamerging_layerwise"), make_vit_pool())
     with method.round(), pytest.raises(RuntimeError, match="do not nest"), method.round():
         pass
 
@@ -115,7 +129,7 @@ def test_start_may_come_from_the_rule():
     cfg = config("adamerging_layerwise")
     cfg.method.model.start = None
     cfg.rule = {"rule": {"_target_": "adamerge.rules.WeightAverage"}}
-    method = build(cfg, make_pool(dtype=torch.float32))
+    method = build(cfg, make_vit_pool())
     torch.testing.assert_close(method.merging.values, torch.full_like(method.merging.values, 1 / 3))
 
 
@@ -125,4 +139,4 @@ def test_adamerging_refuses_a_rule_that_keeps_an_encoder_per_task():
     cfg = config("adamerging_layerwise")
     cfg.rule = {"rule": {"_target_": "adamerge.rules.Individual"}}
     with pytest.raises(PoolError, match="one encoder per task"):
-        build(cfg, make_pool(dtype=torch.float32))
+        build(cfg, make_vit_pool())

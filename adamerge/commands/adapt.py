@@ -1,0 +1,123 @@
+"""Adapting a run's method: its data, what can be recorded of them, and the training."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from adamerge.cache import cached
+from adamerge.commands.assemble import Data, device_of, model_of
+from adamerge.commands.progress import image_progress
+from adamerge.commands.run import Run
+from adamerge.commands.run_folder import train_in
+from adamerge.losses import Objective
+from adamerge.merging import Pool
+from adamerge.methods import Method, experts
+from adamerge.models.clip import image_size
+from adamerge.settings import cache_dir, instantiate
+from adamerge.tasks.labeled import LabeledStream, labeled_subset
+from adamerge.tasks.stream import Stream
+from adamerge.training.adaptation import Adaptation
+from adamerge.training.recording import Recorded, Recording, record, recording, used
+from adamerge.training.schedule import Schedule
+
+
+def adapt(run: Run, method: Method, pool: Pool, data: Data, console: Console) -> float:
+    """Train the method's parts, if it has any. Returns the seconds that recording frozen things took.
+
+    Args:
+        method: what is trained.
+        pool: the experts, before any rule: the teachers.
+        data: the test split, whose images the stream shows.
+    """
+    cfg = run.cfg
+    if cfg.method.schedule is None:
+        return 0.0
+    schedule = Schedule(**OmegaConf.to_container(cfg.method.schedule, resolve=True))  # type: ignore[arg-type]
+    objective: Objective = instantiate(cfg.method.objective)
+    if note := method.notes(schedule.batch_size):
+        console.print(note, highlight=False)
+    started = time.perf_counter()
+    stream, labels = _stream(run, schedule, objective, data)
+    dataset: Dataset[Any] = stream if labels is None else LabeledStream(stream, labels)
+    if labels is None and cfg.record:
+        dataset = _recorded(run, method, pool, objective, stream)
+    recorded = time.perf_counter() - started
+    teacher = experts(pool, method.deep) if objective.target == "expert" and not cfg.record else None
+    make = cfg.method.get("training")
+    training = partial(instantiate, make) if make else Adaptation
+    module = training(
+        method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule,
+        stream.indices, teacher,
+    )  # fmt: skip
+    train_in(run.folder, cfg, module, dataset, schedule.steps)
+    method.eval()
+    return recorded
+
+
+def _stream(
+    run: Run, schedule: Schedule, objective: Objective, data: Data
+) -> tuple[Stream, dict[str, Tensor] | None]:
+    """The unlabeled test images; for an objective with labels, labeled training images instead."""
+    cfg = run.cfg
+    images, labels = data.images, None
+    if objective.target == "labels":
+        count, size = cfg.method.labels, image_size(model_of(cfg))
+        chosen = {task.name: labeled_subset(task, count, cfg.seed, size, run.name) for task in data.tasks}
+        images = {task: subset for task, (subset, _) in chosen.items()}
+        labels = {task: own for task, (_, own) in chosen.items()}
+    return Stream(images, schedule.images_per_task, schedule.steps, cfg.seed, schedule.feed), labels
+
+
+def _recorded(run: Run, method: Method, pool: Pool, objective: Objective, stream: Stream) -> Dataset[Any]:
+    """The stream with everything that does not change looked up instead of computed."""
+    encoded = targets = None
+    if objective.target == "expert":
+
+        def of_expert(task: str) -> dict[str, Any]:
+            files = {name: run.files[name] for name in ("base", f"experts/{task}")}
+            return {"encoder": "expert", "files": files, "deep": method.deep}
+
+        targets = _record(run, experts(pool, method.deep), stream, of_expert, "Recording the experts")
+    if method.frozen_encoder:
+
+        def of_merged(task: str) -> dict[str, Any]:
+            rule = OmegaConf.to_container(run.cfg.rule, resolve=True)
+            return {"encoder": rule, "files": run.files, "tasks": list(pool.names)}
+
+        encoded = _record(run, method, stream, of_merged, "Recording the merged encoder")
+    return stream if encoded is None and targets is None else Recorded(stream, encoded, targets)
+
+
+def _record(
+    run: Run, method: Method, stream: Stream, made_from: Callable[[str], dict[str, Any]], title: str
+) -> dict[str, Recording]:
+    """One pass of `method` over the images that the stream shows, kept on disk under what it was made from."""
+    cfg = run.cfg
+    indices = {task: used(stream, task) for task in stream.image_sets}
+    recordings = {}
+    with image_progress(title, indices) as progress:
+        for task, images in stream.image_sets.items():
+            make = partial(
+                record, method, task, images, indices[task],
+                device=device_of(cfg), batch_size=cfg.evaluation.batch_size, progress=progress,
+            )  # fmt: skip
+            identity = {
+                "kind": "representations",
+                "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
+                "dtype": cfg.checkpoints.dtype,
+                "images": images.digest(),
+                "indices": hashlib.sha256(indices[task].numpy().tobytes()).hexdigest(),
+                **made_from(task),
+            }
+            tensors = cached(cache_dir() / "representations", identity, make)
+            recordings[task] = recording(tensors, indices[task], len(images))
+    return recordings

@@ -1,0 +1,75 @@
+"""A run: its config, its identity, its folder, and how its pool and method are opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from adamerge.commands.assemble import (
+    Data,
+    checkpoint_paths,
+    fingerprints,
+    open_data,
+    open_suite_pool,
+    open_tasks,
+)
+from adamerge.errors import ConfigError
+from adamerge.merging import Pool
+from adamerge.methods import Method
+from adamerge.models.start import with_start
+from adamerge.rules import TaskArithmetic
+from adamerge.settings import instantiate, run_id
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's config, its name (the method's, or the rule's where nothing is trained), and where it writes.
+
+    `paths` are the weight files, `files` the identities of their contents.
+    """
+
+    cfg: DictConfig
+    name: str
+    id: str
+    folder: Path
+    paths: dict[str, str]
+    files: dict[str, str]
+
+    def open(self) -> tuple[Pool, Data]:
+        """The checked pool, before any rule, and the test split."""
+        tasks = open_tasks(self.cfg)
+        data = open_data(self.cfg, tasks)
+        return open_suite_pool(self.cfg, tasks, self.paths, self.files), data
+
+    def build(self, pool: Pool) -> Method:
+        """The method over the rule's pool, with the coefficients of `start` where the config names one.
+
+        Whatever is drawn at random follows the seed.
+        """
+        cfg = self.cfg
+        ruled: Pool = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else TaskArithmetic()(pool)
+        model = cfg.method.model
+        if "start" in self.paths:
+            if ruled.by_task:
+                raise ConfigError(
+                    f"start: rule={cfg.rule.name} keeps one encoder per task; there is nothing to start."
+                )
+            ruled = with_start(ruled, Path(self.paths["start"]))
+            if "start" in model:
+                model = {**model, "start": None}
+        torch.manual_seed(cfg.seed)
+        method: Method = instantiate(model, ruled)
+        return method.eval()
+
+
+def open_run(cfg: DictConfig) -> Run:
+    """The run's identity, from the config and the content of the weight files."""
+    paths = checkpoint_paths(cfg)
+    files = fingerprints(paths)
+    identity = run_id(cfg, files, "train")
+    name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name
+    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or cfg.suite.name) / name / identity
+    return Run(cfg, name, identity, folder, paths, files)
