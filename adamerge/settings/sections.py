@@ -17,7 +17,7 @@ class ScheduleSection(_Section):
     batch_size: int = Field(gt=0)
     batches_per_task: int = Field(gt=0)
     update: Literal["round", "task", "batch"]
-    feed: Literal["resample", "persistent"]
+    feed: Literal["resample", "persistent", "fixed"]
     forward_images: int | None = Field(gt=0)
     shuffle_tasks: bool = False
     zero_fill: bool = False
