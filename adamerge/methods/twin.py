@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
@@ -87,11 +88,12 @@ class Twin(Method):
             )
             return features.squeeze(0)
 
-        # The fused attention of inference has no batching rule.
+        # The fused attention kernels have no batching rule.
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            features: Tensor = vmap(one)(own, images)
+            with sdpa_kernel(SDPBackend.MATH):
+                features: Tensor = vmap(one)(own, images)
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
         return features

@@ -24,6 +24,18 @@ class ScheduleSection(_Section):
     decay: Literal["none", "cosine"] = "none"
 
 
+class TunedSection(_Section):
+    """Where a suite departs from the papers' schedules, by measurement."""
+
+    router_lr: float | None = Field(default=None, gt=0)
+    surgery_lr: float | None = Field(default=None, gt=0)
+    meta_steps: int | None = Field(default=None, gt=0)
+    mask_lr: float | None = Field(default=None, gt=0)
+    block_steps: int | None = Field(default=None, gt=0)
+    atm_steps: int | None = Field(default=None, gt=0)
+    stream_steps: int | None = Field(default=None, gt=0)
+
+
 class SuiteSection(_Section):
     name: str
     summary: str = ""
@@ -33,6 +45,7 @@ class SuiteSection(_Section):
     lr: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
     forward_images: int | None = Field(default=None, gt=0)
+    tuned: TunedSection = TunedSection()
 
     @field_validator("tasks")
     @classmethod

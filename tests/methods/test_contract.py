@@ -19,7 +19,7 @@ from adamerge.training import Adaptation, Schedule, run_steps
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 STEPS = 4
-SHORT = ("suite.steps=4", "+suite.meta_steps=2", "backbone.model.vision_cfg.image_size=4")
+SHORT = ("suite.steps=4", "suite.tuned.meta_steps=2", "backbone.model.vision_cfg.image_size=4")
 
 
 def config(name: str) -> DictConfig:
