@@ -63,7 +63,6 @@ def adapt(run: Run, method: Method, pool: Pool, data: Data, console: Console) ->
     if not learns_from_labels:
         module.labeled = {task: _all(given) for task, given in labeled.items()}
     train_in(run.folder, cfg, module, dataset, schedule.steps)
-    method.eval()
     return recorded
 
 

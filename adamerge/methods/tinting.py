@@ -46,6 +46,7 @@ class Tinting(AdaMerging):
     ) -> None:
         super().__init__(pool, granularity, start, clamp, layout)
         self.merging.requires_grad_(train_coefficients)
+        self._frozen: dict[str, Tensor] | None = None
         self.tinted_keys = () if layer == HEAD else _keys_of(layer, pool)
         merged = {} if layer == HEAD else self.merge_shared()
         self.tinted = nn.ModuleList(
@@ -55,7 +56,6 @@ class Tinting(AdaMerging):
         heads = [_head(pool.heads[task], head_start) for task in pool.tasks] if layer == HEAD else []
         self.weights = nn.ParameterList(heads)
         self.biases = nn.ParameterList(torch.zeros_like(head[:, 0]) for head in heads)
-        self._frozen: dict[str, Tensor] | None = None
 
     @property
     def by_task(self) -> bool:

@@ -61,6 +61,13 @@ class Adaptation(StepModule):
     def configure_optimizers(self) -> Any:
         return with_initial_lr(self._optimizer(self.trained))
 
+    def on_train_start(self) -> None:
+        # Lightning keeps the mode it finds; some parts (a router's dropout) differ while they are trained.
+        self.method.train()
+
+    def on_train_end(self) -> None:
+        self.method.eval()
+
     def training_step(self, stream: dict[str, Given], batch_idx: int) -> None:
         batches = [Batch.of(task, given) for task, given in stream.items()]
         losses: Losses = []

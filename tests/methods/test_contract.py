@@ -27,7 +27,9 @@ def config(name: str) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[f"method={name}", *SHORT])
     if "inner_lr" in (cfg.method.get("training") or {}):
-        cfg.method.training.inner_lr = 0.1  # a step of 1 can put whole rows behind the clamp, where nothing moves
+        cfg.method.training.inner_lr = (
+            0.1  # a step of 1 can put whole rows behind the clamp, where nothing moves
+        )
     return cfg
 
 
