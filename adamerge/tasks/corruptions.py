@@ -2,9 +2,9 @@
 
 Definitions and strengths of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions
 and Perturbations" (2019, arXiv:1903.12261), and of their generators: ImageNet-C's strengths for pictures of 128 px
-and more, CIFAR-10-C's for smaller ones. Three details differ: values are rounded where the generators cut the
-fraction off, the distances in `spatter` are Euclidean where theirs are approximate, and the pictures are corrupted
-at the model's resolution.
+and more, CIFAR-10-C's for smaller ones. What differs: pictures are corrupted at the model's resolution; values are
+rounded where the generators cut the fraction off; the distances in `spatter` are Euclidean where theirs are
+approximate; and no result is stored as JPEG, as ImageNet-C's are.
 """
 
 from __future__ import annotations

@@ -71,9 +71,8 @@ def canny_edges(plane: Floats, low: float, high: float) -> NDArray[np.bool_]:
     """
     across, down = correlate(plane, _SOBEL, "edge"), correlate(plane, _SOBEL.T, "edge")
     strength = np.abs(across) + np.abs(down)
-    edges, weak = strength > high, strength > low
-    ridge = _strongest_across(strength, across, down)
-    edges, weak = edges & ridge, weak & ridge
+    weak = (strength > low) & _strongest_across(strength, across, down)
+    edges = weak & (strength > high)
     while True:
         grown = _around(edges) & weak
         if (grown == edges).all():
