@@ -58,7 +58,8 @@ class SuiteSection(_Section):
             from adamerge.tasks.corruptions import CORRUPTIONS
 
             if name not in CORRUPTIONS:
-                raise ValueError(f"no such corruption; {near(name, CORRUPTIONS)}")
+                hint = near(name, CORRUPTIONS, otherwise="there are {}")
+                raise ValueError(f"no such corruption; {hint}")
         return name
 
     @field_validator("tasks")
