@@ -20,6 +20,7 @@ from adamerge.models.pool import open_pool
 from adamerge.models.pretrained import build_heads, pretrained_state
 from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
+from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.task import Task, build_tasks, check
 
@@ -54,11 +55,25 @@ class Data:
     labels: dict[str, Tensor | None]
 
 
+def corruption_of(cfg: DictConfig) -> Corruption | None:
+    """What is done to the suite's test pictures."""
+    name = cfg.suite.get("corruption")
+    return None if name is None else Corruption(name, cfg.suite.get("severity", 2))
+
+
+def suite_name(cfg: DictConfig) -> str:
+    """The suite with its corruption, as it is reported: "mini", "mini, motion_blur 2"."""
+    corruption = corruption_of(cfg)
+    return cfg.suite.name if corruption is None else f"{cfg.suite.name}, {corruption}"
+
+
 def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
+    """The images and labels of a split; the test images are corrupted where the suite says so."""
     size = image_size(model_of(cfg))
+    corruption = corruption_of(cfg) if split == "test" else None
     for task in tasks:
         check(task, split)
-    images = {task.name: ImageSet(task.source.images(split), size) for task in tasks}
+    images = {task.name: ImageSet(task.source.images(split), size, corruption) for task in tasks}
     labels = {task.name: task.source.labels(split) for task in tasks}
     as_tensors = {name: None if array is None else torch.as_tensor(array) for name, array in labels.items()}
     return Data(tuple(tasks), images, as_tensors)

@@ -19,7 +19,7 @@ from adamerge.cache import cached
 from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.adapt import adapt
-from adamerge.commands.assemble import Data, device_of
+from adamerge.commands.assemble import Data, device_of, suite_name
 from adamerge.commands.progress import image_progress
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
@@ -53,7 +53,7 @@ def execute(cfg: DictConfig) -> Results:
         finish(run.folder, results, console, again=True)
         return results
     start_folder(cfg, run.folder)
-    console.print(f"[bold]{run.name}[/] on {cfg.suite.name}, run {run.id}", highlight=False)
+    console.print(f"[bold]{run.name}[/] on {suite_name(cfg)}, run {run.id}", highlight=False)
     started = time.perf_counter()
     pool, data = run.open()
     method = run.build(pool)
@@ -105,7 +105,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         command="train" if method.trainable_count() else "merge",
         method=run.name,
         rule=cfg.rule.name,
-        suite=cfg.suite.name,
+        suite=suite_name(cfg),
         backbone=cfg.backbone.name,
         seed=cfg.seed,
         steps=schedule.steps if schedule is not None else 0,

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from adamerge.commands.assemble import (
     Data,
     checkpoint_paths,
+    corruption_of,
     fingerprints,
     open_data,
     open_suite_pool,
@@ -71,5 +72,7 @@ def open_run(cfg: DictConfig) -> Run:
     files = fingerprints(paths)
     identity = run_id(cfg, files, "train")
     name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name
-    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or cfg.suite.name) / name / identity
+    corruption = corruption_of(cfg)
+    suite = cfg.suite.name if corruption is None else f"{cfg.suite.name}-{corruption.name}"
+    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or suite) / name / identity
     return Run(cfg, name, identity, folder, paths, files)

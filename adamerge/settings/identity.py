@@ -38,8 +38,10 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
     if suite := plain.get("suite"):
         # A task that the suite offers but the run leaves out does not matter.
         entries = suite["catalogue"]
+        # Without a corruption its options do not matter either.
+        clean = () if suite.get("corruption") else ("corruption", "severity")
         kept["suite"] = {
-            **suite,
+            **{key: value for key, value in suite.items() if key not in clean},
             "catalogue": {k: v for k, v in entries.items() if k in (*suite["tasks"], "*")},
         }
     canonical = json.dumps(_without(kept, _DESCRIPTIONS), sort_keys=True)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from adamerge.settings.mistakes import near
+
 
 class _Section(BaseModel):
     # Strict: a truth value or a text is no number.
@@ -46,6 +48,19 @@ class SuiteSection(_Section):
     steps: int | None = Field(default=None, gt=0)
     forward_images: int | None = Field(default=None, gt=0)
     tuned: TunedSection = TunedSection()
+    corruption: str | None = None
+    severity: int = Field(default=2, ge=1, le=5)
+
+    @field_validator("corruption")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None:
+            from adamerge.tasks.corruptions import CORRUPTIONS
+
+            if name not in CORRUPTIONS:
+                hint = near(name, CORRUPTIONS, otherwise="there are {}")
+                raise ValueError(f"no such corruption; {hint}")
+        return name
 
     @field_validator("tasks")
     @classmethod

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adamerge.errors import RunError
+from adamerge.tasks.corruptions import Corruption
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,18 +40,21 @@ class ImageSet:
     centre crop, RGB. The normalisation follows in the encoder.
 
     Args:
-        images: the pictures. A uint8 array (n, size, size, 3) is used as it is, without a copy.
+        images: the pictures. A uint8 array (n, size, size, 3) without a corruption is used as it is, without a copy.
         size: the model's resolution in pixels.
+        corruption: applied to each picture at that resolution, once, on a copy.
 
     Raises:
         RunError: no room in the temporary folder for a set that is too large for memory.
     """
 
-    def __init__(self, images: Pictures, size: int) -> None:
+    def __init__(self, images: Pictures, size: int, corruption: Corruption | None = None) -> None:
         self.size = size
         self._images = images
+        self._corruption = corruption
         shape = (len(images), size, size, 3)
-        ready = isinstance(images, np.ndarray) and images.shape == shape and images.dtype == np.uint8
+        fits = isinstance(images, np.ndarray) and images.shape == shape and images.dtype == np.uint8
+        ready = fits and corruption is None
         self._pixels: NDArray[np.uint8] = images if ready else _store(shape)  # type: ignore[assignment]
         self._done = np.full(len(images), ready)
 
@@ -79,7 +83,8 @@ class ImageSet:
         return result.hexdigest()
 
     def _decode(self, index: int) -> None:
-        self._pixels[index] = resize_and_crop(self._images[index], self.size)
+        pixels = resize_and_crop(self._images[index], self.size)
+        self._pixels[index] = pixels if self._corruption is None else self._corruption(pixels, index)
         self._done[index] = True
 
 

@@ -169,6 +169,25 @@ def test_evaluating_a_run_and_its_merged_encoder_gives_the_same_table(train, cap
     assert len(rows[0]) == 3
 
 
+def test_a_corrupted_suite_is_adapted_and_evaluated_on_its_corrupted_pictures(train, capsys):
+    clean_folder, clean = train("adamerging_taskwise")
+    folder, results = train("adamerging_taskwise", "suite.corruption=contrast", "suite.severity=5")
+    assert folder.parents[1].name == "mini-contrast"
+    assert clean_folder.parents[1].name == clean.suite == "mini"
+    assert results.suite == "mini, contrast 5"
+    assert "on mini, contrast 5" in capsys.readouterr().out
+    assert results.run_id != clean.run_id
+    # Neither the baselines' predictions nor the losses are those of the clean pictures.
+    for name in ("pretrained", "individual"):
+        assert results.baselines[name].accuracy != clean.baselines[name].accuracy
+    assert results.baselines["individual"].average < clean.baselines["individual"].average - 0.1
+    first = [Journal(f / "journal.jsonl").read()[0]["loss"] for f in (clean_folder, folder)]
+    assert first[0] != pytest.approx(first[1], rel=1e-3)
+    # Evaluated once more from its folder, the run has the same pictures.
+    main(["evaluate", f"run={folder}"])
+    assert f"{100 * results.average:.1f}" in capsys.readouterr().out
+
+
 def test_evaluate_needs_one_thing_to_evaluate(home, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["evaluate"])

@@ -37,6 +37,11 @@ from adamerge.settings.paths import conf_dir
             ["suite.tasks=[digits,signs,digits]"],
             "suite.tasks: each task once; digits is repeated (got ['digits', 'signs', 'digits']).",
         ),
+        (
+            ["suite.corruption=motion_blurr"],
+            "suite.corruption: no such corruption; did you mean 'motion_blur'? (got 'motion_blurr').",
+        ),
+        (["suite.severity=6"], "suite.severity: should be less than or equal to 5 (got 6)."),
         (["suite.tasks=[digits,3]"], "suite.tasks[1]: should be text (got 3)."),
         (["trainer.devices=2"], "trainer.devices: should be 1"),
         (

@@ -30,6 +30,7 @@ def identity(config) -> str:
         "checkpoints.base=/elsewhere/base",
         "method.summary=other words",
         "+experiment_name=mine",
+        "suite.severity=3",
         "+suite.catalogue.unused={source: {_target_: x}}",
     ],
 )
@@ -51,12 +52,18 @@ def test_what_changes_no_number_changes_no_identity(compose, word: str) -> None:
         "suite.tasks=[mnist]",
         "suite.tasks=[chars74k,intel_scenes,dtd10,resisc12,mnist,gtsrb,eurosat,stanford_cars]",
         "suite.catalogue.mnist.source.test=other.parquet",
+        "suite.corruption=jpeg",
         "backbone=mini",
         "checkpoints.dtype=bfloat16",
     ],
 )
 def test_what_changes_numbers_changes_the_identity(compose, word: str) -> None:
     assert identity(compose(*BASE, word)) != identity(compose(*BASE))
+
+
+def test_the_severity_of_a_corruption_counts(compose) -> None:
+    corrupted = (*BASE, "suite.corruption=jpeg")
+    assert identity(compose(*corrupted, "suite.severity=3")) != identity(compose(*corrupted))
 
 
 def test_files_count_by_content_and_the_command_counts(compose) -> None:
