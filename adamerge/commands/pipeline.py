@@ -64,8 +64,7 @@ def execute(cfg: DictConfig) -> Results:
     results = evaluate(run, method, pool, data)
     seconds = {
         "prepare": prepared - started,
-        "record": recorded,
-        "adapt": sum(r["seconds"] for r in Journal(run.folder / "journal.jsonl").read()),
+        "adapt": recorded + sum(r["seconds"] for r in Journal(run.folder / "journal.jsonl").read()),
         "evaluate": time.perf_counter() - adapted,
     }
     results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
