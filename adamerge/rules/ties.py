@@ -37,21 +37,11 @@ class Ties:
             raise ValueError(f"top_k is the share of entries to keep, in (0, 1], not {self.top_k}")
 
     def __call__(self, pool: Pool) -> Pool:
-        thresholds = [self._threshold(pool, t) for t in range(len(pool.names))]
-        trimmed = {key: _trim(stack, thresholds) for key, stack in pool.vectors.items()}
+        cuts = thresholds(pool, self.top_k, self.reference_size)
+        trimmed = {key: _trim(stack, cuts) for key, stack in pool.vectors.items()}
         majority = _majority_sign(trimmed)
         vectors = {key: self._agreeing(stack, majority) for key, stack in trimmed.items()}
         return replace(pool, vectors=vectors, coefficient=self.scale)
-
-    def _threshold(self, pool: Pool, task: int) -> Tensor:
-        """The smallest magnitude that survives: entries >= it are kept, ties included."""
-        magnitudes = torch.cat([stack[task].float().abs() for stack in pool.vectors.values()])
-        size = self.reference_size or sum(value.numel() for value in pool.base.values())
-        # Tensors that nobody changed (and the reference's text tensors) count as zeros, the smallest entries.
-        dropped = size - int(self.top_k * size) - (size - len(magnitudes))
-        if dropped < 1:
-            return magnitudes.new_zeros(())
-        return magnitudes.kthvalue(dropped).values
 
     def _agreeing(self, trimmed: Tensor, majority: float) -> Tensor:
         elected = trimmed.sum(dim=0).sign()
@@ -62,8 +52,23 @@ class Ties:
         return kept
 
 
-def _trim(stack: Tensor, thresholds: list[Tensor]) -> Tensor:
-    cut = torch.stack(thresholds).unsqueeze(1).to(stack.device)
+def thresholds(pool: Pool, top_k: float, reference_size: int | None = None) -> list[Tensor]:
+    """For each task vector the smallest magnitude among its share `top_k` of largest entries, over all tensors.
+
+    Entries >= it are kept, ties included. `reference_size` counts the entries where they are not the base's.
+    """
+    size = reference_size or sum(value.numel() for value in pool.base.values())
+    found = []
+    for task in range(len(pool.names)):
+        magnitudes = torch.cat([stack[task].float().abs() for stack in pool.vectors.values()])
+        # Tensors that nobody changed (and the reference's text tensors) count as zeros, the smallest entries.
+        dropped = size - int(top_k * size) - (size - len(magnitudes))
+        found.append(magnitudes.kthvalue(dropped).values if dropped >= 1 else magnitudes.new_zeros(()))
+    return found
+
+
+def _trim(stack: Tensor, cuts: list[Tensor]) -> Tensor:
+    cut = torch.stack(cuts).unsqueeze(1).to(stack.device)
     return torch.where(stack.abs() >= cut, stack, 0.0).to(stack.dtype)
 
 

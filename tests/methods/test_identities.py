@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import TASKS, make_vit_pool
@@ -140,8 +142,8 @@ def test_confidence_filter(case):
 class _Answers:
     """A classifier whose features are its logits, with the identity as the teacher's head."""
 
-    class pool:
-        heads = {"digits": torch.eye(2, dtype=torch.float64)}
+    def __init__(self):
+        self.pool = SimpleNamespace(heads={"digits": torch.eye(2)})
 
     def classify(self, features, task):
         return features
