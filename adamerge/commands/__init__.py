@@ -27,6 +27,11 @@ COMMANDS = {
     "pretrain": Command("make a small CLIP where no public weights serve", "pretrain"),
     "finetune": Command("make experts from a base", "finetune"),
     "convert": Command("turn any supported checkpoint into safetensors"),
+    "export": Command(
+        "write a run's merged model for open_clip, Hugging Face, ONNX or torch.export", "export"
+    ),
+    "predict": Command("classify pictures with a finished run", "predict"),
+    "doctor": Command("check environment, config, data, checkpoints and memory", "doctor"),
     "show": Command("list methods, rules, suites, backbones, or print one YAML"),
     "bench": Command("measure a step against the straightforward formulation", "bench", word="name"),
 }
