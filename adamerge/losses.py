@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, l1_loss, linear, normalize
+from torch.nn.functional import cross_entropy, l1_loss, linear, mse_loss, normalize
 
 Representation = tuple[Tensor, ...]
 
@@ -164,6 +164,18 @@ class PseudoLabels:
         return cross_entropy(logits, teacher.softmax(dim=-1) if self.soft else teacher.argmax(dim=-1))
 
 
+class Distillation:
+    """Squared difference to the expert's output, summed over tokens, channels and images (ProDistill)."""
+
+    name = "squared difference to the expert (summed)"
+    target: Target = "none"
+
+    def __call__(
+        self, method: Classifier, representation: Representation, task: str, target: Representation = ()
+    ) -> Tensor:
+        return mse_loss(representation[-1], target[-1], reduction="sum")
+
+
 class CrossEntropy:
     """Mean cross-entropy to the labels, for the methods that are given some."""
 
@@ -174,3 +186,26 @@ class CrossEntropy:
         self, method: Classifier, representation: Representation, task: str, target: Representation
     ) -> Tensor:
         return cross_entropy(_wide(method.classify(representation[-1], task)), target[0])
+
+
+class Router(Classifier, Protocol):
+    """A method that chooses among the experts by the features (n, d): logits (n, T)."""
+
+    def route(self, features: Tensor) -> Tensor: ...
+
+    def task_index(self, task: str) -> int: ...
+
+
+class TaskIdentity:
+    """Mean cross-entropy of a router to the task that the images come from (Twin-Merging)."""
+
+    name = "cross-entropy to the task (nats)"
+    target: Target = "none"
+
+    def __call__(
+        self, method: Router, representation: Representation, task: str, target: Representation = ()
+    ) -> Tensor:
+        logits = _wide(method.route(representation[-1]))
+        return cross_entropy(
+            logits, logits.new_full((len(logits),), method.task_index(task), dtype=torch.long)
+        )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from adamerge.cache import cached
@@ -46,35 +45,40 @@ def adapt(run: Run, method: Method, pool: Pool, data: Data, console: Console) ->
     if note := method.notes(schedule.batch_size):
         console.print(note, highlight=False)
     started = time.perf_counter()
-    stream, labels = _stream(run, schedule, objective, data)
-    dataset: Dataset[Any] = stream if labels is None else LabeledStream(stream, labels)
-    if labels is None and cfg.record:
+    labeled = _labeled(run, data)
+    learns_from_labels = objective.target == "labels"
+    images = {task: given["images"] for task, given in labeled.items()} if learns_from_labels else data.images
+    stream = Stream(images, schedule.images_per_task, schedule.steps, cfg.seed, schedule.feed)
+    dataset: Dataset[Any] = stream
+    if learns_from_labels:
+        dataset = LabeledStream(stream, {task: given["labels"] for task, given in labeled.items()})
+    elif cfg.record:
         dataset = _recorded(run, method, pool, objective, stream)
     recorded = time.perf_counter() - started
     teacher = experts(pool, method.deep) if objective.target == "expert" and not cfg.record else None
     make = cfg.method.get("training")
-    training = partial(instantiate, make) if make else Adaptation
-    module = training(
-        method, instantiate(cfg.method.objective), instantiate(cfg.method.optimizer), schedule,
-        stream.indices, teacher,
-    )  # fmt: skip
+    training: Callable[..., Adaptation] = partial(instantiate, make) if make else Adaptation
+    optimizer = instantiate(cfg.method.optimizer) if cfg.method.optimizer else None
+    module = training(method, objective, optimizer, schedule, stream.indices, teacher)
+    if not learns_from_labels:
+        module.labeled = {task: _all(given) for task, given in labeled.items()}
     train_in(run.folder, cfg, module, dataset, schedule.steps)
     method.eval()
     return recorded
 
 
-def _stream(
-    run: Run, schedule: Schedule, objective: Objective, data: Data
-) -> tuple[Stream, dict[str, Tensor] | None]:
-    """The unlabeled test images; for an objective with labels, labeled training images instead."""
-    cfg = run.cfg
-    images, labels = data.images, None
-    if objective.target == "labels":
-        count, size = cfg.method.labels, image_size(model_of(cfg))
-        chosen = {task.name: labeled_subset(task, count, cfg.seed, size, run.name) for task in data.tasks}
-        images = {task: subset for task, (subset, _) in chosen.items()}
-        labels = {task: own for task, (_, own) in chosen.items()}
-    return Stream(images, schedule.images_per_task, schedule.steps, cfg.seed, schedule.feed), labels
+def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
+    """The few labeled training images per task of a method that asks for them; nothing for any other."""
+    count = run.cfg.method.get("labels")
+    if count is None:
+        return {}
+    size = image_size(model_of(run.cfg))
+    chosen = {task.name: labeled_subset(task, count, run.cfg.seed, size, run.name) for task in data.tasks}
+    return {task: {"images": images, "labels": labels} for task, (images, labels) in chosen.items()}
+
+
+def _all(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {"images": given["images"][slice(None)], "target": (given["labels"],)}
 
 
 def _recorded(run: Run, method: Method, pool: Pool, objective: Objective, stream: Stream) -> Dataset[Any]:

@@ -58,12 +58,12 @@ class Coefficients(nn.Module):
         table = hard_clamp(self.values) if self.clamp else self.values
         return table.expand(len(self.layers), -1)
 
-    def named(self) -> dict[str, dict[str, float]]:
-        """{task: {layer: coefficient after the clamp}}; a task-wise table has the one row "all"."""
-        with torch.no_grad():
-            table = (self() if self.granularity == "layer" else self()[:1]).tolist()
-        rows = self.layers if self.granularity == "layer" else ("all",)
+    def named(self, table: Tensor) -> dict[str, dict[str, float]]:
+        """{task: {layer: coefficient}} of the table (L, T) that is merged with; task-wise there is one row, "all"."""
+        task_wise = self.granularity == "task"
+        rows = ("all",) if task_wise else self.layers
+        values = (table[:1] if task_wise else table).tolist()
         return {
-            task: {row: table[i][column] for i, row in enumerate(rows)}
+            task: {row: values[i][column] for i, row in enumerate(rows)}
             for column, task in enumerate(self.tasks)
         }

@@ -83,16 +83,16 @@ class Merged:
     """An encoder with merged parameters, used for one round.
 
     `merged` may carry a graph back to whatever is trained (coefficients, masks). Batches run through leaves that
-    share its storage; `pull()` hands the accumulated gradient back to the graph, once.
+    share its storage (`leaves`, by key); `pull()` hands the accumulated gradient back to the graph, once.
     """
 
     def __init__(self, encoder: nn.Module, fixed: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> None:
         self._encoder = encoder
         self._merged = merged
-        self._leaves = {
+        self.leaves = {
             key: value.detach().requires_grad_(value.requires_grad) for key, value in merged.items()
         }
-        self.parameters = {**fixed, **self._leaves}
+        self.parameters = {**fixed, **self.leaves}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features (n, d) of images (n, 3, H, W)."""
@@ -101,10 +101,10 @@ class Merged:
 
     def pull(self) -> None:
         """Contract the accumulated dL/dtheta with the task vectors into the gradient of the coefficients."""
-        reached = [key for key, leaf in self._leaves.items() if leaf.grad is not None]
+        reached = [key for key, leaf in self.leaves.items() if leaf.grad is not None]
         if reached:
             torch.autograd.backward(
-                [self._merged[key] for key in reached], [self._leaves[key].grad for key in reached]
+                [self._merged[key] for key in reached], [self.leaves[key].grad for key in reached]
             )
         for key in reached:
-            self._leaves[key].grad = None
+            self.leaves[key].grad = None

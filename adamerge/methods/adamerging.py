@@ -53,12 +53,16 @@ class AdaMerging(Method):
             clamp=clamp,
         )
 
+    def table(self) -> Tensor:
+        """The merging coefficients (rows, T) that are merged with."""
+        return self.merging()  # type: ignore[no-any-return]
+
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
         return self.merge_onto(self.pool.base)
 
     def merge_onto(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """base[l] + sum_k lambda[l, k] tau[k, l]."""
-        return merge_tensors(self.merging(), base, self.pool.vectors, self.layers)
+        return merge_tensors(self.table(), base, self.pool.vectors, self.layers)
 
     def coefficients(self) -> dict[str, dict[str, float]]:
-        return self.merging.named()
+        return self.merging.named(self.table())

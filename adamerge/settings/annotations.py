@@ -40,6 +40,8 @@ def simple_annotation(annotation: Any, scope: Mapping[str, Any]) -> Any:
             annotation = eval(annotation, dict(scope))  # the text is source code of an installed module
         except (NameError, TypeError, AttributeError):
             return Unknown
+    if isinstance(annotation, list):  # the parameters of a Callable
+        return Unknown
     if annotation in _SCALARS or typing.get_origin(annotation) is Literal:
         return annotation
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)

@@ -84,17 +84,29 @@ class _Option:
 
 
 def _options(target: Callable[..., Any]) -> tuple[dict[str, _Option], bool]:
-    """The parameters by name, and whether any other name is taken as well."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
-    scope = getattr(inspect.unwrap(function), "__globals__", {})
-    options = {}
-    parameters = inspect.signature(target).parameters.values()
-    for p in parameters:
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-            annotation = simple_annotation(p.annotation, scope)
-            required = p.default is p.empty
-            options[p.name] = _Option(annotation, required, required and annotation is Unknown)
-    return options, any(p.kind is p.VAR_KEYWORD for p in parameters)
+    """The parameters by name, and whether any other name is taken as well.
+
+    A class that hands `**options` on to its base takes the base's options too.
+    """
+    options: dict[str, _Option] = {}
+    for function in _constructors(target) if inspect.isclass(target) else [target]:
+        scope = getattr(inspect.unwrap(function), "__globals__", {})
+        parameters = inspect.signature(function).parameters.values()
+        for p in parameters:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self":
+                annotation = simple_annotation(p.annotation, scope)
+                required = p.default is p.empty
+                own = _Option(annotation, required, required and annotation is Unknown)
+                options.setdefault(p.name, own)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return options, False
+    return options, True
+
+
+def _constructors(target: type) -> list[Callable[..., Any]]:
+    """Each class's own `__init__`, from the target up to where it comes from elsewhere."""
+    own = [vars(c)["__init__"] for c in target.__mro__ if "__init__" in vars(c) and c is not object]
+    return own or [lambda: None]
 
 
 def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> None:

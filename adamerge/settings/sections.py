@@ -17,11 +17,23 @@ class ScheduleSection(_Section):
     batch_size: int = Field(gt=0)
     batches_per_task: int = Field(gt=0)
     update: Literal["round", "task", "batch"]
-    feed: Literal["resample", "persistent"]
+    feed: Literal["resample", "persistent", "fixed"]
     forward_images: int | None = Field(gt=0)
     shuffle_tasks: bool = False
     zero_fill: bool = False
     decay: Literal["none", "cosine"] = "none"
+
+
+class TunedSection(_Section):
+    """Where a suite departs from the papers' schedules, by measurement."""
+
+    router_lr: float | None = Field(default=None, gt=0)
+    surgery_lr: float | None = Field(default=None, gt=0)
+    meta_steps: int | None = Field(default=None, gt=0)
+    mask_lr: float | None = Field(default=None, gt=0)
+    block_steps: int | None = Field(default=None, gt=0)
+    atm_steps: int | None = Field(default=None, gt=0)
+    stream_steps: int | None = Field(default=None, gt=0)
 
 
 class SuiteSection(_Section):
@@ -33,6 +45,7 @@ class SuiteSection(_Section):
     lr: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
     forward_images: int | None = Field(default=None, gt=0)
+    tuned: TunedSection = TunedSection()
 
     @field_validator("tasks")
     @classmethod

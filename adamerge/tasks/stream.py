@@ -29,7 +29,7 @@ class Stream(Dataset[dict[str, Tensor]]):
         steps: length of the stream.
         seed: of the draws; another task in the stream does not change this task's draws.
         feed: "resample" draws without replacement, anew at each step; "persistent" walks through shuffled
-            epochs, each image once per epoch.
+            epochs, each image once per epoch; "fixed" shows the images of the first step at every step.
 
     Raises:
         ValueError: another feed.
@@ -41,10 +41,10 @@ class Stream(Dataset[dict[str, Tensor]]):
         per_task: int,
         steps: int,
         seed: int,
-        feed: Literal["resample", "persistent"] = "resample",
+        feed: Literal["resample", "persistent", "fixed"] = "resample",
     ) -> None:
-        if feed not in ("resample", "persistent"):
-            raise ValueError(f"feed is '{feed}'; it must be 'resample' or 'persistent'")
+        if feed not in ("resample", "persistent", "fixed"):
+            raise ValueError(f"feed is '{feed}'; it must be 'resample', 'persistent' or 'fixed'")
         self.image_sets = dict(image_sets)
         self.per_task = per_task
         self.steps = steps
@@ -66,8 +66,8 @@ class Stream(Dataset[dict[str, Tensor]]):
         """Which of the task's images the step takes, int64 (n,); a pure function of (seed, task, step)."""
         total = len(self.image_sets[task])
         count = min(self.per_task, total)
-        if self.feed == "resample":
-            return self._shuffled(task, step, total)[:count]
+        if self.feed != "persistent":
+            return self._shuffled(task, 0 if self.feed == "fixed" else step, total)[:count]
         first, last = step * count, (step + 1) * count - 1
         epochs = range(first // total, last // total + 1)
         walk = torch.cat([self._shuffled(task, epoch, total) for epoch in epochs])

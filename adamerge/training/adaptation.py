@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,6 +48,9 @@ class Adaptation(StepModule):
         self.objective = objective
         self.schedule = schedule
         self.gradients = Gradients(method, objective, schedule, teacher)
+        self.labeled: Mapping[
+            str, Any
+        ] = {}  # {task: {"images", "target"}} for methods that look at a few labels
         self._optimizer = optimizer
         self._indices = indices
 

@@ -44,11 +44,19 @@ class Gradients:
         losses: Losses = []
         for task, own in self._by_pass(batches):
             with self.method.round(task) as merged:
-                for pack in self.schedule.packs(own, self.method.separable):
-                    images = torch.cat([batch.images for batch in pack if batch.images is not None])
-                    parts = _split(self.method.encode(images, task), [len(batch) for batch in pack])
-                    losses += self._from(list(zip(pack, parts, strict=True)), backward)
+                losses += self.inside(own, backward, task)
                 merged.pull()
+        return losses
+
+    def inside(
+        self, batches: Sequence[Batch], backward: Callable[[Tensor], Any], task: str | None = None
+    ) -> Losses:
+        """The same in a round that is open already; the gradient stays in its leaves."""
+        losses: Losses = []
+        for pack in self.schedule.packs(batches, self.method.separable):
+            images = torch.cat([batch.images for batch in pack if batch.images is not None])
+            parts = _split(self.method.encode(images, task), [len(batch) for batch in pack])
+            losses += self._from(list(zip(pack, parts, strict=True)), backward)
         return losses
 
     def _by_pass(self, batches: Sequence[Batch]) -> list[tuple[str | None, list[Batch]]]:

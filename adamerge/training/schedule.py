@@ -22,7 +22,8 @@ class Schedule:
         steps: number of rounds. In a round every task gives `batches_per_task` batches of `batch_size` images.
         update: one optimiser step per "round" (AdaMerging: all tasks summed), per "task" (Tinting) or per
             "batch" (Surgery).
-        feed: "resample" draws each round's images anew, "persistent" walks through shuffled epochs.
+        feed: "resample" draws each round's images anew, "persistent" walks through shuffled epochs,
+            "fixed" shows the same images in every round.
         forward_images: how many images may go through the encoder together; None is one batch. More is faster for
             small encoders and takes more memory; it does not change the result beyond rounding.
         shuffle_tasks: the order of the tasks is drawn anew in each round.
@@ -35,7 +36,7 @@ class Schedule:
     batch_size: int = 16
     batches_per_task: int = 1
     update: Update = "round"
-    feed: Literal["resample", "persistent"] = "resample"
+    feed: Literal["resample", "persistent", "fixed"] = "resample"
     forward_images: int | None = None
     shuffle_tasks: bool = False
     zero_fill: bool = False

@@ -18,13 +18,17 @@ from adamerge.settings import conf_dir, instantiate, register_resolvers
 from adamerge.training import Adaptation, Schedule, run_steps
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
-STEPS = 3
+STEPS = 4
+SHORT = ("suite.steps=4", "suite.tuned.meta_steps=2", "backbone.model.vision_cfg.image_size=4")
 
 
 def config(name: str) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", overrides=[f"method={name}", "suite.steps=3"])
+        cfg = compose("train", overrides=[f"method={name}", *SHORT])
+    if "inner_lr" in (cfg.method.get("training") or {}):
+        cfg.method.training.inner_lr = 0.1  # a step of 1 can put whole rows behind the clamp, where nothing moves
+    return cfg
 
 
 def build(cfg: DictConfig, pool: Pool) -> Method:
@@ -58,7 +62,10 @@ def adapted(name: str, tasks: tuple[str, ...] = TASKS) -> Method:
         training = cfg.method.get("training")
         make = partial(instantiate, training) if training else Adaptation
         teacher = experts(make_vit_pool(tasks=tasks), method.deep)
-        module = make(method, objective, instantiate(cfg.method.optimizer), schedule, None, teacher)
+        optimizer = instantiate(cfg.method.optimizer) if cfg.method.optimizer else None
+        module = make(method, objective, optimizer, schedule, None, teacher)
+        if cfg.method.get("labels") and objective.target != "labels":
+            module.labeled = Rounds(tasks, 8, True)[0]
         trainer = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
         rounds = Rounds(tasks, schedule.images_per_task, objective.target == "labels")
         run_steps(module, rounds, STEPS, trainer=trainer)

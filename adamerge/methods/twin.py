@@ -1,0 +1,110 @@
+"""Twin-Merging: a shared encoder, compressed exclusive knowledge of each expert, and a router (arXiv 2406.15479)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from adamerge.errors import PoolError
+from adamerge.merging import Pool
+from adamerge.methods.base import Method
+
+# Encoders merged for several images at once take at most this much memory.
+_CHUNK_BYTES = 512 << 20
+
+
+class Twin(Method):
+    """theta(x) = shared + sum_k softmax(router(f(x)))_k e_k, one encoder per image.
+
+    The shared encoder is the rule's merge; e_k is what the expert has beyond it, matrices cut to their leading
+    singular triplets. The router sees the shared encoder's feature and is trained to tell the tasks apart, which
+    needs to know of each image which task it comes from, but no labels. (The reference's router has a batch norm;
+    batches of one task at a time make a layer norm necessary here.)
+
+    Args:
+        pool: after any rule that keeps one encoder.
+        rank_share: share of the singular triplets of each matrix that are kept.
+        hidden: width of the router's hidden layer.
+        dropout: in the router, while training.
+
+    Raises:
+        PoolError: the rule keeps one encoder per task.
+    """
+
+    def __init__(self, pool: Pool, rank_share: float = 0.1, hidden: int = 1536, dropout: float = 0.5) -> None:
+        if pool.by_task:
+            raise PoolError("Twin-Merging starts from one merged encoder, but this rule keeps one per task.")
+        shared = pool.static()
+        exclusive = {key: _exclusive(pool, key, shared[key], rank_share) for key in pool.keys}
+        super().__init__(replace(pool, base=shared, vectors=exclusive))
+        self.router = nn.Sequential(
+            nn.Linear(pool.base["visual.proj"].shape[1], hidden),
+            nn.LayerNorm(hidden),
+            nn.LeakyReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, len(pool.names)),
+        )
+
+    @property
+    def one_encoder(self) -> bool:
+        return False
+
+    @property
+    def frozen_encoder(self) -> bool:
+        return True
+
+    def merge(self, task: str | None = None) -> dict[str, Tensor]:
+        return {key: self.pool.base[key] for key in self.pool.keys}
+
+    def route(self, features: Tensor) -> Tensor:
+        """Logits (n, T) over the experts of the shared encoder's features (n, d)."""
+        logits: Tensor = self.router(features)
+        return logits
+
+    def features(self, images: Tensor, task: str | None = None) -> Tensor:
+        gates = self.route(self.encode(images, task)[-1]).softmax(dim=-1)
+        size = sum(value.numel() * value.element_size() for value in self.pool.base.values())
+        chunk = max(1, _CHUNK_BYTES // size)
+        parts = zip(images.split(chunk), gates.split(chunk), strict=True)
+        return torch.cat([self._of_each(part, gate) for part, gate in parts])
+
+    def _of_each(self, images: Tensor, gates: Tensor) -> Tensor:
+        """Features (n, d) of images (n, 3, H, W), each through the encoder of its own gates (n, T)."""
+        base = self.pool.base
+        own = {
+            key: torch.addmm(base[key].reshape(1, -1), gates, stack.to(gates.dtype)).view(
+                -1, *base[key].shape
+            )
+            for key, stack in self.pool.vectors.items()
+        }
+
+        def one(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+            features: Tensor = functional_call(
+                self.pool.encoder, {**self.pool.fixed, **parameters}, (image.unsqueeze(0),)
+            )
+            return features.squeeze(0)
+
+        # The fused attention kernels have no batching rule.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                features: Tensor = vmap(one)(own, images)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        return features
+
+
+def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float) -> Tensor:
+    """e_k (T, numel) of one tensor: expert minus shared, matrices at a share of their rank."""
+    experts = pool.base[key].reshape(1, -1) + pool.vectors[key].to(pool.base[key].dtype)
+    difference = experts - shared.reshape(1, -1)
+    if shared.ndim != 2:
+        return difference
+    u, s, v = torch.linalg.svd(difference.view(-1, *shared.shape), full_matrices=False)
+    kept = max(1, int(rank_share * s.shape[1]))
+    return ((u[:, :, :kept] * s[:, None, :kept]) @ v[:, :kept]).flatten(1)
