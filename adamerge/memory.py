@@ -1,9 +1,11 @@
-"""Peak memory of this process or its accelerator."""
+"""Memory that this process or its accelerator has used at most, and what is free."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -14,3 +16,41 @@ def peak_memory_bytes(device: torch.device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Memory that can still be taken on the accelerator, or by this machine's processes; None where the system does
+    not say. A container's limit counts."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [value for value in (_available(), _left_in_container()) if value is not None]
+    return min(found, default=None)
+
+
+def _available(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What control groups (version 2, then 1) leave of their limit; page cache can be had back and is not counted."""
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            top, now = (root / limit).read_text().strip(), int((root / used).read_text())
+            stat = dict(
+                line.split() for line in (root / limit).with_name("memory.stat").read_text().splitlines()
+            )
+            if top != "max":
+                return max(0, int(top) - now + int(stat.get(cache, 0)))
+        except (OSError, ValueError):
+            continue
+    return None

@@ -44,6 +44,12 @@ def test_from_state_dicts_to_an_adapted_model(experts, heads):
         torch.testing.assert_close(method.logits(images["DTD"], "DTD"), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_order_of_the_tasks_is_the_experts_whatever_the_heads_order(experts, heads):
+    turned = dict(reversed(heads.items()))  # as a file may give them; trained parts are kept by place
+    pool = adamerge.open_pool(vision_state(), experts, turned, backbone=MODEL)
+    assert pool.tasks == pool.names == TASKS
+
+
 def test_files_of_different_families_make_one_pool(tmp_path, experts, heads):
     save_task_vectors_pickle(tmp_path / "base.pt", vision_state(), vision="VisualTransformer")
     torch.save(open_clip_to_hf(experts["Cars"]), tmp_path / "cars.bin")

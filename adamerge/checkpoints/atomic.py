@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,40 @@ def write_atomically(path: str | Path) -> Iterator[IO[bytes]]:
                 "  Free some space and run the same command again."
             ) from error
         raise
+
+
+@contextmanager
+def folder_atomically(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` when the block ends well; after an error nothing is left of it.
+
+    Raises:
+        RunError: `path` is there already and not an empty folder, or the disk is full.
+    """
+    path = Path(path)
+    refuse_occupied(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        _sync_folder(temporary)
+        os.replace(temporary, path)  # of an empty folder it takes the place
+        _sync_folder(path.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"The disk is full: {path} could not be written; nothing was.\n  Free some space."
+            ) from error
+        raise
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raise a RunError unless `folder` is not there or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder} is there already and not empty; nothing is overwritten.\n  Name another folder."
+        )
 
 
 def atomic_write_text(path: str | Path, text: str) -> None:

@@ -60,6 +60,11 @@ def save_tensors(
     return digest
 
 
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold the weights of a checkpoint: itself, or those in its folder."""
+    return sorted(p for p in path.iterdir() if p.suffix in _WEIGHTS) if path.is_dir() else [path]
+
+
 def fingerprint(path: str | Path) -> str:
     """A quick identity of a checkpoint's content: the sha256 of the file up to 64 MiB; above, of its size and its
     first, middle and last MiB. A folder's is that of its weight files.
@@ -69,8 +74,7 @@ def fingerprint(path: str | Path) -> str:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in _WEIGHTS)
-        parts = [f"{file.name} {fingerprint(file)}" for file in files]
+        parts = [f"{file.name} {fingerprint(file)}" for file in weight_files(path)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")

@@ -13,11 +13,13 @@ class Command:
         summary: what it does.
         config: its primary config; None where it takes plain words instead.
         word: the option that a plain word among its overrides is a value of.
+        lenient: mistakes in the config are handed to it instead of stopping it: `run(config, mistakes)`.
     """
 
     summary: str
     config: str | None = None
     word: str | None = None
+    lenient: bool = False
 
 
 COMMANDS = {
@@ -27,6 +29,11 @@ COMMANDS = {
     "pretrain": Command("make a small CLIP where no public weights serve", "pretrain"),
     "finetune": Command("make experts from a base", "finetune"),
     "convert": Command("turn any supported checkpoint into safetensors"),
+    "export": Command(
+        "write a run's merged model for open_clip, Hugging Face, ONNX or torch.export", "export"
+    ),
+    "predict": Command("classify pictures with a finished run", "predict"),
+    "doctor": Command("check environment, config, data, checkpoints and memory", "doctor", lenient=True),
     "show": Command("list methods, rules, suites, backbones, or print one YAML"),
     "bench": Command("measure a step against the straightforward formulation", "bench", word="name"),
 }

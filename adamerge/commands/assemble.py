@@ -129,10 +129,15 @@ def open_heads(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], bas
 def open_suite_pool(
     cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], ids: Mapping[str, str]
 ) -> Pool:
+    return pool_with_heads(cfg, paths, open_heads(cfg, tasks, paths, ids["base"]))
+
+
+def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[str, Any]) -> Pool:
+    """The checked pool of the suite's tasks with these heads; the tasks' data are not looked at."""
     model = model_of(cfg)
     base: Any = paths["base"]
     if base.startswith("open_clip:"):
         base = pretrained_state(base, model)
-    experts = {task.name: paths[f"experts/{task.name}"] for task in tasks}
+    experts = {task: paths[f"experts/{task}"] for task in cfg.suite.tasks}
     dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
-    return open_pool(base, experts, open_heads(cfg, tasks, paths, ids["base"]), backbone=model, dtype=dtype)
+    return open_pool(base, experts, heads, backbone=model, dtype=dtype)

@@ -9,21 +9,20 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from adamerge.cache import cached
-from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.adapt import adapt
 from adamerge.commands.assemble import Data, device_of, suite_name
 from adamerge.commands.progress import image_progress
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
-from adamerge.errors import RunError
+from adamerge.commands.trained import run_in, save_heads, trained_method
 from adamerge.evaluation import predict, score
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
@@ -61,6 +60,7 @@ def execute(cfg: DictConfig) -> Results:
     recorded = adapt(run, method, pool, data, console)
     adapted = time.perf_counter()
     save_parts(run.folder, method)
+    save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
     results = evaluate(run, method, pool, data)
     seconds = {
         "prepare": prepared - started,
@@ -174,12 +174,6 @@ def device_name(device: torch.device) -> str:
 
 def load_method(folder: Path) -> tuple[Run, Method, Pool, Data]:
     """A finished run's method with its trained parts, ready to evaluate."""
-    if not (folder / "config.yaml").exists():
-        raise RunError(f"{folder} is no run folder: it has no config.yaml.")
-    cfg: Any = OmegaConf.load(folder / "config.yaml")
-    run = open_run(cfg)
+    run = run_in(folder)
     pool, data = run.open()
-    method = run.build(pool)
-    if method.state_dict():
-        method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
-    return run, method, pool, data
+    return run, trained_method(run, folder, pool), pool, data

@@ -60,7 +60,9 @@ def open_pool(
     origin = {key: origin[key] for key in encoder.state_dict() if key in origin}
     states = {task: _expert(task, source, opened) for task, source in experts.items()}
     _check(states, origin, what="the base model")
-    weights = {task: _head(task, source) for task, source in heads.items()}
+    # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
+    order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
+    weights = {task: _head(task, heads[task]) for task in order}
     _check_heads(weights, tuple(experts), origin)
     vectors = stack_task_vectors(origin, {task: state for task, (_, state) in states.items()}, dtype)
     if not vectors:

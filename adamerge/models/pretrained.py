@@ -37,6 +37,11 @@ def pretrained_state(base: str | Path, model: Model) -> dict[str, Tensor]:
     return dict(clip.state_dict())
 
 
+def has_text_tower(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict with open_clip keys has CLIP's text transformer; without it no prompts can be encoded."""
+    return "token_embedding.weight" in state and any(key.startswith("transformer.") for key in state)
+
+
 def build_heads(
     state: Mapping[str, Tensor], model: Model, prompts: Mapping[str, Sequence[Sequence[str]]]
 ) -> dict[str, Tensor]:
@@ -45,7 +50,7 @@ def build_heads(
     Raises:
         CheckpointError: the checkpoint has an image encoder only.
     """
-    if "token_embedding.weight" not in state or not any(key.startswith("transformer.") for key in state):
+    if not has_text_tower(state):
         raise CheckpointError(
             "The base checkpoint has no text tower, so no zero-shot heads can be made from prompts.\n"
             "  Give a full CLIP as checkpoints.base, or head files as checkpoints.heads=<folder>/{task}.safetensors."

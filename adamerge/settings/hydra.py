@@ -47,6 +47,10 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
         parser = get_args_parser()
         options = parser.parse_intermixed_args(list(words))
         _refuse(options)
+        if COMMANDS[command].lenient and not _is_look(options):
+            _log_to_stderr()
+            import_module(f"adamerge.commands.{command}").run(*_composed(command, options))
+            return
         if not (options.shell_completion or options.hydra_help):
             options.overrides = _checked(command, options)
     _log_to_stderr()
@@ -65,12 +69,34 @@ def _refuse(options: Namespace) -> None:
         )
 
 
+def _is_look(options: Namespace) -> bool:
+    return bool(options.help or options.hydra_help or options.cfg or options.info or options.shell_completion)
+
+
 def _checked(command: str, options: Namespace) -> list[str]:
-    """The overrides for Hydra. A mere look (--cfg, --help, --info) may show a config with wrong values."""
+    """The overrides for Hydra, after every mistake has been reported."""
+    mistakes = Mistakes()
+    words, _ = _read(command, options, mistakes)
+    mistakes.report()
+    return words
+
+
+def _composed(command: str, options: Namespace) -> tuple[DictConfig | None, Mistakes]:
+    """The config of a lenient command, without the overrides that cannot be used, and all mistakes; None where
+    nothing can be composed."""
+    if options.multirun:
+        raise ConfigError(f"{command} looks at one job; leave out -m.")
+    mistakes = Mistakes()
+    _, configs = _read(command, options, mistakes)
+    return (configs[0] if configs else None), mistakes
+
+
+def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[str], list[DictConfig]]:
+    """The usable overrides and the configs that they make; mistakes are noted. A mere look (--cfg, --help, --info)
+    may show a config with wrong values."""
     named = COMMANDS[command].word
     words = [_named(named, word) if named and _is_plain(word) else word for word in options.overrides]
     looking = options.help or options.cfg or options.info
-    mistakes = Mistakes()
     own = Path(os.path.abspath(options.config_dir)) if options.config_dir else None
     if own and not own.is_dir():
         raise ConfigError(f"--config-dir {own} is no folder.")
@@ -82,8 +108,7 @@ def _checked(command: str, options: Namespace) -> list[str]:
             with open_dict(config):
                 del config["hydra"]
             find_mistakes(config, mistakes)
-    mistakes.report()
-    return words
+    return words, configs
 
 
 def _is_plain(word: str) -> bool:

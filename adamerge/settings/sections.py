@@ -124,6 +124,13 @@ class CommonSection(BaseModel):
     warmup: int = Field(default=0, ge=0)
     crop: float = Field(default=1.0, gt=0, le=1)
     outputs: str = ""
+    run: str | None = None
+    checkpoint: str | None = None
+    images: str | None = None
+    task: str | None = None
+    out: str | None = None
+    top: int = Field(default=1, gt=0)
+    format: Literal["open_clip", "hf", "safetensors", "onnx", "torch_export"] = "open_clip"
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

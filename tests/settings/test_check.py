@@ -106,6 +106,10 @@ def test_every_choice_that_ships_is_free_of_mistakes(compose, choice: str) -> No
     validate(compose("train", choice))
 
 
+# What a command cannot do without.
+REQUIRED = {"export": ("run=r", "out=o"), "predict": ("run=r", "images=i", "task=t")}
+
+
 @pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.config])
 def test_every_command_that_ships_is_free_of_mistakes(compose, command: str) -> None:
-    validate(compose(command))
+    validate(compose(command, *REQUIRED.get(command, ())))

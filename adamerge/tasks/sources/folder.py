@@ -85,7 +85,7 @@ class _Listing:
 
 
 def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:
-    loose = [entry for entry in sorted(place.iterdir()) if _is_picture(entry)]
+    loose = [entry for entry in sorted(place.iterdir()) if is_picture(entry)]
     classes = _folders(place)
     if not classes and loose:
         return _Listing(loose, None)
@@ -99,7 +99,7 @@ def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:
         (file, index[entry.name])
         for entry in classes
         for file in sorted(entry.rglob("*"))
-        if _is_picture(file)
+        if is_picture(file)
     ]
     if not found:
         raise DataError(f"{place} has no pictures; expected files ending in {', '.join(sorted(_SUFFIXES))}.")
@@ -110,7 +110,37 @@ def _folders(place: Path) -> list[Path]:
     return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_picture(file: Path) -> bool:
+def pictures_below(place: Path) -> list[Path]:
+    """The picture files in a folder and in its folders, in order.
+
+    Raises:
+        DataError: there are none, or no such folder.
+    """
+    if not place.is_dir():
+        raise DataError(f"There is no picture and no folder {place}.")
+    found = [file for file in sorted(place.rglob("*")) if is_picture(file)]
+    if not found:
+        raise DataError(f"{place} has no pictures; expected files ending in {', '.join(sorted(_SUFFIXES))}.")
+    return found
+
+
+def read_picture(file: Path) -> Image:
+    """Decode a file.
+
+    Raises:
+        DataError: it cannot be read as a picture.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} cannot be read as a picture ({error}).\n  Replace or remove it.") from error
+
+
+def is_picture(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
@@ -124,14 +154,4 @@ class _Files:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Image:
-        from PIL import Image
-
-        file = self._files[index]
-        try:
-            with Image.open(file) as picture:
-                picture.load()
-                return picture
-        except (OSError, SyntaxError) as error:
-            raise DataError(
-                f"{file} cannot be read as a picture ({error}).\n  Replace or remove it."
-            ) from error
+        return read_picture(self._files[index])

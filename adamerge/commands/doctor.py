@@ -1,0 +1,113 @@
+"""`doctor [options of train]`: checks all that a run needs, and says what to mend. Nothing is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.text import Text
+
+from adamerge.commands.assemble import checkpoint_paths, device_of, model_of
+from adamerge.diagnosis.data import task_data
+from adamerge.diagnosis.environment import devices, disk, packages, python_version
+from adamerge.diagnosis.findings import Finding, guarded
+from adamerge.diagnosis.need import enough, memory_need
+from adamerge.diagnosis.weights import base_file, expert_file, head_file
+from adamerge.errors import RunError
+from adamerge.models.clip import image_size
+from adamerge.settings import cache_dir
+from adamerge.settings.mistakes import Mistakes
+
+_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def run(cfg: DictConfig | None, mistakes: Mistakes) -> None:
+    """Print one line per finding.
+
+    Raises:
+        RunError: there are problems.
+    """
+    console = Console()
+    counts = dict.fromkeys(_STYLES, 0)
+    for finding in _findings(cfg, mistakes):
+        counts[finding.status] += 1
+        line = Text(f"{finding.status:<8}", style=_STYLES[finding.status])
+        line.append(f" {finding.what}: ", style="bold").append(finding.text, style="not bold")
+        console.print(line, soft_wrap=True, highlight=False)
+        if finding.advice:
+            console.print(Text(f"{'':<9}{finding.advice}"), soft_wrap=True, highlight=False)
+    warnings = _counted(counts["warning"], "warning")
+    if counts["problem"]:
+        raise RunError(f"{_counted(counts['problem'], 'problem')} and {warnings}; what to do stands above.")
+    console.print(f"Nothing is in the way of a run; {warnings}.")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _findings(cfg: DictConfig | None, mistakes: Mistakes) -> Iterator[Finding]:
+    yield from guarded("python", python_version)
+    yield from guarded("packages", packages)
+    for line in mistakes.lines:
+        yield Finding("problem", "config", " ".join(line.split()))
+    if cfg is None:
+        return
+    wrong = bool(mistakes.lines)
+    checks = {
+        "config": _config,
+        "device": devices,
+        "disk": _disks,
+        "data": _data,
+        "checkpoints": _checkpoints,
+        "memory": _memory,
+    }
+    for what, check in checks.items():
+        yield from guarded(what, partial(check, cfg), wrong)
+
+
+def _config(cfg: DictConfig) -> Iterator[Finding]:
+    """What the lines below are about: with mistakes, the config as far as it can be used."""
+    used = ", ".join(f"{group}={cfg[group].name}" for group in ("method", "rule", "backbone", "suite"))
+    tasks = ", ".join(cfg.suite.tasks)
+    yield Finding("ok", "checked with", f"{used}; {_counted(len(cfg.suite.tasks), 'task')}: {tasks}")
+
+
+def _disks(cfg: DictConfig) -> Iterator[Finding]:
+    # The merged encoder and the checkpoint to resume from, each once more while it is replaced.
+    need = 4 * memory_need(cfg).base
+    yield from disk("outputs", Path(cfg.outputs), need)
+    yield from disk("cache", cache_dir(), need)
+
+
+def _data(cfg: DictConfig) -> Iterator[Finding]:
+    size = image_size(model_of(cfg))
+    for name in cfg.suite.tasks:
+        yield from guarded(f"data {name}", partial(task_data, cfg, name, size))
+
+
+def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
+    paths, model = checkpoint_paths(cfg), model_of(cfg)
+    seen: dict[str, str] = {}
+    for name, path in paths.items():
+        kind, _, task = name.partition("/")
+        checks: dict[str, Any] = {
+            "base": partial(base_file, path, model, cfg.checkpoints.heads is None, seen),
+            "experts": partial(expert_file, task, path, model, seen),
+            "heads": partial(head_file, task, path, model),
+        }
+        if kind in checks:
+            yield from guarded(f"{kind.removesuffix('s')} {task}".strip(), checks[kind])
+    if "experts" not in {name.partition("/")[0] for name in paths}:
+        advice = "Give checkpoints.experts=<folder>/{task}.safetensors."
+        yield Finding("problem", "experts", "checkpoints.experts is not given", advice)
+
+
+def _memory(cfg: DictConfig) -> Iterator[Finding]:
+    missing = cfg.trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available()
+    yield from enough(memory_need(cfg), torch.device("cpu") if missing else device_of(cfg))

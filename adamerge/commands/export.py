@@ -1,0 +1,80 @@
+"""`export run=<folder> format=... out=<folder>`: the merged model for use without adamerge."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from adamerge.checkpoints.atomic import atomic_write_text, folder_atomically, refuse_occupied
+from adamerge.checkpoints.saving import sidecar
+from adamerge.commands.assemble import model_of
+from adamerge.commands.run import Run
+from adamerge.commands.trained import load_without_data, save_heads
+from adamerge.errors import ConfigError, PoolError
+from adamerge.export.card import Exported, card
+from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
+from adamerge.export.heads import linear_heads, tasks_with_parts
+from adamerge.export.program import write_onnx, write_torch_export
+from adamerge.methods import Method
+from adamerge.models.pretrained import pretrained_state
+from adamerge.settings import validate
+from adamerge.tracking.results import read_results
+
+_PROGRAMS = {"onnx": write_onnx, "torch_export": write_torch_export}
+
+
+def run(cfg: DictConfig) -> None:
+    validate(cfg)
+    if cfg.task is not None and cfg.format not in _PROGRAMS:
+        raise ConfigError(
+            f"task: format={cfg.format} holds the encoder of all tasks.\n"
+            f"  Leave task out, or choose format={' or '.join(_PROGRAMS)} for the logits of one task."
+        )
+    source, target = Path(cfg.run), Path(cfg.out)
+    refuse_occupied(target)
+    results = read_results(source)
+    opened, method, classes = load_without_data(source)
+    with folder_atomically(target) as folder:
+        _write(cfg, opened, method, folder)
+        heads = linear_heads(method)
+        save_heads(folder, heads, classes)
+        _copy_state(source, folder)
+        parts = [] if cfg.task is not None else tasks_with_parts(method, heads, model_of(opened.cfg))
+        config = (source / "config.yaml").read_text()
+        exported = Exported(cfg.format, cfg.task, parts, opened.paths, config, results)
+        atomic_write_text(folder / "README.md", card(exported, folder))
+    console = Console()
+    console.print(
+        f"{opened.name}, run {opened.id}, as {cfg.format}: {target}", highlight=False, soft_wrap=True
+    )
+    for file in sorted(p for p in target.iterdir() if p.suffix != ".sha256"):
+        console.print(f"  {file.name}", highlight=False, markup=False)
+
+
+def _write(cfg: DictConfig, opened: Run, method: Method, folder: Path) -> None:
+    model = model_of(opened.cfg)
+    if cfg.format in _PROGRAMS:
+        _PROGRAMS[cfg.format](folder, method, model, cfg.task)
+        return
+    try:
+        encoder = method.merged_state_dict()
+    except PoolError as error:
+        hint = "format=torch_export writes such a model whole; with task=<task> it gives that task's logits."
+        raise PoolError(f"{error}\n  {hint}") from error
+    if cfg.format == "open_clip":
+        write_open_clip(folder, encoder, model, pretrained_state(opened.paths["base"], model))
+    elif cfg.format == "hf":
+        write_hf(folder, encoder, model)
+    else:
+        write_safetensors(folder, encoder, model)
+
+
+def _copy_state(source: Path, folder: Path) -> None:
+    """The trained parts, with their sum."""
+    state = source / "state.safetensors"
+    for file in (state, sidecar(state)):
+        if file.exists():
+            shutil.copyfile(file, folder / file.name)

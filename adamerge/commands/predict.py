@@ -1,0 +1,127 @@
+"""`predict run=<folder> images=<file or folder> task=<name>`: classes and probabilities of pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.commands.assemble import device_of, model_of
+from adamerge.commands.trained import load_without_data
+from adamerge.errors import ConfigError, DataError
+from adamerge.methods import Method
+from adamerge.models.clip import image_size
+from adamerge.settings import validate
+from adamerge.settings.mistakes import near
+from adamerge.tasks.images import resize_and_crop
+from adamerge.tasks.sources.folder import pictures_below, read_picture
+
+_SHOWN = 20  # rows of the table; the file has all
+_BATCH = 256
+_THREADS = 4
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one picture, with their probabilities, in falling order."""
+
+    file: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+def run(cfg: DictConfig) -> None:
+    validate(cfg)
+    out, place = Path(cfg.out), Path(cfg.images).expanduser()
+    if not out.parent.is_dir():
+        raise ConfigError(f"out: there is no folder {out.parent} to write {out.name} into.")
+    files = [place] if place.is_file() else pictures_below(place)
+    opened, method, classes = load_without_data(Path(cfg.run))
+    if cfg.task not in method.pool.tasks:
+        raise ConfigError(f"task: this run has no task '{cfg.task}'; {near(cfg.task, method.pool.tasks)}")
+    device = device_of(opened.cfg) if torch.cuda.is_available() else torch.device("cpu")
+    names = _names(classes.get(cfg.task), len(method.pool.heads[cfg.task]))
+    shares = _shares(method.to(device), cfg.task, files, image_size(model_of(opened.cfg)), device)
+    root = place if place.is_dir() else place.parent
+    predictions = [_best(file.relative_to(root), row, names, cfg.top) for file, row in shares]
+    if not predictions:
+        raise DataError(f"None of the {len(files)} pictures in {place} can be read; nothing was written.")
+    atomic_write_text(out, _as_csv(predictions))
+    _show(predictions, len(files), out)
+
+
+def _names(known: Sequence[str] | None, count: int) -> list[str]:
+    """Names of the head's rows; numbers where only a head file knew them."""
+    return [f"class {i}" for i in range(count)] if known is None else list(known)
+
+
+@torch.no_grad()
+def _shares(
+    method: Method, task: str, files: Sequence[Path], size: int, device: torch.device
+) -> Iterator[tuple[Path, Tensor]]:
+    """The probabilities (classes,) of every picture that can be read. Merges once; one batch at a time is in memory."""
+    with method.round(task), ThreadPoolExecutor(_THREADS) as threads:
+        for first in range(0, len(files), _BATCH):
+            batch = files[first : first + _BATCH]
+            decoded = zip(batch, threads.map(lambda file: _decoded(file, size), batch), strict=True)
+            pictures = {file: pixels for file, pixels in decoded if pixels is not None}
+            if pictures:
+                images = torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2)
+                shares = method.logits(images.to(device), task).float().softmax(dim=-1).cpu()
+                yield from zip(pictures, shares, strict=True)
+
+
+def _best(file: Path, shares: Tensor, names: Sequence[str], top: int) -> Prediction:
+    best = shares.topk(min(top, len(names)))
+    chosen = tuple(names[index] for index in best.indices.tolist())
+    return Prediction(file.as_posix(), chosen, tuple(best.values.tolist()))
+
+
+def _decoded(file: Path, size: int) -> np.ndarray | None:
+    """uint8 (size, size, 3); None for what is no picture, which is said."""
+    try:
+        return resize_and_crop(read_picture(file), size)
+    except DataError as error:
+        log.warning("Skipped: %s", str(error).partition("\n")[0])
+        return None
+
+
+def _as_csv(predictions: Sequence[Prediction]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "rank", "class", "probability"])
+    for found in predictions:
+        for rank, (name, share) in enumerate(zip(found.classes, found.probabilities, strict=True), start=1):
+            writer.writerow([found.file, rank, name, f"{share:.6f}"])
+    return text.getvalue()
+
+
+def _show(predictions: Sequence[Prediction], files: int, out: Path) -> None:
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("class")
+    table.add_column("probability", justify="right")
+    for found in predictions[:_SHOWN]:
+        table.add_row(Text(found.file), Text(found.classes[0]), f"{found.probabilities[0]:.3f}")
+    console.print(table)
+    if len(predictions) > _SHOWN:
+        console.print(f"... and {len(predictions) - _SHOWN} more")
+    skipped = files - len(predictions)
+    told = f"{len(predictions)} pictures classified" + (f", {skipped} could not be read" if skipped else "")
+    console.print(f"{told}: {out}", highlight=False, soft_wrap=True)

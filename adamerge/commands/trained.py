@@ -1,0 +1,81 @@
+"""A finished run's method, from what its folder keeps: config, trained parts, heads and class names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.commands.assemble import open_heads, open_tasks, pool_with_heads
+from adamerge.commands.run import Run, open_run
+from adamerge.errors import RunError
+from adamerge.merging import Pool
+from adamerge.methods import Method
+
+HEADS = "heads.safetensors"
+ClassNames = dict[str, tuple[str, ...] | None]  # by task; None where only a head file knows the classes
+
+
+def run_in(folder: Path) -> Run:
+    """The run that a folder belongs to.
+
+    Raises:
+        RunError: it is no run folder.
+    """
+    if not (folder / "config.yaml").exists():
+        raise RunError(f"{folder} is no run folder: it has no config.yaml.")
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    return open_run(cfg)
+
+
+def trained_method(run: Run, folder: Path, pool: Pool) -> Method:
+    """The run's method with the parts that were trained."""
+    method = run.build(pool)
+    if method.state_dict():
+        method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
+    return method
+
+
+def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:
+    """A finished run's method and each task's class names. The suite's pictures are neither needed nor opened,
+    unless the run is from before runs kept their heads."""
+    run = run_in(folder)
+    if (saved := read_heads(folder)) is None:
+        tasks = open_tasks(run.cfg)
+        heads = open_heads(run.cfg, tasks, run.paths, run.files["base"])
+        saved = heads, {task.name: task.classes for task in tasks}
+    heads, classes = saved
+    return run, trained_method(run, folder, pool_with_heads(run.cfg, run.paths, heads)), classes
+
+
+def save_heads(folder: Path, heads: Mapping[str, Tensor], classes: ClassNames) -> None:
+    """Write the heads that a model classifies with, the names of their rows beside them."""
+    save_tensors(folder / HEADS, heads, {"classes": json.dumps(classes), "format": "pt"})
+
+
+def read_heads(folder: Path) -> tuple[dict[str, Tensor], ClassNames] | None:
+    """The heads (the logit scale in them) and class names by task; None where the run kept none.
+
+    Raises:
+        CheckpointError, RunError: a damaged file, or one of another origin.
+    """
+    from safetensors import safe_open
+
+    path = folder / HEADS
+    if not path.exists():
+        return None
+    heads = open_checkpoint(path).state
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    try:
+        classes = json.loads(metadata["classes"])
+        return heads, {task: None if names is None else tuple(names) for task, names in classes.items()}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} does not name its classes.\n  Delete it: the heads are then made anew."
+        ) from error

@@ -1,0 +1,1 @@
+"""What `doctor` looks at: environment, data, checkpoints, memory. Nothing here changes anything."""

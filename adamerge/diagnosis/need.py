@@ -1,0 +1,155 @@
+"""The memory that a run takes, from shapes alone: everything is on the meta device, which has no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+
+from adamerge.commands.assemble import model_of
+from adamerge.diagnosis.findings import Finding
+from adamerge.memory import free_memory_bytes
+from adamerge.merging import Pool
+from adamerge.models.clip import Model, image_encoder, image_size
+from adamerge.report.names import memory
+from adamerge.settings import instantiate
+
+_CLASSES = 100  # of a task, where only heads' sizes are at stake
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes.
+
+    Attributes:
+        base: the base encoder.
+        experts: all experts at once, while the task vectors are formed.
+        vectors: the task vectors.
+        merged: one merged copy of the encoder.
+        gradient: the gradient of the merged copy.
+        trained: the method's own parameters, with their gradient and two moments of the optimiser.
+        activations: what a pass keeps: for the backward, or of one block where nothing is trained.
+    """
+
+    base: int
+    experts: int
+    vectors: int
+    merged: int
+    gradient: int
+    trained: int
+    activations: int
+
+    @property
+    def to_open(self) -> int:
+        return self.base + self.experts + self.vectors
+
+    @property
+    def to_run(self) -> int:
+        return self.base + self.vectors + self.merged + self.gradient + self.trained + self.activations
+
+
+def memory_need(cfg: DictConfig) -> Need:
+    """What a run of this config takes at least; libraries and the images come on top."""
+    model, tasks = model_of(cfg), list(cfg.suite.tasks)
+    dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
+    pool = meta_pool(model, tasks, dtype)
+    size = sum(value.numel() for value in pool.base.values())
+    schedule = cfg.method.schedule
+    per_image, blocks = activation_bytes(pool, image_size(model)), _blocks(pool)
+    evaluating = per_image * cfg.evaluation.batch_size // blocks
+    adapting = 0
+    if schedule is not None:
+        whole = schedule.batch_size * schedule.batches_per_task * len(tasks)
+        adapting = per_image * min(max(schedule.forward_images or 0, schedule.batch_size), whole)
+    return Need(
+        base=_FLOAT * size,
+        experts=_FLOAT * size * len(tasks),
+        vectors=dtype.itemsize * size * len(tasks),
+        merged=_FLOAT * size,
+        gradient=0 if schedule is None else _FLOAT * size,
+        trained=4 * _FLOAT * trained_parameters(cfg.method.model, pool),
+        activations=max(evaluating, adapting),
+    )
+
+
+def meta_pool(model: Model, tasks: Sequence[str], dtype: torch.dtype) -> Pool:
+    """A pool of the right shapes without storage."""
+    encoder = image_encoder(model)
+    base = dict(encoder.state_dict())
+    vectors = {
+        key: torch.empty(len(tasks), value.numel(), dtype=dtype, device="meta") for key, value in base.items()
+    }
+    width = base["visual.proj"].shape[1]
+    heads = {task: torch.empty(_CLASSES, width, device="meta") for task in tasks}
+    return Pool(encoder, base, vectors, tuple(tasks), heads)
+
+
+def trained_parameters(node: Any, pool: Pool) -> int:
+    """How many numbers the method trains."""
+    with torch.device("meta"):
+        method = instantiate(node, pool)
+    return int(method.trainable_count())
+
+
+def activation_bytes(pool: Pool, size: int) -> int:
+    """Bytes that a forward pass keeps for its backward, per image; the encoder's own tensors do not count."""
+    parameters = {key: value.detach().requires_grad_() for key, value in pool.base.items()}
+    own = {value.untyped_storage()._cdata for value in parameters.values()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    images = torch.empty(2, 3, size, size, device="meta")
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        functional_call(pool.encoder, parameters, (images,))
+    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own) // len(images)
+
+
+def _blocks(pool: Pool) -> int:
+    return len({key.split(".")[3] for key in pool.base if key.startswith("visual.transformer.resblocks.")})
+
+
+def enough(need: Need, device: torch.device) -> Iterator[Finding]:
+    """The need against what is free: to open the checkpoints, and to run on the device."""
+    cpu = torch.device("cpu")
+    opened = _parts({"base": need.base, "experts": need.experts, "task vectors": need.vectors})
+    yield _compare("memory to open", need.to_open, opened, cpu)
+    running = _parts(
+        {
+            "base": need.base,
+            "task vectors": need.vectors,
+            "merged copy": need.merged,
+            "its gradient": need.gradient,
+            "trained parts": need.trained,
+            "activations": need.activations,
+        }
+    )
+    yield _compare("memory to run", need.to_run, running, device)
+
+
+def _parts(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {memory(size)}" for name, size in parts.items())
+
+
+def _compare(what: str, need: int, made_of: str, device: torch.device) -> Finding:
+    free = free_memory_bytes(device)
+    text = f"about {memory(need)} ({made_of})"
+    if free is None:
+        return Finding("warning", what, f"{text}; what is free is not known", "Watch the first steps.")
+    text += f"; {memory(free)} free on {device.type}"
+    advice = (
+        "checkpoints.dtype=bfloat16 halves the task vectors; fewer tasks, a smaller method.schedule.batch_size or "
+        "evaluation.batch_size, or a larger machine help."
+    )
+    if need > free:
+        return Finding("problem", what, text, advice)
+    return Finding("warning", what, text, advice) if need > 0.8 * free else Finding("ok", what, text)

@@ -1,0 +1,109 @@
+"""The weight files: there, whole, of the backbone's architecture, different from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, fingerprint, open_checkpoint
+from adamerge.checkpoints.saving import sidecar, weight_files
+from adamerge.diagnosis.findings import Finding
+from adamerge.errors import CheckpointError, PoolError
+from adamerge.models.clip import Model, image_encoder
+from adamerge.models.pretrained import has_text_tower
+
+_NO_TEXT = (
+    "Give a whole CLIP as checkpoints.base, or head files as checkpoints.heads=<folder>/{task}.safetensors."
+)
+
+
+def backbone_shapes(model: Model) -> dict[str, Tensor]:
+    """The tensors that an encoder of this backbone has, without storage."""
+    return dict(image_encoder(model).state_dict())
+
+
+def base_file(path: str, model: Model, needs_text: bool, seen: dict[str, str]) -> Iterator[Finding]:
+    """The base model.
+
+    Args:
+        needs_text: heads are made from prompts, which takes its text tower.
+        seen: gets the file's name by its content.
+    """
+    if path.startswith("open_clip:"):
+        yield _published(path.removeprefix("open_clip:"), model)
+        return
+    checkpoint = _opened(path, "checkpoints.base=<file>", "pretrain")
+    _fits(path, checkpoint.image_encoder(), backbone_shapes(model))
+    seen[fingerprint(path)] = "base"
+    if needs_text and not has_text_tower(checkpoint.state):
+        yield Finding("problem", "base", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
+        return
+    yield Finding("ok", "base", f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}")
+
+
+def expert_file(task: str, path: str, model: Model, seen: dict[str, str]) -> Iterator[Finding]:
+    """One expert. `seen` holds the names of the files looked at before by their content, and gets this one."""
+    what = f"expert {task}"
+    checkpoint = _opened(path, "checkpoints.experts='<folder>/{task}.safetensors'", "finetune")
+    expected = backbone_shapes(model)
+    state = checkpoint.image_encoder()
+    if "visual.proj" not in state:  # the base's is used then
+        del expected["visual.proj"]
+    _fits(path, state, expected)
+    content = fingerprint(path)
+    twin = seen.setdefault(content, what)
+    if twin != what:
+        yield Finding("warning", what, f"{path} has the content of the {twin}", "Is it the right file?")
+        return
+    yield Finding("ok", what, f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}")
+
+
+def head_file(task: str, path: str, model: Model) -> Iterator[Finding]:
+    """One head file against the backbone's embedding."""
+    weight = open_checkpoint(path).head()
+    width = backbone_shapes(model)["visual.proj"].shape[1]
+    if weight.shape[1] != width:
+        text = f"{path} is {tuple(weight.shape)}, expected (classes, {width})"
+        yield Finding("problem", f"head {task}", text, "Give the head made for this backbone.")
+        return
+    yield Finding("ok", f"head {task}", f"{path}: {len(weight)} classes, {_sums(path)}")
+
+
+def _opened(path: str, option: str, maker: str) -> Checkpoint:
+    if not Path(path).expanduser().exists():
+        raise CheckpointError(
+            f"there is nothing at {path}\nGive {option}, or make it from labeled data: python -m adamerge {maker}."
+        )
+    return open_checkpoint(path)
+
+
+def _published(tag: str, model: Model) -> Finding:
+    import open_clip
+
+    if not isinstance(model, str):
+        advice = "Choose such a backbone, or give a file as checkpoints.base."
+        return Finding(
+            "problem", "base", f"open_clip:{tag} needs an open_clip model name as backbone", advice
+        )
+    known = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in known:
+        advice = f"It has {', '.join(known) or 'none'}."
+        return Finding("problem", "base", f"open_clip has no weights '{tag}' of {model}", advice)
+    text = f"open_clip:{tag} of {model}; open_clip downloads it on first use (not tried)"
+    return Finding("ok", "base", text)
+
+
+def _fits(path: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    if differences := compare_states(expected, state):
+        shapes = {"visual.proj": torch.empty(0, 0, device="meta"), **expected}
+        raise PoolError(describe_misfits({path: (differences, state)}, shapes, "the backbone"))
+
+
+def _sums(path: str) -> str:
+    """What the sha256 beside the files says; opening has compared it."""
+    files = weight_files(Path(path).expanduser())
+    beside = sum(sidecar(file).exists() for file in files)
+    return "sha256 right" if beside == len(files) else "no sha256 beside it"

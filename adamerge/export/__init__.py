@@ -1,0 +1,1 @@
+"""Merged models in the forms that other programs load."""

@@ -1,0 +1,121 @@
+"""The README.md of an export: what it is, how to load it, where it comes from, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adamerge import __version__
+from adamerge.checkpoints.saving import sha256_of, weight_files
+from adamerge.report.table import to_markdown
+from adamerge.settings.paths import PACKAGE
+from adamerge.tracking.results import Results
+
+_LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge"}
+_LOAD = {
+    "open_clip": """import open_clip
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:<this folder>")
+features = model.encode_image(preprocess(picture)[None])""",
+    "hf": """from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+model = CLIPVisionModelWithProjection.from_pretrained("<this folder>")
+pixels = CLIPImageProcessor.from_pretrained("<this folder>")(picture, return_tensors="pt")
+features = model(**pixels).image_embeds""",
+    "safetensors": """from safetensors.torch import load_file
+state = load_file("image_encoder.safetensors")  # the names that open_clip gives a CLIP's image tower""",
+    "torch_export": """import torch
+program = torch.export.load("model.pt2").module()
+{output} = program(images)  # (n, 3, H, W), normalised as CLIP's images are""",
+    "onnx": """import onnxruntime
+session = onnxruntime.InferenceSession("model.onnx")
+({output},) = session.run(None, {{"images": images}})  # (n, 3, H, W) float32, normalised as CLIP's images are""",
+}
+_CLASSIFY = """from safetensors.torch import load_file
+heads = load_file("heads.safetensors")  # (classes, d) per task, the logit scale in it
+logits = torch.nn.functional.normalize(features, dim=-1) @ heads["{task}"].T"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is written about.
+
+    Attributes:
+        task: whose logits the program gives; None for features.
+        parts: tasks whose results need more than the encoder and the head.
+        sources: the weight files that were merged, by name.
+        config: the run's config.yaml.
+    """
+
+    format: str
+    task: str | None
+    parts: Sequence[str]
+    sources: Mapping[str, str]
+    config: str
+    results: Results
+
+
+def card(exported: Exported, folder: Path) -> str:
+    """The text, with the hashes of the files that lie in `folder`."""
+    results = exported.results
+    tasks = list(results.tasks)
+    sections = [
+        _front(exported),
+        f"# {results.backbone} merged with {results.method}\n\n"
+        f"One image encoder from {len(tasks)} experts ({', '.join(tasks)}), made by adamerge {__version__}: "
+        f"method {results.method}, rule {results.rule}, run {results.run_id}, seed {results.seed}.",
+        f"## Use\n\n{_use(exported, tasks)}",
+        f"## Results\n\nAccuracy in percent on the test images of the suite {results.suite}, and the agreement with "
+        f"each task's expert.\n\n{to_markdown(results)}",
+        f"## Sources\n\n{_sources(exported.sources)}",
+        f"## Config\n\n```yaml\n{_without_places(exported.config)}```",
+        f"## Versions\n\n{', '.join(f'{name} {v}' for name, v in results.versions.items())}; {results.device}.",
+        f"## Files\n\n{_files(folder)}",
+    ]
+    return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _front(exported: Exported) -> str:
+    library = _LIBRARIES.get(exported.format)
+    lines = [f"library_name: {library}"] if library else []
+    return "\n".join(["---", *lines, "tags: [adamerge, model-merging, clip]", "---"])
+
+
+def _use(exported: Exported, tasks: Sequence[str]) -> str:
+    output = "logits" if exported.task else "features"
+    code = _LOAD[exported.format]
+    code = code.format(output=output) if "{output}" in code else code
+    text = f"```python\n{code}\n```"
+    if exported.task:
+        return f"{text}\n\nThe program gives the logits of the task {exported.task}."
+    text += f"\n\n```python\n{_CLASSIFY.format(task=tasks[0])}\n```"
+    text += (
+        "\n\nA task with a bias has it as `<task>.bias`. The class names stand in the metadata of the heads."
+    )
+    if exported.parts:
+        text += (
+            f"\n\n**The encoder and the heads alone do not give the results below** for {', '.join(exported.parts)}: "
+            "the method's parts for each task (state.safetensors) belong to it. `format=torch_export task=<task>` "
+            "exports everything together."
+        )
+    return text
+
+
+def _sources(sources: Mapping[str, str]) -> str:
+    lines = ["| what | file | sha256 |", "|---|---|---|"]
+    for name, place in sources.items():
+        if place.startswith("open_clip:"):
+            lines.append(f"| {name} | {place} | |")
+            continue
+        for file in weight_files(Path(place).expanduser()):
+            lines.append(f"| {name} | {file.name} | {sha256_of(file)} |")
+    return "\n".join(lines)
+
+
+def _files(folder: Path) -> str:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix != ".sha256")
+    return "\n".join(["| file | sha256 |", "|---|---|", *(f"| {f.name} | {sha256_of(f)} |" for f in files)])
+
+
+def _without_places(config: str) -> str:
+    """The config without the folders of the machine it comes from."""
+    return config.replace(str(PACKAGE), "<adamerge>").replace(str(Path.home()), "~")

@@ -1,0 +1,75 @@
+"""The merged image encoder as weights: an open_clip folder, a Hugging Face folder, or plain safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adamerge.checkpoints import compare_states, save_tensors
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.errors import CheckpointError
+from adamerge.export.hf import vision_config, vision_state
+from adamerge.models.clip import MEAN, STD, Model, build_clip, image_size
+from adamerge.models.local_dir import save_local_dir
+
+State = Mapping[str, Tensor]
+
+
+def write_open_clip(folder: Path, encoder: State, model: Model, base: State) -> None:
+    """An open_clip `local-dir:` folder: the merged image tower beside the base's text tower, so that the whole CLIP
+    loads. float32.
+
+    Args:
+        encoder: the merged encoder, open_clip keys.
+        base: the base's state dict, both towers.
+
+    Raises:
+        CheckpointError: the base has no text tower that fits the backbone.
+    """
+    with torch.device("meta"):
+        expected = build_clip(model).state_dict()
+    whole = {key: value for key, value in {**base, **encoder}.items() if key in expected}
+    if wrong := compare_states(expected, whole):
+        raise CheckpointError(
+            f"The base checkpoint has no text tower that fits the backbone ({len(wrong)} tensors missing or of another "
+            f"shape, e.g. {wrong[0].key}), so no whole CLIP can be written for open_clip.\n"
+            "  format=hf and format=safetensors write the image encoder alone."
+        )
+    save_local_dir(folder, {key: value.float() for key, value in whole.items()}, model)
+
+
+def write_hf(folder: Path, encoder: State, model: Model) -> None:
+    """A Hugging Face folder for CLIPVisionModelWithProjection, with its preprocessing. float32.
+
+    Raises:
+        PoolError: an architecture that Hugging Face's CLIP does not have.
+    """
+    config = vision_config(encoder, model)
+    save_tensors(folder / "model.safetensors", vision_state(encoder), {"format": "pt"})
+    size = image_size(model)
+    preprocess = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,  # bicubic
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
+    atomic_write_text(folder / "preprocessor_config.json", json.dumps(preprocess, indent=2) + "\n")
+    atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_safetensors(folder: Path, encoder: State, model: Model) -> None:
+    """One file with open_clip keys; the backbone stands in its metadata."""
+    metadata = {"keys": "open_clip", "backbone": json.dumps(model), "format": "pt"}
+    save_tensors(folder / "image_encoder.safetensors", encoder, metadata)

@@ -1,0 +1,92 @@
+"""Pictures are classified by a run alone, without the suite's data."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from commands.conftest import QUICK, finished
+from PIL import Image
+
+from adamerge.__main__ import main
+from adamerge.commands.pipeline import load_method
+from adamerge.tasks.mini import Mini
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture
+def photos(home: Path) -> Path:
+    (home / "photos" / "more").mkdir(parents=True)
+    for index, pixels in enumerate(Mini("signs").images("test")[:24]):
+        Image.fromarray(pixels).save(home / "photos" / ("more" if index % 2 else "") / f"{index:02}.png")
+    return home / "photos"
+
+
+def test_predictions_are_the_method_s(train, home, photos, capsys):
+    run, _ = train("adamerging_layerwise", steps=2)
+    capsys.readouterr()
+    main(["predict", f"run={run}", "images=photos", "task=signs", "top=2"])
+    shown = capsys.readouterr().out
+    _, method, _, data = load_method(run)
+    with torch.no_grad():
+        shares = method.logits(data.images["signs"][torch.arange(24)], "signs").softmax(dim=-1)
+    names = data.tasks[1].classes
+    found = rows(home / "predictions.csv")
+    assert [row["rank"] for row in found] == ["1", "2"] * 24
+    for row in found:
+        own = shares[int(Path(row["file"]).stem)]
+        value, label = own.sort(descending=True)
+        place = int(row["rank"]) - 1
+        assert row["class"] == names[label[place]]
+        assert float(row["probability"]) == pytest.approx(value[place].item(), abs=2e-6)
+    assert "more/01.png" in shown
+    assert "... and 4 more" in shown
+    assert "24 pictures classified" in shown
+
+
+def test_only_the_weights_are_needed(home, cache, photos, capsys):
+    """The data's folder is gone and no head is cached: the run itself knows its heads and class names."""
+    for task in ("digits", "signs"):
+        for index, name in enumerate(("zero", "one", "two")):
+            (home / "data" / task / name).mkdir(parents=True)
+            Image.fromarray(Mini(task).images("test")[index]).save(home / "data" / task / name / "0.png")
+    words = ["suite=folders", "suite.data=data", "suite.tasks=[digits,signs]", "checkpoints=mini"]
+    main(["merge", *words, *QUICK[1:3]])
+    run = finished(home)["task_arithmetic"]
+    shutil.rmtree(home / "data")
+    main(["predict", f"run={run}", f"images={photos}/00.png", "task=signs", "top=9", "out=one.csv"])
+    found = rows(home / "one.csv")
+    assert {row["file"] for row in found} == {"00.png"}
+    assert sorted(row["class"] for row in found) == ["one", "two", "zero"]
+    assert sum(float(row["probability"]) for row in found) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos, capsys, caplog):
+    main(["merge", "rule=individual", *QUICK[:3]])
+    run = finished(home)["individual"]
+    (photos / "03.jpg").write_bytes(b"no picture")
+    main(["predict", f"run={run}", "images=photos", "task=digits"])
+    assert "03.jpg" in caplog.text
+    assert "1 could not be read" in capsys.readouterr().out
+    assert len(rows(home / "predictions.csv")) == 24 * 3
+    before = (home / "predictions.csv").read_bytes()
+    for change, text in [
+        ({"images": "photos/03.jpg"}, "None of the 1 pictures"),
+        ({"images": "nowhere"}, "no folder nowhere"),
+        ({"task": "digit"}, "did you mean 'digits'"),
+        ({"out": "no/where.csv"}, "no folder no"),
+        ({"run": "photos"}, "no run folder"),
+    ]:
+        options = {"run": run, "images": "photos", "task": "digits", **change}
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", *(f"{key}={value}" for key, value in options.items())])
+        assert stop.value.code == 2
+        assert text in capsys.readouterr().err
+    assert (home / "predictions.csv").read_bytes() == before
