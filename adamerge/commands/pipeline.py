@@ -28,18 +28,20 @@ from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods import Method, Static
 from adamerge.report.summary import finish
-from adamerge.rules import Individual, Pretrained, TaskArithmetic, WeightAverage
+from adamerge.rules import Individual, Pretrained, WeightAverage
 from adamerge.settings import cache_dir, validate
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Reference, Results, TaskResult, read_results
 
-# What every run is compared with. The names are those of the rules.
-BASELINES: dict[str, Callable[[Pool], Pool]] = {
-    "pretrained": Pretrained(),
-    "weight_average": WeightAverage(),
-    "task_arithmetic": TaskArithmetic(),
-    "individual": Individual(),
-}
+
+def baselines(run: Run) -> dict[str, Callable[[Pool], Pool]]:
+    """What every run is compared with. The names are those of the rules."""
+    return {
+        "pretrained": Pretrained(),
+        "weight_average": WeightAverage(),
+        "task_arithmetic": run.arithmetic,
+        "individual": Individual(),
+    }
 
 
 def execute(cfg: DictConfig) -> Results:
@@ -120,7 +122,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
 
 def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[str, torch.Tensor]]:
     """Predictions that depend on the checkpoints and images only: computed once per machine."""
-    cfg = run.cfg
+    cfg, rules = run.cfg, baselines(run)
     shared = {
         "kind": "predictions",
         "files": run.files,
@@ -133,7 +135,7 @@ def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[st
     def make(name: str) -> dict[str, torch.Tensor]:
         with image_progress(f"Evaluating {name}", data.images) as progress:
             return predict(
-                Static(BASELINES[name](pool)),
+                Static(rules[name](pool)),
                 data.images,
                 device=device_of(cfg),
                 batch_size=cfg.evaluation.batch_size,
@@ -141,7 +143,10 @@ def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[st
             )
 
     folder = cache_dir() / "predictions"
-    return {name: cached(folder, {**shared, "baseline": name}, partial(make, name)) for name in BASELINES}
+    return {
+        name: cached(folder, {**shared, "baseline": repr(rule)}, partial(make, name))
+        for name, rule in rules.items()
+    }
 
 
 def _reference(predicted: dict[str, torch.Tensor], experts: dict[str, torch.Tensor], data: Data) -> Reference:

@@ -45,13 +45,19 @@ class Run:
         data = open_data(self.cfg, tasks)
         return open_suite_pool(self.cfg, tasks, self.paths, self.files), data
 
+    @property
+    def arithmetic(self) -> TaskArithmetic:
+        """Task arithmetic with the suite's customary coefficient."""
+        prior = self.cfg.suite.get("prior")
+        return TaskArithmetic() if prior is None else TaskArithmetic(prior)
+
     def build(self, pool: Pool) -> Method:
         """The method over the rule's pool, with the coefficients of `start` where the config names one.
 
         Whatever is drawn at random follows the seed.
         """
         cfg = self.cfg
-        ruled: Pool = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else TaskArithmetic()(pool)
+        ruled: Pool = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else self.arithmetic(pool)
         model = cfg.method.model
         if "start" in self.paths:
             if ruled.by_task:

@@ -16,6 +16,7 @@ from adamerge.errors import ConfigError
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
 
+_WIDE = 160  # columns of a terminal from which on a wide table is easy to read
 _COLUMNS = ("summary", "tasks", "needs", "trains", "memory", "paper")
 
 
@@ -62,12 +63,28 @@ def _print_yaml(folder: Path, name: str) -> None:
 def _print_list(folder: Path) -> None:
     rows = {path.stem: _described(path) for path in sorted(folder.glob("*.yaml"))}
     columns = [column for column in _COLUMNS if any(row.get(column) for row in rows.values())]
+    console = Console()
+    if len(columns) > 3 and console.width < _WIDE:
+        for name, row in rows.items():
+            _print_entry(console, name, row, columns)
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("name", *columns):
         table.add_column(column, no_wrap=column == "name", overflow="fold")
     for name, row in rows.items():
         table.add_row(name, *(Text(_words(row.get(column))) for column in columns))
-    Console().print(table)
+    console.print(table)
+
+
+def _print_entry(console: Console, name: str, row: dict[str, Any], columns: list[str]) -> None:
+    """One row of a table that is too wide for the terminal, as a few lines."""
+    first, *others = columns
+    console.print(Text.assemble((name, "bold"), "  ", _words(row.get(first))))
+    lines = Table.grid(padding=(0, 2))
+    for column in others:
+        if words := _words(row.get(column)):
+            lines.add_row("", Text(column, style="dim"), Text(words))
+    console.print(lines)
 
 
 def _described(path: Path) -> dict[str, Any]:

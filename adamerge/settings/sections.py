@@ -44,6 +44,7 @@ class SuiteSection(_Section):
     tasks: list[str] = Field(min_length=1)
     catalogue: dict[str, Any]
     data: str | None = None
+    prior: float | None = Field(default=None, gt=0, le=1)
     lr: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
     forward_images: int | None = Field(default=None, gt=0)

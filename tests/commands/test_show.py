@@ -11,14 +11,14 @@ from adamerge.settings.paths import conf_dir
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("COLUMNS", "600")
 
 
 @pytest.mark.parametrize("word", ["methods", "method"])
 def test_a_group_is_listed_by_either_number(capsys: pytest.CaptureFixture[str], word: str) -> None:
     run([word])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "summary", "needs", "paper"]
+    assert lines[0].split() == ["name", "summary", "needs", "trains", "memory", "paper"]
     assert [line.split()[0] for line in lines[1:]] == sorted(
         p.stem for p in (conf_dir() / "method").glob("*.yaml")
     )
@@ -30,6 +30,18 @@ def test_what_a_method_inherits_is_listed(capsys: pytest.CaptureFixture[str]) ->
     assert "after TIES" in line
     assert "unlabeled images" in line
     assert "ICLR 2024" in line
+
+
+def test_a_narrow_terminal_gets_a_few_lines_per_method(
+    capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run(["methods"])
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("surgery "))
+    entry = [line.split()[0] for line in lines[start + 1 : start + 8]]
+    assert {"needs", "trains", "memory", "paper"} <= set(entry)
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_suite_is_listed_with_its_tasks(capsys: pytest.CaptureFixture[str]) -> None:
