@@ -10,41 +10,11 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
+from adamerge.bench.pools import random_images, random_pool
 from adamerge.losses import entropy
-from adamerge.merging import Pool
 from adamerge.methods import AdaMerging
-from adamerge.models.clip import image_encoder, image_size
 
 VARIANTS = ("adamerge", "naive, a backward per task", "naive, one joint graph")
-
-
-def random_pool(options: dict[str, Any]) -> Pool:
-    """A pool of the real shapes with random weights: timings do not depend on the values."""
-    torch.manual_seed(0)
-    encoder = image_encoder(options["model"])
-    device = torch.device(options["device"])
-    # The scale of a default initialisation keeps the activations in range.
-    base = {
-        key: torch.ones(value.shape, device=device)
-        if key.endswith(("ln_1.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight"))
-        else 0.02 * torch.randn(value.shape, device=device)
-        for key, value in encoder.state_dict().items()
-    }
-    tasks = tuple(f"task{i}" for i in range(options["tasks"]))
-    vectors = {
-        key: torch.empty(len(tasks), value.numel(), device=device, dtype=options["dtype"]).normal_(std=0.002)
-        for key, value in base.items()
-    }
-    width = base["visual.proj"].shape[1]
-    heads = {task: 10 * torch.randn(options["classes"], width, device=device) / width**0.5 for task in tasks}
-    return Pool(encoder, base, vectors, tasks, heads)
-
-
-def random_images(pool: Pool, options: dict[str, Any]) -> dict[str, Tensor]:
-    size = image_size(options["model"])
-    generator = torch.Generator().manual_seed(1)
-    shape = (options["batch_size"], 3, size, size)
-    return {task: torch.randn(shape, generator=generator).to(options["device"]) for task in pool.tasks}
 
 
 def build(variant: str, options: dict[str, Any]) -> Step:
@@ -93,14 +63,19 @@ def _naive_per_task(method: AdaMerging, images: dict[str, Tensor]) -> float:
 
 
 def _naive_loss(method: AdaMerging, pixels: Tensor, task: str) -> Tensor:
+    features = functional_call(method.pool.encoder, naive_merge(method), (pixels,))
+    return entropy(method.classify(features, task)).mean()
+
+
+def naive_merge(method: AdaMerging) -> dict[str, Tensor]:
+    """Scaled task vectors added one by one under autograd."""
     pool = method.pool
     clamped = method.merging.values.clamp(0, 1)
     theta = {}
     for row, (key, stack) in enumerate(pool.vectors.items()):
         scaled = [clamped[row, k] * stack[k].view(pool.base[key].shape) for k in range(len(stack))]
         theta[key] = pool.base[key] + sum(scaled)
-    features = functional_call(pool.encoder, theta, (pixels,))
-    return entropy(method.classify(features, task)).mean()
+    return theta
 
 
 def floor(options: dict[str, Any]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""`bench adamerging`: seconds and memory of a step against the straightforward formulation, and the floor."""
+"""`bench <method>`: seconds and memory of a step against the straightforward formulation, and the floor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adamerge.errors import ConfigError
 from adamerge.report.names import memory
 from adamerge.settings import validate
 
-BENCHES = ("adamerging",)
+BENCHES = ("adamerging", "surgery", "tinting", "wemoe")
 
 
 def run(cfg: DictConfig) -> None:
@@ -55,14 +55,14 @@ def _table(measured: list[Measurement]) -> Table:
         if m.failure:
             table.add_row(m.variant, m.failure, "", "", "", "", "")
             continue
-        spread = f"{min(m.seconds):.2f}-{max(m.seconds):.2f}"
+        spread = f"{min(m.seconds):.3g}-{max(m.seconds):.3g}"
         table.add_row(
             m.variant,
-            f"{m.median_seconds:.2f}",
+            f"{m.median_seconds:.3g}",
             spread,
             memory(m.peak_memory_bytes),
             memory(m.before_bytes),
-            f"{m.median_seconds / ours.median_seconds:.2f} x" if ours.seconds else "",
+            f"{m.median_seconds / ours.median_seconds:.3g} x" if ours.seconds else "",
             f"{m.result:.5f}",
         )
     return table

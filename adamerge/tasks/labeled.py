@@ -125,7 +125,10 @@ def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) ->
     Raises:
         DataError: a task without training labels, named with the method that needs them.
     """
-    labels = task.source.labels("train")
+    try:
+        pictures, labels = task.source.images("train"), task.source.labels("train")
+    except DataError as error:
+        raise DataError(f"{method} needs {count} labeled training images per task. {error}") from error
     if labels is None:
         raise DataError(
             f"{method} needs {count} labeled training images per task; task '{task.name}' has no labels.\n"
@@ -133,7 +136,7 @@ def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) ->
         )
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/labeled".encode()))
     chosen = torch.randperm(len(labels), generator=generator)[:count]
-    images = ImageSet(_Chosen(task.source.images("train"), chosen), size)
+    images = ImageSet(_Chosen(pictures, chosen), size)
     return images, torch.as_tensor(labels)[chosen]
 
 

@@ -7,6 +7,7 @@ import torch
 from checkpoints.formats import MODEL
 
 from adamerge.bench import adamerging as bench
+from adamerge.bench import surgery, tinting, wemoe
 from adamerge.bench.harness import Measurement, machine_rates, measure_in_turn
 
 OPTIONS = {
@@ -19,6 +20,29 @@ def test_variants_make_the_same_updates(variant):
     ours, theirs = bench.build(bench.VARIANTS[0], OPTIONS), bench.build(variant, OPTIONS)
     for _ in range(3):
         assert ours() == pytest.approx(theirs(), rel=1e-4)
+
+
+PAIRS = [
+    (surgery, surgery.VARIANTS[2]),
+    (tinting, tinting.VARIANTS[1]),
+    *((wemoe, variant) for variant in wemoe.VARIANTS[1:]),
+]
+
+
+@pytest.mark.parametrize(("module", "variant"), PAIRS)
+def test_variants_of_other_methods_make_the_same_updates(module, variant):
+    ours, theirs = module.build(module.VARIANTS[0], OPTIONS), module.build(variant, OPTIONS)
+    for _ in range(3):
+        assert ours() == pytest.approx(theirs(), rel=1e-4)
+
+
+@pytest.mark.parametrize("module", [surgery, tinting, wemoe])
+def test_floors_are_counted_on_the_shapes(module):
+    operations, moved = module.floor(OPTIONS)
+    assert operations > 0
+    assert moved > 0
+    doubled, _ = module.floor({**OPTIONS, "batch_size": 2 * OPTIONS["batch_size"]})
+    assert doubled == 2 * operations
 
 
 def test_the_floor_counts_each_byte_once():
