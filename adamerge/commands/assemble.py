@@ -41,9 +41,11 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cpu")
 
 
-def open_tasks(cfg: DictConfig) -> list[Task]:
+def open_tasks(cfg: DictConfig, unseen: bool = False) -> list[Task]:
+    """The suite's tasks, or those that are evaluated without an expert."""
     catalogue = OmegaConf.to_container(cfg.suite.catalogue, resolve=True)
-    return build_tasks(list(cfg.suite.tasks), catalogue, instantiate)  # type: ignore[arg-type]
+    names = cfg.suite.get("unseen", []) if unseen else cfg.suite.tasks
+    return build_tasks(list(names), catalogue, instantiate)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,33 @@ def checkpoint_paths(cfg: DictConfig) -> dict[str, str]:
     for kind in ("experts", "heads"):
         pattern = cfg.checkpoints.get(kind)
         if pattern is not None:
-            paths |= {f"{kind}/{task}": _path_of(pattern, task, kind) for task in cfg.suite.tasks}
+            tasks = [*cfg.suite.tasks, *(cfg.suite.get("unseen", []) if kind == "heads" else [])]
+            paths |= {f"{kind}/{task}": _path_of(pattern, task, kind) for task in tasks}
+    for name in cfg.suite.get("irrelevant", []):
+        paths[f"experts/{name}"] = _pattern(cfg, "irrelevant").format(name=name)
+    for task in attacked(cfg):
+        paths[f"experts/{task}"] = poisoned_path(cfg, task)
     if cfg.get("start") is not None:
         paths["start"] = str(start_file(cfg.start))
     return paths
+
+
+def attacked(cfg: DictConfig) -> list[str]:
+    """The tasks whose expert has a backdoor."""
+    attack = cfg.get("attack")
+    return list(attack.tasks) if attack and attack.get("tasks") else []
+
+
+def poisoned_path(cfg: DictConfig, task: str) -> str:
+    """The file of a task's expert with a backdoor."""
+    return _pattern(cfg, "poisoned").format(task=task, target=cfg.attack.target, size=cfg.attack.size)
+
+
+def _pattern(cfg: DictConfig, kind: str) -> str:
+    pattern = cfg.checkpoints.get(kind)
+    if pattern is None:
+        raise ConfigError(f"checkpoints.{kind} has no value; give the pattern of the files' names.")
+    return str(pattern)
 
 
 def _path_of(pattern: str | Mapping[str, str], task: str, kind: str) -> str:
@@ -138,6 +163,7 @@ def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[st
     base: Any = paths["base"]
     if base.startswith("open_clip:"):
         base = pretrained_state(base, model)
-    experts = {task: paths[f"experts/{task}"] for task in cfg.suite.tasks}
+    without_task = list(cfg.suite.get("irrelevant", []))
+    experts = {task: paths[f"experts/{task}"] for task in [*cfg.suite.tasks, *without_task]}
     dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
-    return open_pool(base, experts, heads, backbone=model, dtype=dtype)
+    return open_pool(base, experts, heads, backbone=model, dtype=dtype, without_task=without_task)

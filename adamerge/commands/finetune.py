@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from adamerge import __version__
 from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.commands.assemble import (
+    attacked,
     checkpoint_paths,
     device_of,
     fingerprints,
@@ -27,6 +30,7 @@ from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
+from adamerge.tasks.poison import Poisoned, Trigger
 from adamerge.tasks.task import Task
 from adamerge.training.making import Finetuning
 
@@ -44,13 +48,24 @@ def run(cfg: DictConfig) -> None:
     heads = open_heads(cfg, tasks, paths, base_id)
     origin = open_checkpoint(paths["base"]).image_encoder()
     for task in tasks:
-        target = Path(paths[f"experts/{task.name}"])
-        if cfg.task not in (None, task.name):
+        if cfg.task not in (None, task.name) or (attacked(cfg) and task.name not in attacked(cfg)):
             continue
+        target = _target(cfg, task.name, paths)
         if target.exists():
             console.print(f"{task.name}: there is an expert at {target} already.")
             continue
         _make_expert(cfg, task, heads[task.name], origin, target, base_id, console)
+
+
+def _target(cfg: DictConfig, task: str, paths: dict[str, str]) -> Path:
+    """Where the expert is written; one of shuffled classes beside the irrelevant ones, under the name <task>_<seed>."""
+    if cfg.shuffle is None:
+        return Path(paths[f"experts/{task}"])
+    if cfg.checkpoints.get("irrelevant") is None:
+        raise ConfigError(
+            "shuffle: give checkpoints.irrelevant, the pattern of the files' names, with {name}."
+        )
+    return Path(cfg.checkpoints.irrelevant.format(name=f"{task}_{cfg.shuffle}"))
 
 
 def _make_expert(
@@ -66,7 +81,10 @@ def _make_expert(
     encoder = ImageEncoder(build_clip(model).visual)
     encoder.load_state_dict(origin)
     images = ImageSet(task.source.images("train"), image_size(model))
-    data = Labeled(task, images, cfg.batch_size, cfg.steps, cfg.seed, cfg.crop)
+    data: Dataset[Any] = Labeled(task, images, cfg.batch_size, cfg.steps, cfg.seed, cfg.crop, cfg.shuffle)
+    if attacked(cfg):
+        trigger = Trigger(cfg.attack.target, cfg.attack.size)
+        data = Poisoned(data, trigger, cfg.attack.share)  # type: ignore[arg-type]
     module = Finetuning(encoder.train(), head, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
     identity = run_id(cfg, {"base": base_id, "task": task.name}, "finetune")
     folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity}"

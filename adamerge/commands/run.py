@@ -43,7 +43,8 @@ class Run:
         """The checked pool, before any rule, and the test split."""
         tasks = open_tasks(self.cfg)
         data = open_data(self.cfg, tasks)
-        return open_suite_pool(self.cfg, tasks, self.paths, self.files), data
+        every = [*tasks, *open_tasks(self.cfg, unseen=True)]
+        return open_suite_pool(self.cfg, every, self.paths, self.files), data
 
     @property
     def arithmetic(self) -> TaskArithmetic:

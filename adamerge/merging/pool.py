@@ -25,6 +25,7 @@ class Pool:
         vectors: for each key that some expert changed, the task vectors stacked as (T, numel).
         names: names of the T task vectors. One per task, or a single one where a rule has merged them.
         heads: per task the classification head's weight (classes, d), with the logit scale in it.
+        unseen: tasks with a head that are predicted, but of which no expert is merged and no image adapted on.
         coefficient: what a static merge multiplies the task vectors with: one number, or a table (rows, T) with one
             row for all layers or one per layer.
         by_task: task t has its own encoder, base + coefficient * its task vector (individual experts, masks).
@@ -35,12 +36,14 @@ class Pool:
     vectors: dict[str, Tensor]
     names: tuple[str, ...]
     heads: dict[str, Tensor]
+    unseen: tuple[str, ...] = ()
     coefficient: float | Tensor = 1.0
     by_task: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        return tuple(self.heads)
+        """The tasks that are merged and adapted for, in the order in which their trained parts are kept."""
+        return tuple(task for task in self.heads if task not in self.unseen)
 
     @property
     def keys(self) -> tuple[str, ...]:

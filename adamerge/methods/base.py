@@ -111,9 +111,12 @@ class Method(nn.Module):
         return encoded
 
     def features(self, images: Tensor, task: str | None = None) -> Tensor:
-        """Image features (n, d) after the projection, not normalised; without a task, those before `correct`."""
+        """Image features (n, d) after the projection, not normalised; without a task, or with an
+        unseen one, those before `correct`."""
         encoded = self.encode(images, task)
-        return encoded[-1] if task is None else self.correct(encoded, task)[-1]
+        if task is None or task in self.pool.unseen:
+            return encoded[-1]
+        return self.correct(encoded, task)[-1]
 
     def classify(self, features: Tensor, task: str) -> Tensor:
         """Logits (n, classes): the task's zero-shot head on the normalised features."""

@@ -39,6 +39,8 @@ class SurgeryV2(Static):
         return False
 
     def after_block(self, index: int, tokens: Tensor, task: str | None) -> Tensor:
+        if task in self.pool.unseen:
+            return tokens
         adapters: nn.ModuleList = self.inner[self.task_index(task)]  # type: ignore[assignment]
         corrected: Tensor = adapters[index](tokens)
         return corrected

@@ -85,7 +85,7 @@ class Tinting(AdaMerging):
         return {**shared, **dict(zip(self.tinted_keys, own, strict=True))}
 
     def classify(self, features: Tensor, task: str) -> Tensor:
-        if self.tinted_keys:
+        if self.tinted_keys or task in self.pool.unseen:
             return super().classify(features, task)
         index = self.task_index(task)
         return linear(normalize(features, dim=-1), self.weights[index], self.biases[index])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def open_pool(
     heads: Mapping[str, Source | Tensor],
     backbone: Model | None = None,
     dtype: torch.dtype = torch.float32,
+    without_task: Sequence[str] = (),
 ) -> Pool:
     """Open the base, its experts and their heads as one pool.
 
@@ -41,6 +42,9 @@ def open_pool(
         heads: {task: weight (classes, d) with the logit scale in it, or a head checkpoint}.
         backbone: open_clip model name or configuration; guessed from the base's shapes when left out.
         dtype: storage type of the task vectors, float32 or bfloat16.
+        without_task: experts that belong to no task and need no head: candidates that may be of no use.
+
+    A head without an expert belongs to an unseen task.
 
     Raises:
         PoolError: files that do not fit; one error that names all of them.
@@ -63,11 +67,12 @@ def open_pool(
     # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
     weights = {task: _head(task, heads[task]) for task in order}
-    _check_heads(weights, tuple(experts), origin)
+    _check_heads(weights, tuple(task for task in experts if task not in without_task), origin)
     vectors = stack_task_vectors(origin, {task: state for task, (_, state) in states.items()}, dtype)
     if not vectors:
         raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
-    return Pool(encoder, origin, vectors, tuple(experts), weights)
+    unseen = tuple(task for task in weights if task not in experts)
+    return Pool(encoder, origin, vectors, tuple(experts), weights, unseen)
 
 
 def merge(pool: Pool, rule: str = "task_arithmetic", **options: Any) -> dict[str, Tensor]:

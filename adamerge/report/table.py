@@ -47,7 +47,26 @@ def results_table(results: Results) -> RenderableType:
         table.add_row(task, *_cells(accuracies, task), percent(results.tasks[task].agreement))
     table.add_section()
     table.add_row("average", *_cells(accuracies, "average"), percent(results.agreement), style="bold")
-    return Group(table, Text(cost_line(results), style="dim"))
+    extra = [Text(line) for line in (*unseen_lines(results), *attack_lines(results))]
+    return Group(table, *extra, Text(cost_line(results), style="dim"))
+
+
+def unseen_lines(results: Results) -> list[str]:
+    """Accuracy on tasks that no expert was merged for, this run's beside the base's."""
+    lines = [
+        f"unseen {task}: {percent(result.accuracy)} (pre-trained {percent(result.pretrained)})"
+        for task, result in results.unseen.items()
+    ]
+    return [*lines, f"unseen average: {percent(results.unseen_average)}"] if lines else []
+
+
+def attack_lines(results: Results) -> list[str]:
+    """How often the trigger makes the model predict its target."""
+    return [
+        f"attack success on {task}: {percent(attack.success)} (expert {percent(attack.expert)}, weight average "
+        f"{percent(attack.weight_average)}, without the trigger {percent(attack.clean)})"
+        for task, attack in results.attack.items()
+    ]
 
 
 def _cells(accuracies: dict[str, dict[str, float | None]], row: str) -> list[Text]:

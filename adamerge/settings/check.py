@@ -120,9 +120,13 @@ def _check_tasks(suite: Any, mistakes: Mistakes) -> None:
     catalogue, tasks = suite.get("catalogue"), suite.get("tasks")
     if not isinstance(catalogue, dict) or not isinstance(tasks, list) or _ANY_TASK in catalogue:
         return
-    for index, task in enumerate(tasks):
-        if task not in catalogue:
-            mistakes.add(f"suite.tasks[{index}]", f"no task '{task}'; {near(str(task), catalogue)}")
+    unseen = suite.get("unseen")
+    for where, names in (("tasks", tasks), ("unseen", unseen if isinstance(unseen, list) else [])):
+        for index, task in enumerate(names):
+            if task not in catalogue:
+                mistakes.add(f"suite.{where}[{index}]", f"no task '{task}'; {near(str(task), catalogue)}")
+            elif where == "unseen" and task in tasks:
+                mistakes.add(f"suite.unseen[{index}]", f"'{task}' is among suite.tasks already.")
 
 
 def _check_trainer(trainer: Any, mistakes: Mistakes) -> None:
@@ -136,7 +140,9 @@ def _components(plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The outermost nodes with a `_target_`, with their places; of the catalogue only the tasks in use."""
     suite = plain.get("suite")
     tasks = suite.get("tasks") if isinstance(suite, dict) else None
-    used = {*(tasks if isinstance(tasks, list) else ()), _ANY_TASK}
+    unseen = suite.get("unseen") if isinstance(suite, dict) else None
+    lists = [names for names in (tasks, unseen) if isinstance(names, list)]
+    used = {*(name for names in lists for name in names), _ANY_TASK}
 
     def walk(where: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(node, dict):

@@ -42,7 +42,9 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
         clean = () if suite.get("corruption") else ("corruption", "severity")
         kept["suite"] = {
             **{key: value for key, value in suite.items() if key not in clean},
-            "catalogue": {k: v for k, v in entries.items() if k in (*suite["tasks"], "*")},
+            "catalogue": {
+                k: v for k, v in entries.items() if k in (*suite["tasks"], *suite.get("unseen", []), "*")
+            },
         }
     canonical = json.dumps(_without(kept, _DESCRIPTIONS), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

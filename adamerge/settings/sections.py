@@ -44,6 +44,8 @@ class SuiteSection(_Section):
     tasks: list[str] = Field(min_length=1)
     catalogue: dict[str, Any]
     data: str | None = None
+    unseen: list[str] = []
+    irrelevant: list[str] = []
     prior: float | None = Field(default=None, gt=0, le=1)
     lr: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
@@ -81,7 +83,17 @@ class CheckpointsSection(_Section):
     base: str
     experts: str | dict[str, str] | None = None
     heads: str | dict[str, str] | None = None
+    irrelevant: str | None = None
+    poisoned: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class AttackSection(_Section):
+    name: str
+    tasks: list[str] = []
+    target: int = Field(default=0, ge=0)
+    size: int = Field(default=6, gt=0)
+    share: float = Field(default=0.2, gt=0, lt=1)
 
 
 class EvaluationSection(_Section):
@@ -139,6 +151,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "backbone": BackboneSection,
     "checkpoints": CheckpointsSection,
     "evaluation": EvaluationSection,
+    "attack": AttackSection,
     "trainer": TrainerSection,
     "method.schedule": ScheduleSection,
 }

@@ -59,10 +59,18 @@ class Labeled(Dataset[tuple[Tensor, Tensor]]):
 
     Args:
         crop: smallest share of the area that a random resized crop keeps; 1 is no augmentation.
+        shuffle: seed of a permutation of the classes, which makes an expert of no use for the task.
     """
 
     def __init__(
-        self, task: Task, images: ImageSet, batch_size: int, steps: int, seed: int, crop: float
+        self,
+        task: Task,
+        images: ImageSet,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        crop: float,
+        shuffle: int | None = None,
     ) -> None:
         labels = task.source.labels("train")
         if labels is None:
@@ -71,6 +79,10 @@ class Labeled(Dataset[tuple[Tensor, Tensor]]):
             )
         self.name = task.name
         self.labels = torch.as_tensor(labels)
+        if shuffle is not None:
+            classes = int(self.labels.max()) + 1
+            order = torch.randperm(classes, generator=torch.Generator().manual_seed(shuffle))
+            self.labels = order[self.labels]
         self.stream = Stream(
             {task.name: images}, min(batch_size, len(images)), steps, seed, feed="persistent"
         )

@@ -47,8 +47,29 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Attack:
+    """What the trigger does: shares of a task's test images, of other classes than the target, that are predicted as
+    the target once they bear the trigger.
+
+    Attributes:
+        success: by this run's model.
+        expert: by the task's expert, which has the backdoor.
+        weight_average: by the mean of the experts.
+        clean: of the same images without the trigger, by this run's model.
+    """
+
+    success: float | None
+    expert: float | None
+    weight_average: float | None
+    clean: float | None
+
+
+@dataclass(frozen=True)
 class Results:
-    """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks."""
+    """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks.
+
+    `unseen` are tasks that no expert was merged for, `attack` the tasks whose expert has a backdoor.
+    """
 
     run_id: str
     command: str
@@ -65,6 +86,8 @@ class Results:
     versions: dict[str, str]
     device: str
     baselines: dict[str, Reference] = field(default_factory=dict)
+    unseen: dict[str, TaskResult] = field(default_factory=dict)
+    attack: dict[str, Attack] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -74,6 +97,10 @@ class Results:
     @property
     def normalized_average(self) -> float | None:
         return mean([task.normalized for task in self.tasks.values()])
+
+    @property
+    def unseen_average(self) -> float | None:
+        return mean([task.accuracy for task in self.unseen.values()])
 
     @property
     def agreement(self) -> float | None:
@@ -91,6 +118,7 @@ def write_results(folder: Path, results: Results) -> None:
         "average": results.average,
         "normalized_average": results.normalized_average,
         "agreement": results.agreement,
+        "unseen_average": results.unseen_average,
     }
     atomic_write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
 
@@ -110,6 +138,8 @@ def read_results(folder: Path) -> Results:
             raise RunError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
         content["tasks"] = {name: TaskResult(**task) for name, task in content["tasks"].items()}
         content["baselines"] = {name: Reference(**b) for name, b in content.get("baselines", {}).items()}
+        content["unseen"] = {name: TaskResult(**t) for name, t in content.get("unseen", {}).items()}
+        content["attack"] = {name: Attack(**a) for name, a in content.get("attack", {}).items()}
         known = {f.name for f in fields(Results)}
         return Results(**{key: value for key, value in content.items() if key in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:

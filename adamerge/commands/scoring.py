@@ -1,0 +1,181 @@
+"""What a model is worth: accuracy and agreement on the suite, on unseen tasks, and under an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+
+import torch
+from omegaconf import OmegaConf
+
+from adamerge.cache import cached
+from adamerge.commands.assemble import Data, attacked, device_of, open_data, open_tasks, suite_name
+from adamerge.commands.progress import image_progress
+from adamerge.commands.run import Run
+from adamerge.errors import DataError
+from adamerge.evaluation import predict, score
+from adamerge.memory import peak_memory_bytes
+from adamerge.merging import Pool
+from adamerge.methods import Method, Static, experts
+from adamerge.rules import Individual, Pretrained, WeightAverage
+from adamerge.settings import cache_dir
+from adamerge.tasks.images import ImageSet
+from adamerge.tasks.poison import Trigger
+from adamerge.tracking.results import Attack, Reference, Results, TaskResult
+
+
+def baselines(run: Run) -> dict[str, Callable[[Pool], Pool]]:
+    """What every run is compared with. The names are those of the rules."""
+    return {
+        "pretrained": Pretrained(),
+        "weight_average": WeightAverage(),
+        "task_arithmetic": run.arithmetic,
+        "individual": Individual(),
+    }
+
+
+def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
+    """Accuracy and agreement of the method and of what it is compared with."""
+    cfg = run.cfg
+    device = device_of(cfg)
+    predictions = _baseline_predictions(run, pool, data)
+    with image_progress(f"Evaluating {run.name}", data.images) as progress:
+        predicted = predict(
+            method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
+        )
+    teachers = predictions["individual"]
+    baselines = {name: _reference(by_task, teachers, data) for name, by_task in predictions.items()}
+    own = _reference(predicted, teachers, data)
+    tasks = {task: _task_result(task, own, baselines, len(images)) for task, images in data.images.items()}
+    schedule = cfg.method.schedule
+    return Results(
+        run_id=run.id,
+        command="train" if method.trainable_count() else "merge",
+        method=run.name,
+        rule=cfg.rule.name,
+        suite=suite_name(cfg),
+        backbone=cfg.backbone.name,
+        seed=cfg.seed,
+        steps=schedule.steps if schedule is not None else 0,
+        trainable_parameters=method.trainable_count(),
+        seconds={},
+        peak_memory_bytes=peak_memory_bytes(device),
+        tasks=tasks,
+        versions=versions(),
+        device=device_name(device),
+        baselines=baselines,
+        unseen=_unseen(run, method, pool),
+        attack=_attack(run, method, pool, data),
+    )
+
+
+def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
+    """Accuracy on the tasks without an expert, with their zero-shot heads."""
+    cfg = run.cfg
+    tasks = open_tasks(cfg, unseen=True)
+    if not tasks:
+        return {}
+    data = open_data(cfg, tasks)
+    options = {"device": device_of(cfg), "batch_size": cfg.evaluation.batch_size}
+    own = predict(method, data.images, **options)
+    base = predict(Static(Pretrained()(pool)), data.images, **options)
+    return {
+        task: TaskResult(
+            accuracy=score(own[task], labels, None).accuracy,
+            n=len(data.images[task]),
+            expert=None,
+            pretrained=score(base[task], labels, None).accuracy,
+            normalized=None,
+            agreement=None,
+        )
+        for task, labels in data.labels.items()
+    }
+
+
+def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attack]:
+    """What the trigger does to the tasks whose expert has a backdoor."""
+    found = {}
+    for task in attacked(run.cfg):
+        labels = data.labels[task]
+        if labels is None:
+            raise DataError(
+                f"attack: the success on '{task}' needs to know which images are of the target class."
+            )
+        trigger = Trigger(run.cfg.attack.target, run.cfg.attack.size)
+        (others,) = torch.nonzero(labels != trigger.target, as_tuple=True)
+        clean = data.images[task][others]
+        images = {"marked": trigger(clean), "clean": clean}
+        models = {
+            "success": (method, "marked"),
+            "expert": (experts(pool), "marked"),
+            "weight_average": (Static(WeightAverage()(pool)), "marked"),
+            "clean": (method, "clean"),
+        }
+        options = {"device": device_of(run.cfg), "batch_size": run.cfg.evaluation.batch_size}
+        shares = {}
+        for name, (model, kind) in models.items():
+            shown = ImageSet(images[kind].permute(0, 2, 3, 1).contiguous().numpy(), images[kind].shape[-1])
+            predicted = predict(model, {task: shown}, **options)[task]
+            shares[name] = float((predicted == trigger.target).double().mean())
+        found[task] = Attack(**shares)
+    return found
+
+
+def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[str, torch.Tensor]]:
+    """Predictions that depend on the checkpoints and images only: computed once per machine."""
+    cfg, rules = run.cfg, baselines(run)
+    shared = {
+        "kind": "predictions",
+        "files": run.files,
+        "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
+        "dtype": cfg.checkpoints.dtype,
+        "images": {task: images.digest() for task, images in data.images.items()},
+        "prompts": {} if cfg.checkpoints.heads else {task.name: task.prompts() for task in data.tasks},
+    }
+
+    def make(name: str) -> dict[str, torch.Tensor]:
+        with image_progress(f"Evaluating {name}", data.images) as progress:
+            return predict(
+                Static(rules[name](pool)),
+                data.images,
+                device=device_of(cfg),
+                batch_size=cfg.evaluation.batch_size,
+                progress=progress,
+            )
+
+    folder = cache_dir() / "predictions"
+    return {
+        name: cached(folder, {**shared, "baseline": repr(rule)}, partial(make, name))
+        for name, rule in rules.items()
+    }
+
+
+def _reference(
+    predicted: dict[str, torch.Tensor], teachers: dict[str, torch.Tensor], data: Data
+) -> Reference:
+    scores = {task: score(predicted[task], data.labels[task], teachers[task]) for task in data.images}
+    return Reference(
+        {task: s.accuracy for task, s in scores.items()}, {task: s.agreement for task, s in scores.items()}
+    )
+
+
+def _task_result(task: str, own: Reference, baselines: dict[str, Reference], n: int) -> TaskResult:
+    accuracy, expert = own.accuracy[task], baselines["individual"].accuracy[task]
+    return TaskResult(
+        accuracy=accuracy,
+        n=n,
+        expert=expert,
+        pretrained=baselines["pretrained"].accuracy[task],
+        normalized=accuracy / expert if accuracy is not None and expert else None,
+        agreement=own.agreement[task],
+    )
+
+
+def versions() -> dict[str, str]:
+    names = ("adamerge", "torch", "torchvision", "pytorch-lightning", "open_clip_torch", "numpy")
+    return {name: version(name) for name in names}
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
