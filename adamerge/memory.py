@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory so far: allocated on the accelerator where there is one, else resident of the whole process."""
+    """Peak memory since the start or `reset_peak`: allocated on the accelerator where there is one, else resident of
+    the whole process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start a new peak, so that a run in a sweep does not report that of an earlier one. Linux and CUDA only."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    gc.collect()
+    with suppress(OSError), _CLEAR.open("w") as file:
+        file.write("5")  # 5 resets the high-water mark of the resident size
 
 
 def free_memory_bytes(device: torch.device) -> int | None:

@@ -13,11 +13,12 @@ from rich.console import Console
 from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.adapt import adapt
-from adamerge.commands.assemble import Data, suite_name
+from adamerge.commands.assemble import Data, device_of, suite_name
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
 from adamerge.commands.scoring import evaluate
 from adamerge.commands.trained import run_in, save_heads, trained_method
+from adamerge.memory import reset_peak
 from adamerge.merging import Pool
 from adamerge.methods import Method
 from adamerge.report.summary import finish
@@ -37,6 +38,7 @@ def execute(cfg: DictConfig) -> Results:
         return results
     start_folder(cfg, run.folder)
     console.print(f"[bold]{run.name}[/] on {suite_name(cfg)}, run {run.id}", highlight=False)
+    reset_peak(device_of(cfg))
     started = time.perf_counter()
     pool, data = run.open()
     method = run.build(pool)
