@@ -22,6 +22,7 @@ class StepModule(pl.LightningModule):
         self.automatic_optimization = False
         self.step = 0
         self.record: dict[str, float] = {}
+        self._rng: dict[str, Any] | None = None  # of the checkpoint that is resumed from
 
     def finish_step(self, losses: dict[str, Tensor]) -> None:
         """Count the step and note its losses: their sum as "loss", and "loss/<name>" each."""
@@ -36,12 +37,23 @@ class StepModule(pl.LightningModule):
                 logger.log_metrics(scalars, step=self.step)
         self.step += 1
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Only now: setting up the training draws random numbers of its own.
+        if self._rng is not None:
+            torch.set_rng_state(self._rng["cpu"])
+            if "cuda" in self._rng and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self._rng["cuda"])
+            self._rng = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["adamerge"] = {"step": self.step, "rng": torch.get_rng_state()}
+        rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            rng["cuda"] = torch.cuda.get_rng_state_all()
+        checkpoint["adamerge"] = {"step": self.step, "rng": rng}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["adamerge"]["step"]
-        torch.set_rng_state(checkpoint["adamerge"]["rng"])
+        self._rng = checkpoint["adamerge"]["rng"]
 
 
 class _Remaining(Sampler[int]):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import TASKS, make_vit_pool
 from hydra import compose, initialize_config_dir
@@ -40,22 +42,33 @@ def build(cfg: DictConfig, pool: Pool) -> Method:
 
 
 class Rounds(torch.utils.data.Dataset):
-    """Images of step i, a pure function of i; with labels where the objective asks for them."""
+    """Images of step i, a pure function of i, or always the same; with labels where the objective asks for them."""
 
-    def __init__(self, tasks: tuple[str, ...], per_task: int, labels: bool) -> None:
-        self.tasks, self.per_task, self.labels = tasks, per_task, labels
+    def __init__(self, tasks: tuple[str, ...], per_task: int, labels: bool, fixed: bool = False) -> None:
+        self.tasks, self.per_task, self.labels, self.fixed = tasks, per_task, labels, fixed
 
     def __getitem__(self, step: int) -> dict[str, Any]:
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(0 if self.fixed else step)
         images = {task: 3 * torch.randn(self.per_task, 3, 4, 4, generator=generator) for task in self.tasks}
         if not self.labels:
             return images
         return {task: {"images": x, "target": (torch.arange(len(x)) % 3,)} for task, x in images.items()}
 
 
-def adapted(name: str, tasks: tuple[str, ...] = TASKS) -> Method:
+class StopAt(pl.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        if pl_module.step == self.step:
+            raise ConnectionAbortedError("killed")
+
+
+def adapted(
+    name: str, tasks: tuple[str, ...] = TASKS, folder: Path | None = None, stop: int | None = None
+) -> Method:
+    """The method after a few steps; with `folder` it can be stopped, and goes on from there."""
     cfg = config(name)
-    torch.manual_seed(0)
     method = build(cfg, make_vit_pool(tasks=tasks))
     if cfg.method.schedule is not None:
         options = OmegaConf.to_container(cfg.method.schedule, resolve=True)
@@ -69,8 +82,13 @@ def adapted(name: str, tasks: tuple[str, ...] = TASKS) -> Method:
         if cfg.method.get("labels") and objective.target != "labels":
             module.labeled = Rounds(tasks, 8, True)[0]
         trainer = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-        rounds = Rounds(tasks, schedule.images_per_task, objective.target == "labels")
-        run_steps(module, rounds, STEPS, trainer=trainer)
+        rounds = Rounds(
+            tasks, schedule.images_per_task, objective.target == "labels", schedule.feed == "fixed"
+        )
+        callbacks: list[pl.Callback] = [] if stop is None else [StopAt(stop)]
+        run_steps(
+            module, rounds, STEPS, folder=folder, trainer=trainer, callbacks=callbacks, checkpoint_every=1
+        )
     return method.eval()
 
 
@@ -101,6 +119,22 @@ def test_it_is_deterministic_and_its_parts_restore_it(name):
             expected = first.logits(images, task)
             assert torch.equal(expected, second.logits(images, task))
             assert torch.equal(expected, fresh.logits(images, task))
+
+
+TRAINED = [name for name in METHODS if config(name).method.schedule is not None]
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_resumes_bit_by_bit(name, stop, tmp_path):
+    whole = adapted(name, folder=tmp_path / "whole")
+    with pytest.raises(ConnectionAbortedError):
+        adapted(name, folder=tmp_path / "cut", stop=stop)
+    torch.manual_seed(99)  # a new process has another generator
+    resumed = adapted(name, folder=tmp_path / "cut")
+    assert whole.state_dict().keys() == resumed.state_dict().keys()
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", METHODS)
