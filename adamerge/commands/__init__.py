@@ -26,6 +26,7 @@ COMMANDS = {
     "train": Command("adapt a merged model on unlabeled images, then evaluate it", "train"),
     "merge": Command("merge with a static rule, then evaluate", "merge"),
     "evaluate": Command("evaluate a finished run, or one checkpoint, on a suite", "evaluate"),
+    "compare": Command("compare finished runs, over seeds"),
     "pretrain": Command("make a small CLIP where no public weights serve", "pretrain"),
     "finetune": Command("make experts from a base", "finetune"),
     "convert": Command("turn any supported checkpoint into safetensors"),

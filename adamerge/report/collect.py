@@ -1,0 +1,162 @@
+"""Finds finished runs below folders and brings those together that differ in the seed only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+from adamerge.errors import RunError
+from adamerge.tracking.results import FILE, Results, read_results
+
+# What says nothing about the model: where, when, how it was written down.
+_SILENT = ("seed", "logger", "outputs", "evaluation", "checkpoint_every", "workers", "trainer", "hydra")
+# What names a run already.
+_NAMED = ("method.name", "rule.name", "suite.name", "backbone.name")
+_WORDS = ("summary", "paper", "needs", "trains", "memory")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    results: Results
+    config: dict[str, Any]  # flattened: {"method.model.rank": 16, ...}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; None where it is not known."""
+
+    mean: float | None
+    sd: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return cls(None)
+        return cls(mean(known), stdev(known) if len(known) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed only.
+
+    Attributes:
+        name: the method's, with the options in which it differs from its namesakes.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.results.seed for run in self.runs)
+
+    def spread(self, value: str) -> Spread:
+        """Of a number of the results: average, normalized_average, agreement, peak_memory_bytes, ..."""
+        return Spread.of([getattr(run.results, value) for run in self.runs])
+
+    def accuracy(self, task: str) -> Spread:
+        return Spread.of([run.results.tasks[task].accuracy for run in self.runs])
+
+    def seconds(self, phase: str) -> Spread:
+        return Spread.of([run.results.seconds.get(phase) for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups on the same suite, tasks and backbone; best average first, where there is one."""
+
+    suite: str
+    backbone: str
+    tasks: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was found: comparisons, and the run folders that are not finished with the reason."""
+
+    comparisons: tuple[Comparison, ...]
+    unfinished: tuple[tuple[Path, str], ...]
+
+
+def collect(folders: Iterable[Path]) -> Collected:
+    """Every run in or below the folders.
+
+    Raises:
+        RunError: a folder that does not exist, or no run in any.
+    """
+    runs: list[Run] = []
+    unfinished: list[tuple[Path, str]] = []
+    for folder in _run_folders(folders):
+        if not (folder / FILE).exists():
+            unfinished.append((folder, "not finished"))
+            continue
+        try:
+            runs.append(Run(folder, read_results(folder), _flat(folder / "config.yaml")))
+        except (RunError, OSError, yaml.YAMLError) as error:
+            unfinished.append((folder, str(error).splitlines()[0]))
+    if not runs and not unfinished:
+        raise RunError(f"There is no run in {', '.join(map(str, folders))}: no folder with a config.yaml.")
+    tables: dict[tuple[str, str, tuple[str, ...]], list[Run]] = defaultdict(list)
+    for run in runs:
+        tables[run.results.suite, run.results.backbone, tuple(run.results.tasks)].append(run)
+    comparisons = [Comparison(*key, tuple(_grouped(members))) for key, members in sorted(tables.items())]
+    return Collected(tuple(comparisons), tuple(unfinished))
+
+
+def _run_folders(folders: Iterable[Path]) -> list[Path]:
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise RunError(f"There is no folder {folder}.")
+        for config in sorted(folder.rglob("config.yaml")):
+            found[config.parent.resolve()] = None
+    return list(found)
+
+
+def _flat(path: Path) -> dict[str, Any]:
+    """The settings of a config that can make a difference, by dotted key."""
+    flat: dict[str, Any] = {}
+
+    def walk(where: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key not in _WORDS and not (not where and key in _SILENT):
+                    walk(f"{where}.{key}" if where else str(key), value)
+        else:
+            flat[where] = node
+
+    walk("", yaml.safe_load(path.read_text(encoding="utf-8")))
+    return flat
+
+
+def _grouped(runs: Sequence[Run]) -> list[Group]:
+    """Runs by equal settings, best average first. Namesakes are told apart by the settings that differ."""
+    same: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        same[repr(sorted(run.config.items(), key=lambda item: item[0]))].append(run)
+    namesakes: dict[str, list[list[Run]]] = defaultdict(list)
+    for members in same.values():
+        namesakes[members[0].results.method].append(sorted(members, key=lambda run: run.results.seed))
+    groups = []
+    for name, families in namesakes.items():
+        differing = _differing([members[0] for members in families])
+        for members in families:
+            told = ", ".join(f"{key.rpartition('.')[2]}={members[0].config.get(key)}" for key in differing)
+            groups.append(Group(f"{name} ({told})" if told else name, tuple(members)))
+    return sorted(groups, key=lambda group: -(group.spread("average").mean or 0.0))
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    keys = sorted({key for run in runs for key in run.config} - set(_NAMED))
+    return [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]

@@ -1,0 +1,161 @@
+"""Tables of a comparison: on the console, as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from adamerge.report.collect import Comparison, Group, Spread
+from adamerge.report.names import percent, seconds, shown
+
+_BASELINES = ("pretrained", "weight_average", "task_arithmetic", "individual")
+_REFERENCE = "individual"  # the upper reference is never the best
+
+
+def console_table(comparison: Comparison) -> Table:
+    """Averages, agreement and cost of every group."""
+    title = f"{comparison.suite}, {comparison.backbone}, {len(comparison.tasks)} tasks"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table.add_column("method", no_wrap=True, min_width=24)
+    heads = ("average", "norma-\nlised", "agrees", "trained", "adapt", "seeds")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    best = _best([group.spread("average").mean for group in comparison.groups if group.name != _REFERENCE])
+    for group in comparison.groups:
+        average = group.spread("average")
+        style = "bold green" if average.mean is not None and average.mean == best else ""
+        table.add_row(group.name, *(cells(group)), style=style)
+    return table
+
+
+def cells(group: Group) -> list[str]:
+    """What is shown of a group beside its name."""
+    first = group.runs[0].results
+    used = group.seconds("adapt").mean
+    return [
+        spread(group.spread("average")),
+        percent(group.spread("normalized_average").mean),
+        percent(group.spread("agreement").mean),
+        f"{first.trainable_parameters:,}",
+        seconds(used) if used is not None else "",
+        str(len(group.runs)),
+    ]
+
+
+def spread(value: Spread) -> str:
+    """Percent with one decimal, and the standard deviation over seeds where there are several."""
+    return percent(value.mean) if value.sd is None else f"{percent(value.mean)} ± {percent(value.sd)}"
+
+
+def markdown(comparison: Comparison) -> str:
+    """Average and tasks of every group and of what the runs were compared with; the best in bold."""
+    heads = ["method", "average", *comparison.tasks]
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(comparison, spread, "**{}**".format)]
+    return "\n".join(lines) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """The same as a booktabs table."""
+
+    def shown_in_tex(value: Spread) -> str:
+        text = percent(value.mean)
+        return text if value.sd is None else f"{text} {{\\tiny$\\pm${percent(value.sd)}}}"
+
+    heads = " & ".join(_escaped(head) for head in ("method", "average", *comparison.tasks))
+    rows = [
+        " & ".join([_escaped(row[0]), *row[1:]]) + r" \\"
+        for row in _rows(comparison, shown_in_tex, "\\textbf{{{}}}".format)
+    ]
+    columns = "l" + "r" * (1 + len(comparison.tasks))
+    body = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        rf"{heads} \\",
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+    ]
+    return "\n".join([*body, r"\end{tabular}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&").replace("#", r"\#")
+
+
+def csv_table(comparisons: Sequence[Comparison]) -> str:
+    """One line per group with plain numbers: shares between 0 and 1, seconds, bytes."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    plain = ("average", "normalized_average", "agreement", "trainable_parameters", "peak_memory_bytes")
+    first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
+    writer.writerow((*first_half, "adapt_seconds", "evaluate_seconds", "task", "accuracy", "accuracy_sd"))
+    for comparison in comparisons:
+        for group in comparison.groups:
+            first = group.runs[0].results
+            own = [
+                comparison.suite,
+                comparison.backbone,
+                group.name,
+                first.rule,
+                " ".join(map(str, group.seeds)),
+            ]
+            numbers = [group.spread(name).mean for name in plain]
+            cost = [group.seconds("adapt").mean, group.seconds("evaluate").mean]
+            for task in comparison.tasks:
+                value = group.accuracy(task)
+                writer.writerow(
+                    [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
+                )
+    return out.getvalue()
+
+
+def _rows(
+    comparison: Comparison, show: Callable[[Spread], str], bold: Callable[[str], str]
+) -> list[list[str]]:
+    """Name and cells of every line, baselines first, the best of each column marked."""
+    lines = [*_baselines(comparison), *((g.name, _columns(comparison, g)) for g in comparison.groups)]
+    rows = []
+    best = [
+        _best([values[i].mean for name, values in lines if name != shown(_REFERENCE) and name != _REFERENCE])
+        for i in range(1 + len(comparison.tasks))
+    ]
+    for name, values in lines:
+        marked = [
+            bold(show(value))
+            if value.mean is not None
+            and value.mean == best[i]
+            and name not in (_REFERENCE, shown(_REFERENCE))
+            else show(value)
+            for i, value in enumerate(values)
+        ]
+        rows.append([name, *marked])
+    return rows
+
+
+def _columns(comparison: Comparison, group: Group) -> list[Spread]:
+    return [group.spread("average"), *(group.accuracy(task) for task in comparison.tasks)]
+
+
+def _baselines(comparison: Comparison) -> list[tuple[str, list[Spread]]]:
+    """What every run was compared with, once, unless it is among the groups itself."""
+    if not comparison.groups:
+        return []
+    own = {group.name for group in comparison.groups}
+    found = comparison.groups[0].runs[0].results.baselines
+    return [
+        (
+            shown(name),
+            [Spread(found[name].average), *(Spread(found[name].accuracy[t]) for t in comparison.tasks)],
+        )
+        for name in _BASELINES
+        if name in found and name not in own
+    ]
+
+
+def _best(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

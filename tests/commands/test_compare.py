@@ -1,0 +1,162 @@
+"""compare: means and spreads by hand, nothing dropped in silence, no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adamerge.__main__ import main
+
+BASELINES = {
+    name: {"accuracy": {"digits": value, "signs": value}, "agreement": {"digits": 0.5, "signs": 0.5}}
+    for name, value in (("pretrained", 0.3), ("weight_average", 0.6), ("individual", 0.9))
+}
+
+
+def make_run(
+    root: Path, method: str, seed: int, digits: float, signs: float, suite: str = "mini", **model
+) -> Path:
+    folder = root / method / f"{seed}-{len(list(root.rglob('config.yaml')))}"
+    folder.mkdir(parents=True)
+    config = {
+        "seed": seed,
+        "method": {"name": method, "model": model, "summary": f"words {seed}"},
+        "rule": {"name": "none"},
+        "suite": {"name": suite},
+        "backbone": {"name": "small"},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    tasks = {
+        name: {
+            "accuracy": a,
+            "n": 10,
+            "expert": 0.9,
+            "pretrained": 0.3,
+            "normalized": a / 0.9,
+            "agreement": a,
+        }
+        for name, a in (("digits", digits), ("signs", signs))
+    }
+    results = {
+        "schema": 1, "run_id": "x", "command": "train", "method": method, "rule": "none", "suite": suite,
+        "backbone": "small", "seed": seed, "steps": 5, "trainable_parameters": 12, "versions": {}, "device": "cpu",
+        "seconds": {"prepare": 1.0, "adapt": 2.0 + seed, "evaluate": 3.0}, "peak_memory_bytes": 2**30,
+        "tasks": tasks, "baselines": BASELINES,
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    root = tmp_path / "outputs"
+    for seed, (digits, signs) in enumerate(((0.7, 0.5), (0.8, 0.6), (0.9, 0.7))):
+        make_run(root, "surgery", seed, digits, signs, rank=16)
+    make_run(root, "surgery", 0, 0.6, 0.6, rank=4)
+    make_run(root, "wemoe", 0, 0.95, 0.55)
+    return root
+
+
+def test_means_and_spreads_are_those_computed_by_hand(sweep, capsys):
+    main(["compare", str(sweep)])
+    out = capsys.readouterr().out
+    assert "70.0 ± 10.0" in out  # of 0.6, 0.7, 0.8
+    assert "surgery (rank=16)" in out
+    assert "surgery (rank=4)" in out
+    lines = (sweep / "report" / "compare.md").read_text().splitlines()
+    assert lines[2] == "| method | average | digits | signs |"
+    rows = {line.split("|")[1].strip(): line for line in lines[4:]}
+    assert list(rows) == [
+        "Pre-trained", "Weight average", "Individual", "wemoe", "surgery (rank=16)", "surgery (rank=4)",
+    ]  # fmt: skip
+    assert rows["wemoe"] == "| wemoe | **75.0** | **95.0** | 55.0 |"
+    assert rows["surgery (rank=16)"] == "| surgery (rank=16) | 70.0 ± 10.0 | 80.0 ± 10.0 | **60.0 ± 10.0** |"
+    assert (
+        rows["Individual"] == "| Individual | 90.0 | 90.0 | 90.0 |"
+    )  # the upper reference is never the best
+
+
+def test_equal_bests_are_all_marked(sweep):
+    main(["compare", str(sweep)])
+    text = (sweep / "report" / "compare.md").read_text()
+    for row in (
+        "| Weight average | 60.0 | 60.0 | **60.0** |",
+        "| surgery (rank=4) | 60.0 | 60.0 | **60.0** |",
+    ):
+        assert row in text
+
+
+def test_csv_has_plain_numbers(sweep):
+    main(["compare", str(sweep), f"out={sweep / 'elsewhere'}"])
+    with (sweep / "elsewhere" / "compare.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "surgery (rank=16)"]
+    assert [row["task"] for row in rows] == ["digits", "signs"]
+    assert float(rows[0]["accuracy"]) == pytest.approx(0.8)
+    assert float(rows[0]["accuracy_sd"]) == pytest.approx(0.1)
+    assert float(rows[0]["average_sd"]) == pytest.approx(0.1)
+    assert float(rows[0]["adapt_seconds"]) == pytest.approx(3.0)
+    assert rows[0]["seeds"] == "0 1 2"
+
+
+def test_latex_is_a_booktabs_table(sweep):
+    main(["compare", str(sweep)])
+    text = (sweep / "report" / "compare.tex").read_text()
+    assert text.startswith(r"\begin{tabular}{lrrr}" + "\n" + r"\toprule")
+    assert r"wemoe & \textbf{75.0} & \textbf{95.0} & 55.0 \\" in text
+    assert r"70.0 {\tiny$\pm$10.0}" in text
+
+
+def test_suites_have_tables_of_their_own_and_unfinished_runs_are_named(sweep, capsys):
+    make_run(sweep, "wemoe", 0, 0.2, 0.2, suite="mini, jpeg 2")
+    (make_run(sweep, "ties", 0, 0.5, 0.5) / "results.json").unlink()
+    (make_run(sweep, "dam", 0, 0.5, 0.5) / "results.json").write_text("{")
+    main(["compare", str(sweep)])
+    out = capsys.readouterr().out
+    assert "mini, jpeg 2, small, 2 tasks" in out
+    left = [line for line in out.splitlines() if line.startswith("left out")]
+    assert len(left) == 2
+    assert any("ties" in line and "not finished" in line for line in left)
+    assert any("dam" in line and "damaged" in line for line in left)
+    assert "ties" not in (sweep / "report" / "compare.md").read_text()
+
+
+def test_runs_without_labels_are_compared_by_agreement(tmp_path, capsys):
+    folder = make_run(tmp_path, "surgery", 0, 0.5, 0.5)
+    content = json.loads((folder / "results.json").read_text())
+    for task in content["tasks"].values():
+        task.update(accuracy=None, expert=None, normalized=None)
+    (folder / "results.json").write_text(json.dumps(content))
+    main(["compare", str(tmp_path)])
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.strip().startswith("surgery"))
+    assert "–" in line
+    assert "50.0" in line
+
+
+@pytest.mark.parametrize("words", [[], ["nowhere"], ["rank=3"]])
+def test_wrong_words_are_explained(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *words])
+    assert stop.value.code == 2
+    assert "folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path)])
+    assert "no run" in capsys.readouterr().err
+
+
+def test_it_needs_no_torch(sweep):
+    code = (
+        "import sys; from adamerge.__main__ import main; main(sys.argv[1:]);"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'pytorch_lightning', 'hydra')))"
+    )
+    subprocess.run([sys.executable, "-c", code, "compare", str(sweep)], check=True)
