@@ -29,7 +29,9 @@ class ElementWise(Method):
         blocks(pool.encoder)
         value = float(pool.coefficient) if start is None else start
         self.inner = tuple(key for key in pool.keys if key.startswith(PREFIX))
-        self.scales = nn.ParameterList(torch.full_like(pool.vectors[key], value) for key in self.inner)
+        self.scales = nn.ParameterList(
+            torch.full_like(pool.vectors[key], value, dtype=pool.base[key].dtype) for key in self.inner
+        )
 
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
         static = self.pool.static()
