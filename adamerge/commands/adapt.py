@@ -25,7 +25,7 @@ from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
 from adamerge.tasks.stream import Stream
 from adamerge.training.adaptation import Adaptation
-from adamerge.training.recording import Recorded, Recording, record, recording, used
+from adamerge.training.recording import Recorded, Recording, encoder_digest, record, recording, used
 from adamerge.training.schedule import Schedule
 
 
@@ -93,8 +93,7 @@ def _recorded(run: Run, method: Method, pool: Pool, objective: Objective, stream
     if method.frozen_encoder:
 
         def of_merged(task: str) -> dict[str, Any]:
-            rule = OmegaConf.to_container(run.cfg.rule, resolve=True)
-            return {"encoder": rule, "files": run.files, "tasks": list(pool.names)}
+            return {"encoder": encoder_digest(method, task)}
 
         encoded = _record(run, method, stream, of_merged, "Recording the merged encoder")
     return stream if encoded is None and targets is None else Recorded(stream, encoded, targets)

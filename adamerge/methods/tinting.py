@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class Tinting(AdaMerging):
         """What all tasks share; with frozen coefficients it is merged once."""
         if self.merging.values.requires_grad:
             return super().merge()
-        if self._frozen is None or next(iter(self._frozen.values())).device != self.merging.values.device:
+        if self._frozen is None:
             self._frozen = super().merge()
         return self._frozen
 
@@ -83,6 +84,10 @@ class Tinting(AdaMerging):
             return shared
         own: nn.ParameterList = self.tinted[self.task_index(task)]  # type: ignore[assignment]
         return {**shared, **dict(zip(self.tinted_keys, own, strict=True))}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._frozen = None
+        return super()._apply(fn, recurse)
 
     def classify(self, features: Tensor, task: str) -> Tensor:
         if self.tinted_keys or task in self.pool.unseen:

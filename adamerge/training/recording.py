@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,17 @@ def record(
             collected.append(tuple(x.float().cpu() for x in encoded))
             progress(len(part))
     return {f"{i:03}": torch.cat(parts) for i, parts in enumerate(zip(*collected, strict=True))}
+
+
+@torch.no_grad()
+def encoder_digest(method: Method, task: str) -> str:
+    """sha256 of the encoder that a task's images pass through: every tensor's name and bytes."""
+    result = hashlib.sha256()
+    merged = {**method.pool.fixed, **method.merge(task if method.by_task else None)}
+    for key in sorted(merged):
+        result.update(key.encode())
+        result.update(merged[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return result.hexdigest()
 
 
 def used(stream: Stream, task: str) -> Tensor:

@@ -42,6 +42,19 @@ def test_recordings_are_made_once(train, home, cache):
     assert {path: time for path, time in after.items() if path in before} == before
 
 
+def test_another_encoder_is_recorded_anew(train, home):
+    """The key is the encoder itself: whatever changes the merge changes it."""
+    losses = {}
+    for words in (["suite.prior=0.1"], ["suite.prior=0.2"], ["rule=weight_average"]):
+        folder, _ = train("surgery", *words, steps=2)
+        losses[words[0]] = Journal(folder / "journal.jsonl").read()[0]["loss"]
+        (home / "outputs").rename(home / words[0])
+    assert len(set(losses.values())) == 3
+    computed, _ = train("surgery", "suite.prior=0.2", "record=false", steps=2)
+    expected = Journal(computed / "journal.jsonl").read()[0]["loss"]
+    assert losses["suite.prior=0.2"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_learned_coefficients_are_a_start_for_other_methods(train):
     folder, _ = train("adamerging_layerwise", steps=4)
     learned = json.loads((folder / "coefficients.json").read_text())
