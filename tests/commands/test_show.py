@@ -59,11 +59,11 @@ def test_a_yaml_is_printed_as_it_is_where_it_is_piped(capsys: pytest.CaptureFixt
     ("words", "text"),
     [
         (["meths"], "no 'meths' to show; did you mean 'methods'"),
-        (["qqq"], "no 'qqq' to show; there is backbones, checkpoints, "),
+        (["qqq"], "no 'qqq' to show; there is attacks, backbones, checkpoints, "),
         (["rule/tis"], "no rule 'tis'; did you mean 'ties'"),
         (["rule/../train"], "no rule '../train'"),
-        ([], "show takes one of backbones, "),
-        (["methods", "rules"], "show takes one of backbones, "),
+        ([], "show takes one of attacks, backbones, "),
+        (["methods", "rules"], "show takes one of attacks, backbones, "),
     ],
 )
 def test_an_unknown_word_names_the_near_ones(words: list[str], text: str) -> None:
