@@ -29,6 +29,12 @@ _OUTSIDE = {
     "post_layernorm.weight": "ln_post.weight",
     "post_layernorm.bias": "ln_post.bias",
 }
+_OF_TEXT = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
 _IN_BLOCK = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -68,6 +74,30 @@ def hf_to_open_clip(state: Mapping[str, Tensor]) -> State:
         if set(parts) == {"q_proj", "k_proj", "v_proj"}:
             joined = torch.cat([parts["q_proj"], parts["k_proj"], parts["v_proj"]])
             renamed[f"visual.transformer.resblocks.{block}.attn.in_proj_{kind}"] = joined
+    return renamed
+
+
+def hf_clip_to_open_clip(state: Mapping[str, Tensor]) -> State:
+    """Rename a whole CLIPModel's tensors: the vision tower's as `hf_to_open_clip`, and the text tower's.
+
+    Without a text tower in `state` the result has the vision tower alone.
+    """
+    text = {
+        key.removeprefix("text_model."): value
+        for key, value in state.items()
+        if key.startswith("text_model.")
+    }
+    renamed = hf_to_open_clip(
+        {key: value for key, value in state.items() if not key.startswith("text_model.")}
+    )
+    # The blocks of both towers are alike; as a vision tower's they get `visual.`, which a text tower goes without.
+    blocks = hf_to_open_clip({key: value for key, value in text.items() if key.startswith("encoder.")})
+    renamed |= {key.removeprefix("visual."): value for key, value in blocks.items()}
+    renamed |= {ours: text[theirs] for theirs, ours in _OF_TEXT.items() if theirs in text}
+    if "text_projection.weight" in state:
+        renamed["text_projection"] = state["text_projection.weight"].t().contiguous()
+    if "logit_scale" in state:
+        renamed["logit_scale"] = state["logit_scale"]
     return renamed
 
 

@@ -24,7 +24,7 @@ from adamerge.checkpoints.unpickling import (
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
-_WEIGHT_FILES = (
+WEIGHT_FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
@@ -122,12 +122,10 @@ def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in _WEIGHT_FILES:
+    for name in WEIGHT_FILES:
         if (folder / name).exists():
             return folder / name
-    raise CheckpointError(
-        f"The folder {folder} holds no weights; expected one of {', '.join(_WEIGHT_FILES)}."
-    )
+    raise CheckpointError(f"The folder {folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
 
 
 def _open_shards(index: Path) -> Checkpoint:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from torch import Tensor
 
 from adamerge.cache import cached
 from adamerge.checkpoints import fingerprint
-from adamerge.errors import ConfigError
+from adamerge.checkpoints.places import RANDOM, check_there, locate
+from adamerge.errors import CheckpointError, ConfigError
 from adamerge.merging import Pool
+from adamerge.models.blocks import recompute_blocks
 from adamerge.models.clip import Model, image_size
 from adamerge.models.pool import open_pool
-from adamerge.models.pretrained import build_heads, pretrained_state
+from adamerge.models.pretrained import build_heads, pretrained_state, random_expert
 from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
+from adamerge.tasks.chosen import Sample, Validation
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.task import Task, build_tasks, check
@@ -45,7 +49,12 @@ def open_tasks(cfg: DictConfig, unseen: bool = False) -> list[Task]:
     """The suite's tasks, or those that are evaluated without an expert."""
     catalogue = OmegaConf.to_container(cfg.suite.catalogue, resolve=True)
     names = cfg.suite.get("unseen", []) if unseen else cfg.suite.tasks
-    return build_tasks(list(names), catalogue, instantiate)  # type: ignore[arg-type]
+    tasks = build_tasks(list(names), catalogue, instantiate)  # type: ignore[arg-type]
+    if cfg.suite.get("validation"):
+        tasks = [replace(task, source=Validation(task.source), sizes={}) for task in tasks]
+    if (limit := cfg.suite.get("limit")) is not None:
+        tasks = [replace(task, source=Sample(task.source, limit), sizes={}) for task in tasks]
+    return tasks
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,11 @@ def corruption_of(cfg: DictConfig) -> Corruption | None:
 
 def suite_name(cfg: DictConfig) -> str:
     """The suite with its corruption, as it is reported: "mini", "mini, motion_blur 2"."""
-    corruption = corruption_of(cfg)
-    return cfg.suite.name if corruption is None else f"{cfg.suite.name}, {corruption}"
+    corruption, split = corruption_of(cfg), cfg.suite.get("test_split", "test")
+    parts = [cfg.suite.name, *([] if corruption is None else [str(corruption)])]
+    parts += [] if split == "test" else [f"split {split}"]
+    parts += ["validation"] if cfg.suite.get("validation") else []
+    return ", ".join(parts + ([f"{cfg.suite.limit} images"] if cfg.suite.get("limit") else []))
 
 
 def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
@@ -75,20 +87,74 @@ def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
     corruption = corruption_of(cfg) if split == "test" else None
     for task in tasks:
         check(task, split)
-    images = {task.name: ImageSet(task.source.images(split), size, corruption) for task in tasks}
+    keep = cfg.suite.get("decode_cache", False)
+    images = {
+        task.name: ImageSet(
+            task.source.images(split),
+            size,
+            corruption,
+            _kept(task, split, size, corruption) if keep else None,
+        )
+        for task in tasks
+    }
     labels = {task.name: task.source.labels(split) for task in tasks}
     as_tensors = {name: None if array is None else torch.as_tensor(array) for name, array in labels.items()}
     return Data(tuple(tasks), images, as_tensors)
 
 
-def checkpoint_paths(cfg: DictConfig) -> dict[str, str]:
-    """Every file the run reads weights from: {"base": path, "experts/<task>": path, "heads/<task>", "start"}."""
+def _kept(task: Task, split: str, size: int, corruption: Corruption | None) -> Path | None:
+    """Where a split's decoded pictures lie; None for a source that cannot tell its pictures from others."""
+    identity = task.source.identity(split)
+    if identity is None:
+        return None
+    made_of = f"{task.name} {split} {identity} {size} {corruption}"
+    return cache_dir() / "pixels" / hashlib.sha256(made_of.encode()).hexdigest()[:24]
+
+
+def checkpoint_paths(cfg: DictConfig, experts_exist: bool = True) -> dict[str, str]:
+    """Every file the run reads weights from: {"base": path, "experts/<task>": path, "heads/<task>", "start"}.
+
+    Raises:
+        CheckpointError: files that are not on this machine, all of them, or that cannot be fetched.
+    """
+    places, model = checkpoint_places(cfg), model_of(cfg)
+    paths: dict[str, str] = {}
+    missing: list[str] = []
+    for name, place in places.items():
+        try:
+            path = locate(place, model, cfg.get("download", False))
+            if (experts_exist or not name.startswith("experts/")) and not path.startswith(RANDOM):
+                check_there(path)
+            paths[name] = path
+        except CheckpointError as error:
+            if cfg.get("download") and place.startswith(("hf-hub:", "open_clip:")):
+                raise  # without a network every further place would take half a minute to say the same
+            missing.append(str(error))
+    if missing:
+        raise CheckpointError(_missing(missing, len(places), cfg.checkpoints.get("origin", "")))
+    return paths
+
+
+def _missing(texts: list[str], of: int, origin: str) -> str:
+    lines = [f"{len(texts)} of {of} weight files are missing."]
+    lines += [f"  {text.splitlines()[0]}" for text in texts]
+    advice = dict.fromkeys(line.strip() for text in texts for line in text.splitlines()[1:])
+    return "\n".join([*lines, *(f"  {line}" for line in (*advice, origin) if line)])
+
+
+def checkpoint_places(cfg: DictConfig) -> dict[str, str]:
+    """The places of those files as the config names them, which may be on the hub."""
     paths = {"base": str(cfg.checkpoints.base)}
+    if (text := cfg.checkpoints.get("text")) is not None:
+        paths["text"] = str(text)
     for kind in ("experts", "heads"):
         pattern = cfg.checkpoints.get(kind)
         if pattern is not None:
             tasks = [*cfg.suite.tasks, *(cfg.suite.get("unseen", []) if kind == "heads" else [])]
-            paths |= {f"{kind}/{task}": _path_of(pattern, task, kind) for task in tasks}
+            names = cfg.checkpoints.get("names") or {}
+            paths |= {
+                f"{kind}/{task}": _path_of(pattern, task, kind, names.get(task, task)) for task in tasks
+            }
     for name in cfg.suite.get("irrelevant", []):
         paths[f"experts/{name}"] = _pattern(cfg, "irrelevant").format(name=name)
     for task in attacked(cfg):
@@ -116,9 +182,10 @@ def _pattern(cfg: DictConfig, kind: str) -> str:
     return str(pattern)
 
 
-def _path_of(pattern: str | Mapping[str, str], task: str, kind: str) -> str:
+def _path_of(pattern: str | Mapping[str, str], task: str, kind: str, name: str) -> str:
+    """`name` is the family's spelling of the task in a pattern."""
     if isinstance(pattern, str):
-        return pattern.format(task=task)
+        return pattern.format(task=name)
     if task not in pattern:
         raise ConfigError(
             f"checkpoints.{kind} has no entry for task '{task}'.\n"
@@ -128,10 +195,9 @@ def _path_of(pattern: str | Mapping[str, str], task: str, kind: str) -> str:
 
 
 def fingerprints(paths: Mapping[str, str]) -> dict[str, str]:
-    """Content ids of the weight files; a name that is no path (`open_clip:openai`) stands for itself."""
+    """Content ids of the weight files; `random:<seed>` stands for itself."""
     return {
-        name: path if path.startswith("open_clip:") else fingerprint(Path(path))
-        for name, path in paths.items()
+        name: path if path.startswith(RANDOM) else fingerprint(Path(path)) for name, path in paths.items()
     }
 
 
@@ -143,11 +209,14 @@ def open_heads(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], bas
     model = model_of(cfg)
     prompts = {task.name: task.prompts() for task in tasks}
 
+    source = "text" if "text" in paths else "base"
+    tower_id = fingerprints({source: paths[source]})[source] if source == "text" else base_id
+
     def make() -> dict[str, Tensor]:
-        return build_heads(pretrained_state(paths["base"], model), model, prompts)
+        return build_heads(pretrained_state(paths[source], model), model, prompts)
 
     # One file for the suite: a head is small, and every run of the suite needs all of them.
-    made_from = {"base": base_id, "model": model, "prompts": prompts, "kind": "zero-shot heads"}
+    made_from = {"base": tower_id, "model": model, "prompts": prompts, "kind": "zero-shot heads"}
     return cached(cache_dir() / "heads", made_from, make)
 
 
@@ -161,9 +230,13 @@ def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[st
     """The checked pool of the suite's tasks with these heads; the tasks' data are not looked at."""
     model = model_of(cfg)
     base: Any = paths["base"]
-    if base.startswith("open_clip:"):
-        base = pretrained_state(base, model)
     without_task = list(cfg.suite.get("irrelevant", []))
-    experts = {task: paths[f"experts/{task}"] for task in [*cfg.suite.tasks, *without_task]}
+    experts: dict[str, Any] = {task: paths[f"experts/{task}"] for task in [*cfg.suite.tasks, *without_task]}
+    if base.startswith(RANDOM):
+        base = pretrained_state(base, model)
+        experts = {task: random_expert(base, place) for task, place in experts.items()}
     dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
-    return open_pool(base, experts, heads, backbone=model, dtype=dtype, without_task=without_task)
+    pool = open_pool(base, experts, heads, backbone=model, dtype=dtype, without_task=without_task)
+    if cfg.get("activation_checkpointing"):
+        recompute_blocks(pool.encoder)
+    return pool

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from adamerge.commands.assemble import checkpoint_paths, device_of, model_of
+from adamerge.commands.assemble import checkpoint_places, device_of, model_of
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
 from adamerge.diagnosis.need import enough, memory_need
-from adamerge.diagnosis.weights import base_file, expert_file, head_file
+from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
 from adamerge.errors import RunError
 from adamerge.models.clip import image_size
 from adamerge.settings import cache_dir
@@ -92,12 +92,14 @@ def _data(cfg: DictConfig) -> Iterator[Finding]:
 
 
 def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
-    paths, model = checkpoint_paths(cfg), model_of(cfg)
+    paths, model = checkpoint_places(cfg), model_of(cfg)
     seen: dict[str, str] = {}
+    needs_text = cfg.checkpoints.heads is None and "text" not in paths
     for name, path in paths.items():
         kind, _, task = name.partition("/")
         checks: dict[str, Any] = {
-            "base": partial(base_file, path, model, cfg.checkpoints.heads is None, seen),
+            "base": partial(base_file, path, model, needs_text, seen),
+            "text": partial(text_file, path, model),
             "experts": partial(expert_file, task, path, model, seen),
             "heads": partial(head_file, task, path, model),
         }

@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> None:
             f"task: no task '{cfg.task}' in suite {cfg.suite.name}; it has {', '.join(cfg.suite.tasks)}."
         )
     console = Console()
-    paths = checkpoint_paths(cfg)
+    paths = checkpoint_paths(cfg, experts_exist=False)
     base_id = fingerprints({"base": paths["base"]})["base"]
     tasks = open_tasks(cfg)
     heads = open_heads(cfg, tasks, paths, base_id)

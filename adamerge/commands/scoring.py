@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -24,6 +25,8 @@ from adamerge.tasks.images import ImageSet
 from adamerge.tasks.poison import Trigger
 from adamerge.tracking.results import Attack, Reference, Results, TaskResult
 
+log = logging.getLogger(__name__)
+
 
 def baselines(run: Run) -> dict[str, Callable[[Pool], Pool]]:
     """What every run is compared with. The names are those of the rules."""
@@ -45,6 +48,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
             method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
         )
     teachers = predictions["individual"]
+    _warn_of_chance(predictions["pretrained"], pool, data)
     baselines = {name: _reference(by_task, teachers, data) for name, by_task in predictions.items()}
     own = _reference(predicted, teachers, data)
     tasks = {task: _task_result(task, own, baselines, len(images)) for task, images in data.images.items()}
@@ -68,6 +72,22 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         unseen=_unseen(run, method, pool),
         attack=_attack(run, method, pool, data),
     )
+
+
+def _warn_of_chance(predicted: dict[str, torch.Tensor], pool: Pool, data: Data) -> None:
+    """A base at chance level mostly means that heads, class names and labels are in different orders."""
+    for task, labels in data.labels.items():
+        if labels is None:
+            continue
+        accuracy, classes = score(predicted[task], labels, None).accuracy, len(pool.heads[task])
+        chance = 1 / classes
+        # Two standard deviations above guessing.
+        if accuracy is not None and accuracy < chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:
+            log.warning(
+                "Task %s: the base's zero-shot accuracy is %.1f %%, that of guessing among %d classes. "
+                "Are head, class names and labels in the same order?",
+                task, 100 * accuracy, classes,
+            )  # fmt: skip
 
 
 def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:

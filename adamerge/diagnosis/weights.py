@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, fingerprint, open_checkpoint
+from adamerge.checkpoints.places import RANDOM, locate
 from adamerge.checkpoints.saving import sidecar, weight_files
 from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.clip import Model, image_encoder
-from adamerge.models.pretrained import has_text_tower
+from adamerge.models.pretrained import has_text_tower, pretrained_state
 
 _NO_TEXT = (
     "Give a whole CLIP as checkpoints.base, or head files as checkpoints.heads=<folder>/{task}.safetensors."
@@ -32,21 +33,35 @@ def base_file(path: str, model: Model, needs_text: bool, seen: dict[str, str]) -
         needs_text: heads are made from prompts, which takes its text tower.
         seen: gets the file's name by its content.
     """
-    if path.startswith("open_clip:"):
-        yield _published(path.removeprefix("open_clip:"), model)
+    if path.startswith(RANDOM):
+        yield Finding("ok", "base", f"{path}: random weights")
         return
+    path = locate(path, model)
     checkpoint = _opened(path, "checkpoints.base=<file>", "pretrain")
     _fits(path, checkpoint.image_encoder(), backbone_shapes(model))
     seen[fingerprint(path)] = "base"
-    if needs_text and not has_text_tower(checkpoint.state):
+    if needs_text and not has_text_tower(pretrained_state(path, model)):
         yield Finding("problem", "base", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
         return
     yield Finding("ok", "base", f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}")
 
 
+def text_file(path: str, model: Model) -> Iterator[Finding]:
+    """The CLIP whose text tower makes the heads."""
+    path = locate(path, model)
+    if not has_text_tower(pretrained_state(path, model)):
+        yield Finding("problem", "text", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
+    else:
+        yield Finding("ok", "text", f"{path}: {_sums(path)}")
+
+
 def expert_file(task: str, path: str, model: Model, seen: dict[str, str]) -> Iterator[Finding]:
     """One expert. `seen` holds the names of the files looked at before by their content, and gets this one."""
     what = f"expert {task}"
+    if path.startswith(RANDOM):
+        yield Finding("ok", what, f"{path}: random weights")
+        return
+    path = locate(path, model)
     checkpoint = _opened(path, "checkpoints.experts='<folder>/{task}.safetensors'", "finetune")
     expected = backbone_shapes(model)
     state = checkpoint.image_encoder()
@@ -63,6 +78,7 @@ def expert_file(task: str, path: str, model: Model, seen: dict[str, str]) -> Ite
 
 def head_file(task: str, path: str, model: Model) -> Iterator[Finding]:
     """One head file against the backbone's embedding."""
+    path = locate(path, model)
     weight = open_checkpoint(path).head()
     width = backbone_shapes(model)["visual.proj"].shape[1]
     if weight.shape[1] != width:
@@ -78,22 +94,6 @@ def _opened(path: str, option: str, maker: str) -> Checkpoint:
             f"there is nothing at {path}\nGive {option}, or make it from labeled data: python -m adamerge {maker}."
         )
     return open_checkpoint(path)
-
-
-def _published(tag: str, model: Model) -> Finding:
-    import open_clip
-
-    if not isinstance(model, str):
-        advice = "Choose such a backbone, or give a file as checkpoints.base."
-        return Finding(
-            "problem", "base", f"open_clip:{tag} needs an open_clip model name as backbone", advice
-        )
-    known = open_clip.list_pretrained_tags_by_model(model)
-    if tag not in known:
-        advice = f"It has {', '.join(known) or 'none'}."
-        return Finding("problem", "base", f"open_clip has no weights '{tag}' of {model}", advice)
-    text = f"open_clip:{tag} of {model}; open_clip downloads it on first use (not tried)"
-    return Finding("ok", "base", text)
 
 
 def _fits(path: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

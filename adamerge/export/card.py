@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adamerge import __version__
+from adamerge.checkpoints.places import RANDOM
 from adamerge.checkpoints.saving import sha256_of, weight_files
 from adamerge.report.table import to_markdown
 from adamerge.settings.paths import PACKAGE
@@ -103,7 +104,7 @@ def _use(exported: Exported, tasks: Sequence[str]) -> str:
 def _sources(sources: Mapping[str, str]) -> str:
     lines = ["| what | file | sha256 |", "|---|---|---|"]
     for name, place in sources.items():
-        if place.startswith("open_clip:"):
+        if place.startswith(RANDOM):
             lines.append(f"| {name} | {place} | |")
             continue
         for file in weight_files(Path(place).expanduser()):

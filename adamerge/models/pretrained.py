@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint
+from adamerge.checkpoints.keys import hf_clip_to_open_clip, is_hf
+from adamerge.checkpoints.places import RANDOM
 from adamerge.errors import CheckpointError
 from adamerge.models.clip import Model, build_clip, tokenizer
 from adamerge.models.heads import zero_shot_head
 
 
 def pretrained_state(base: str | Path, model: Model) -> dict[str, Tensor]:
-    """The full state dict (both towers, open_clip keys) of a checkpoint, or of `open_clip:<tag>` such as
-    `open_clip:openai`, which open_clip downloads into its cache if it is not there yet.
+    """The full state dict (both towers, open_clip keys) of a checkpoint, or random weights for `random:<seed>`.
 
     Raises:
-        CheckpointError: the tag is unknown or cannot be downloaded.
+        CheckpointError: the file cannot be opened.
     """
-    if not str(base).startswith("open_clip:"):
-        return open_checkpoint(base).state
-    import open_clip
+    if not str(base).startswith(RANDOM):
+        state = open_checkpoint(base).state
+        return hf_clip_to_open_clip(state) if is_hf(state) else state
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(zlib.crc32(str(base).encode()))
+        return dict(build_clip(model).state_dict())
 
-    tag = str(base).removeprefix("open_clip:")
-    if not isinstance(model, str):
-        raise CheckpointError(f"checkpoints.base={base} needs an open_clip model name in backbone.model.")
-    try:
-        clip = open_clip.create_model(model, pretrained=tag)
-    except Exception as error:  # open_clip and the hub raise many kinds; all mean the same here
-        raise CheckpointError(
-            f"open_clip could not load {model} with the weights '{tag}': {error}\n"
-            "  Without network, put the weights in a file and set checkpoints.base=<file>."
-        ) from error
-    return dict(clip.state_dict())
+
+def random_expert(base: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
+    """The base's image encoder a small random step away; `place` is the seed."""
+    generator = torch.Generator().manual_seed(zlib.crc32(place.encode()))
+    return {
+        key: value + 0.01 * value.std(correction=0) * torch.randn(value.shape, generator=generator)
+        for key, value in base.items()
+        if key.startswith("visual.")
+    }
 
 
 def has_text_tower(state: Mapping[str, Tensor]) -> bool:

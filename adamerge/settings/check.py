@@ -151,6 +151,8 @@ def _components(plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, node
             return
         for key, value in node.items():
+            if where == "suite" and key == "sources":  # those in use stand in the catalogue
+                continue
             if where != "suite.catalogue" or key in used:
                 yield from walk(_place(where, key), value)
 

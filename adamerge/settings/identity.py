@@ -12,7 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 # Where a run writes, what it shows, how it loads: none of it changes a number.
 _SILENT = (
     *("logger", "callbacks", "outputs", "folder", "experiment", "experiment_name", "hydra"),
-    *("checkpoint_every", "workers", "evaluation", "checkpoints", "start"),
+    *(
+        "checkpoint_every",
+        "workers",
+        "evaluation",
+        "checkpoints",
+        "start",
+        "download",
+        "activation_checkpointing",
+    ),
 )
 _SILENT_TRAINER = (
     *("benchmark", "detect_anomaly", "devices", "enable_progress_bar", "inference_mode"),
@@ -41,7 +49,7 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
         # Without a corruption its options do not matter either.
         clean = () if suite.get("corruption") else ("corruption", "severity")
         kept["suite"] = {
-            **{key: value for key, value in suite.items() if key not in clean},
+            **{k: v for k, v in suite.items() if k not in (*clean, "sources", "decode_cache")},
             "catalogue": {
                 k: v for k, v in entries.items() if k in (*suite["tasks"], *suite.get("unseen", []), "*")
             },
@@ -51,10 +59,12 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    """The config as plain data, with a fixed text for the data's folder wherever it stands."""
+    """The config as plain data, with fixed values for the data's folder and `download` wherever they stand."""
     config = config.copy()
     if OmegaConf.select(config, "suite.data") is not None:
         OmegaConf.update(config, "suite.data", "<data>")
+    if "download" in config:
+        config.download = False
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return plain  # type: ignore[no-any-return]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from adamerge.errors import ConfigError
 
@@ -31,8 +32,10 @@ def outputs_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """${package:zoo/mini}, ${cache:bases/mini} and ${outputs:} in the YAMLs."""
+    """${package:zoo/mini}, ${cache:bases/mini}, ${outputs:} and ${prompts:sun397,classes} in the YAMLs."""
     from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("prompts", _prompts, replace=True)
 
     for name, folder in (("package", lambda: PACKAGE), ("cache", cache_dir), ("outputs", outputs_dir)):
         OmegaConf.register_new_resolver(
@@ -40,3 +43,12 @@ def register_resolvers() -> None:
             lambda below="", folder=folder: str(folder() / below) if below else str(folder()),
             replace=True,
         )
+
+
+def _prompts(task: str, part: str) -> Any:
+    """Class names or templates of one of the papers' tasks."""
+    from omegaconf import OmegaConf
+
+    from adamerge.tasks.prompts import prompts
+
+    return OmegaConf.create(list(getattr(prompts(task), part)))

@@ -51,6 +51,13 @@ class SuiteSection(_Section):
     steps: int | None = Field(default=None, gt=0)
     forward_images: int | None = Field(default=None, gt=0)
     tuned: TunedSection = TunedSection()
+    origin: Literal["hub", "torchvision", "folders"] | None = None
+    splits: dict[str, str] = {}
+    test_split: str = "test"
+    sources: dict[str, dict[str, Any]] = {}
+    validation: bool = False
+    limit: int | None = Field(default=None, gt=0)
+    decode_cache: bool = False
     corruption: str | None = None
     severity: int = Field(default=2, ge=1, le=5)
 
@@ -77,6 +84,7 @@ class BackboneSection(_Section):
     name: str
     summary: str = ""
     model: str | dict[str, Any]
+    names: dict[str, str] = {}
 
 
 class CheckpointsSection(_Section):
@@ -85,6 +93,12 @@ class CheckpointsSection(_Section):
     heads: str | dict[str, str] | None = None
     irrelevant: str | None = None
     poisoned: str | None = None
+    name: str = ""
+    summary: str = ""
+    root: str | None = None
+    names: dict[str, str] = {}
+    text: str | None = None
+    origin: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -132,6 +146,8 @@ class CommonSection(BaseModel):
     workers: int = Field(default=0, ge=0)
     start: str | None = None
     record: bool = True
+    download: bool = False
+    activation_checkpointing: bool = False
     steps: int = Field(default=1, gt=0)
     batch_size: int = Field(default=1, gt=0)
     warmup: int = Field(default=0, ge=0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adamerge.errors import RunError
+from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.tasks.corruptions import Corruption
+from adamerge.tasks.pixels import Pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Larger stores are kept in an unlinked file: the system holds in memory what it has room for.
-_IN_MEMORY_BYTES = 512 << 20
 _THREADS = 4
 
 
@@ -43,31 +42,34 @@ class ImageSet:
         images: the pictures. A uint8 array (n, size, size, 3) without a corruption is used as it is, without a copy.
         size: the model's resolution in pixels.
         corruption: applied to each picture at that resolution, once, on a copy.
+        kept: where the decoded pictures are kept for later runs; named by what they were decoded from.
 
     Raises:
         RunError: no room in the temporary folder for a set that is too large for memory.
     """
 
-    def __init__(self, images: Pictures, size: int, corruption: Corruption | None = None) -> None:
+    def __init__(
+        self, images: Pictures, size: int, corruption: Corruption | None = None, kept: Path | None = None
+    ) -> None:
         self.size = size
         self._images = images
         self._corruption = corruption
         shape = (len(images), size, size, 3)
         fits = isinstance(images, np.ndarray) and images.shape == shape and images.dtype == np.uint8
         ready = fits and corruption is None
-        self._pixels: NDArray[np.uint8] = images if ready else _store(shape)  # type: ignore[assignment]
-        self._done = np.full(len(images), ready)
+        self._store = None if ready else Pixels(shape, kept)
+        self._pixels: NDArray[np.uint8] = images if self._store is None else self._store.values  # type: ignore[assignment]
 
     def __len__(self) -> int:
-        return len(self._done)
+        return len(self._pixels)
 
     def __getitem__(self, indices: Tensor | slice) -> Tensor:
         """uint8 (k, 3, size, size) of the images at `indices` (k,)."""
         chosen = np.arange(len(self))[indices if isinstance(indices, slice) else indices.numpy()]
-        missing = chosen[~self._done[chosen]]
-        if len(missing):
+        if self._store is not None and len(missing := np.unique(chosen[~self._store.done[chosen]])):
             with ThreadPoolExecutor(_THREADS) as threads:
-                list(threads.map(self._decode, np.unique(missing).tolist()))
+                list(threads.map(partial(self._decode, self._store), missing.tolist()))
+            self._store.settle()
         return torch.from_numpy(self._pixels[chosen]).permute(0, 3, 1, 2)
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
@@ -77,15 +79,19 @@ class ImageSet:
 
     def digest(self) -> str:
         """sha256 of all pixels: the identity of the data."""
+        known = None if self._store is None else self._store.digest
+        if known is not None and known.exists():
+            return known.read_text(encoding="utf-8")
         result = hashlib.sha256(str(self._pixels.shape).encode())
         for batch in self.batches(1024):
             result.update(batch.permute(0, 2, 3, 1).contiguous().numpy().data)
+        if known is not None:
+            atomic_write_text(known, result.hexdigest())
         return result.hexdigest()
 
-    def _decode(self, index: int) -> None:
+    def _decode(self, store: Pixels, index: int) -> None:
         pixels = resize_and_crop(self._images[index], self.size)
-        self._pixels[index] = pixels if self._corruption is None else self._corruption(pixels, index)
-        self._done[index] = True
+        store[index] = pixels if self._corruption is None else self._corruption(pixels, index)
 
 
 def resize_and_crop(image: Image | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -118,20 +124,3 @@ def _picture(image: Image | NDArray[np.uint8]) -> Image:
     from PIL.Image import fromarray
 
     return fromarray(image) if isinstance(image, np.ndarray) else image
-
-
-def _store(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    count = int(np.prod(shape, dtype=np.int64))
-    if count <= _IN_MEMORY_BYTES:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:
-        try:
-            # Without the reservation a disk that fills up later would end the process (SIGBUS).
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, count)
-            return np.memmap(file, np.uint8, "w+", shape=shape)
-        except OSError as error:
-            raise RunError(
-                f"No room for {count / 1e9:.1f} GB of decoded pictures in {tempfile.gettempdir()} "
-                f"({error.strerror}).\n  Free some space, or set TMPDIR to a folder on a larger disk."
-            ) from error

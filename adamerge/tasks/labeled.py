@@ -16,7 +16,8 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 
 from adamerge.errors import DataError
-from adamerge.tasks.images import ImageSet, Pictures
+from adamerge.tasks.chosen import Chosen
+from adamerge.tasks.images import ImageSet
 from adamerge.tasks.stream import Stream
 from adamerge.tasks.task import Task
 
@@ -117,20 +118,6 @@ class LabeledStream(Dataset[dict[str, dict[str, Any]]]):
         }
 
 
-class _Chosen:
-    """Some of a source's pictures."""
-
-    def __init__(self, pictures: Pictures, indices: Tensor) -> None:
-        self.pictures = pictures
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.pictures[int(self.indices[index])]
-
-
 def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) -> tuple[ImageSet, Tensor]:
     """`count` training images of a task, drawn at random, and their labels (count,).
 
@@ -148,7 +135,7 @@ def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) ->
         )
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/labeled".encode()))
     chosen = torch.randperm(len(labels), generator=generator)[:count]
-    images = ImageSet(_Chosen(pictures, chosen), size)
+    images = ImageSet(Chosen(pictures, chosen.numpy()), size)
     return images, torch.as_tensor(labels)[chosen]
 
 

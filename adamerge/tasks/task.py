@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from adamerge.errors import ConfigError, DataError
 from adamerge.tasks.images import Pictures, random_crop
 
+log = logging.getLogger(__name__)
+
 # The catalogue entry with the defaults of all tasks; "{task}" in its source is the task's name.
 ANY_TASK = "*"
-_ENTRY = ("source", "classes", "templates")
+_ENTRY = ("source", "classes", "templates", "names", "sizes", "licence")
 _TEMPLATES = ("a photo of a {}.",)
 
 
@@ -37,6 +40,10 @@ class Source(ABC):
     @abstractmethod
     def labels(self, split: str) -> NDArray[np.int64] | None:
         """The class index of each picture, int64 (n,); None where the data has no labels."""
+
+    def identity(self, split: str) -> str | None:
+        """What tells this split's pictures from any others without decoding them; None where nothing does."""
+        return None
 
     def pretraining_batch(
         self, n: int, rng: np.random.Generator, size: int
@@ -66,12 +73,14 @@ class Task:
         classes: the words for each label in prompts; None where only a head file knows the classes.
         templates: prompts with "{}" in the class's place.
         source: the images.
+        sizes: {split: number of pictures} that the published split has.
     """
 
     name: str
     classes: tuple[str, ...] | None
     templates: tuple[str, ...]
     source: Source
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def prompts(self) -> list[list[str]]:
         """The prompts of each class.
@@ -101,6 +110,11 @@ def check(task: Task, split: str = "test") -> None:
             f"{_list(known)}.\n  Mend suite.catalogue.{task.name}.classes; null takes the data's names."
         )
     images, labels = task.source.images(split), task.source.labels(split)
+    if (expected := task.sizes.get(split)) not in (None, len(images)):
+        log.warning(
+            "%s: %d pictures, while the published split has %d; published numbers are for that.",
+            where, len(images), expected,
+        )  # fmt: skip
     if labels is None:
         return
     if len(labels) != len(images):
@@ -124,7 +138,9 @@ def build_tasks(
         catalogue: task -> {source, classes, templates}. `source` is what `instantiate` makes a Source of.
             `classes` lists the words of each label in the labels' order, or maps the data's own names to
             words (in any order), or is None for the data's own names with underscores turned to spaces.
-            `templates` may be left out. The entry "*" holds the defaults of all tasks.
+            `templates` may be left out, and so may `names` (the data's own name for each of the classes
+            listed, by which a source with another order of labels is recognised), `sizes` ({split: pictures})
+            and `licence`. The entry "*" holds the defaults of all tasks.
         instantiate: makes the object that a config node describes.
 
     Raises:
@@ -172,7 +188,31 @@ def _build(name: str, entry: Mapping[str, Any], instantiate: Callable[..., Any])
     elif given is not None:
         given = _words(f"{where}.classes", given)
     source = instantiate(entry["source"])
-    return Task(name, _classes(name, given, source), templates, source)
+    if isinstance(given, tuple) and entry.get("names") is not None:
+        given = _in_data_order(name, given, _words(f"{where}.names", entry["names"]), source.class_names)
+    return Task(name, _classes(name, given, source), templates, source, entry.get("sizes") or {})
+
+
+def _in_data_order(
+    name: str, words: tuple[str, ...], names: tuple[str, ...], known: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """The words in the order of the data's labels, where the data's names show that it numbers them otherwise."""
+    if len(names) != len(words):
+        raise ConfigError(
+            f"suite.catalogue.{name}: {len(words)} classes, but {len(names)} names; each class has one."
+        )
+    if known is None:
+        return words
+    place = {_plain(own): index for index, own in enumerate(names)}
+    order = [place.get(_plain(own)) for own in known]
+    if len(place) < len(names) or None in order or len(set(order)) < len(order):
+        return words  # the data's names are others: nothing can be told from them
+    return tuple(words[index] for index in order if index is not None)
+
+
+def _plain(text: str) -> str:
+    """A name's letters and digits: "AnnualCrop", "annual_crop" and "Annual Crop" are one."""
+    return "".join(c for c in text.lower() if c.isalnum())
 
 
 def _words(where: str, values: Any) -> tuple[str, ...]:

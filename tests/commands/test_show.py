@@ -59,7 +59,7 @@ def test_a_yaml_is_printed_as_it_is_where_it_is_piped(capsys: pytest.CaptureFixt
     ("words", "text"),
     [
         (["meths"], "no 'meths' to show; did you mean 'methods'"),
-        (["qqq"], "no 'qqq' to show; there is attacks, backbones, checkpoints, "),
+        (["qqq"], "no 'qqq' to show; there is attacks, backbones, catalogues, checkpoints, "),
         (["rule/tis"], "no rule 'tis'; did you mean 'ties'"),
         (["rule/../train"], "no rule '../train'"),
         ([], "show takes one of attacks, backbones, "),

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
+from adamerge.models.blocks import recompute_blocks
 from adamerge.rules import TaskArithmetic
 from adamerge.settings import conf_dir, instantiate, register_resolvers
 from adamerge.training import Adaptation, Schedule, run_steps
@@ -65,11 +66,18 @@ class StopAt(pl.Callback):
 
 
 def adapted(
-    name: str, tasks: tuple[str, ...] = TASKS, folder: Path | None = None, stop: int | None = None
+    name: str,
+    tasks: tuple[str, ...] = TASKS,
+    folder: Path | None = None,
+    stop: int | None = None,
+    recompute: bool = False,
 ) -> Method:
     """The method after a few steps; with `folder` it can be stopped, and goes on from there."""
     cfg = config(name)
-    method = build(cfg, make_vit_pool(tasks=tasks))
+    pool = make_vit_pool(tasks=tasks)
+    if recompute:
+        recompute_blocks(pool.encoder)
+    method = build(cfg, pool)
     if cfg.method.schedule is not None:
         options = OmegaConf.to_container(cfg.method.schedule, resolve=True)
         schedule = Schedule(**{**options, "steps": STEPS, "batch_size": 8})  # type: ignore[dict-item]
@@ -135,6 +143,13 @@ def test_it_resumes_bit_by_bit(name, stop, tmp_path):
     assert whole.state_dict().keys() == resumed.state_dict().keys()
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_activation_checkpointing_changes_nothing(name):
+    kept, recomputed = adapted(name).state_dict(), adapted(name, recompute=True).state_dict()
+    for key, value in kept.items():
+        torch.testing.assert_close(value, recomputed[key])
 
 
 @pytest.mark.parametrize("name", METHODS)

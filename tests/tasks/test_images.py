@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from adamerge.errors import RunError
-from adamerge.tasks import images as module
+from adamerge.tasks import pixels as module
 from adamerge.tasks.images import ImageSet, random_crop
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,13 +37,15 @@ class Folder(Source):
     Args:
         folder: below `root`.
         root: folder of the folder.
+        splits: the folders of the splits where they have other names, such as {train: train, test: val}.
 
     Raises:
         DataError: no such folder, no pictures; when a picture is asked for, that it cannot be read.
     """
 
-    def __init__(self, folder: str, root: str | None = ".") -> None:
+    def __init__(self, folder: str, root: str | None = ".", splits: Mapping[str, str] | None = None) -> None:
         self.folder = folder_of(folder, root) / folder
+        self.names = dict(splits or {split: split for split in _SPLITS})
         if not self.folder.is_dir():
             raise DataError(
                 f"There is no folder {self.folder}; the task's pictures are expected there.\n"
@@ -56,15 +60,19 @@ class Folder(Source):
         return tuple(sorted(names)) or None
 
     def images(self, split: str) -> Pictures:
-        return _Files(self._listing(split).files)
+        return Files(self._listing(split).files)
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
         return self._listing(split).labels
 
+    def identity(self, split: str) -> str:
+        return identity_of(self._listing(split).files)
+
     @cached_property
     def _places(self) -> dict[str, Path]:
         """The folder of each split."""
-        places = {split: self.folder / split for split in _SPLITS if (self.folder / split).is_dir()}
+        named = {split: self.folder / name for split, name in self.names.items()}
+        places = {split: place for split, place in named.items() if place.is_dir()}
         return places or {"test": self.folder}
 
     def _listing(self, split: str) -> _Listing:
@@ -82,6 +90,15 @@ class Folder(Source):
 class _Listing:
     files: list[Path]
     labels: NDArray[np.int64] | None
+
+
+def identity_of(files: Sequence[Path]) -> str:
+    """Of files by name, size and time of change: pictures are not read for it."""
+    result = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        result.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return result.hexdigest()
 
 
 def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:
@@ -144,7 +161,7 @@ def is_picture(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
-class _Files:
+class Files:
     """Pictures in files, each opened when asked for."""
 
     def __init__(self, files: list[Path]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,11 @@ class _Table(Source):
             )
         # Public test sets whose labels are kept secret hold -1 everywhere.
         return None if (labels == -1).all() else labels.astype(np.int64)
+
+    def identity(self, split: str) -> str | None:
+        # What `datasets` hashed of the files, and the column.
+        fingerprint = getattr(self._table(split), "_fingerprint", None)
+        return None if fingerprint is None else f"{fingerprint} {self.image}"
 
     def _values(self, split: str, column: str) -> ChunkedArray:
         values = self._table(split).with_format("arrow")[column][:]
@@ -221,11 +227,12 @@ class Hub(_Table):
     """A dataset of the Hugging Face Hub, or a folder in one of the layouts that `datasets` knows.
 
     Args:
-        id: such as "tanganke/gtsrb"; downloaded on first use, then taken from the cache (HF_HOME).
+        id: such as "tanganke/gtsrb"; taken from the cache (HF_HOME).
         config: such as "cropped_digits" of "ufldl-stanford/svhn".
         splits: which of the dataset's splits serve as "train" and "test".
         image: column of pictures.
         label: column of class indices or class names; None for pictures without labels.
+        download: fetch what the cache does not have; off unless asked for.
 
     Raises:
         DataError: when a split is asked for and the dataset, split or column is not there.
@@ -238,8 +245,10 @@ class Hub(_Table):
         splits: Mapping[str, str] | None = None,
         image: str = "image",
         label: str | None = "label",
+        download: bool = False,
     ) -> None:
         self.id = id
+        self.download = download
         self.config = config
         self.names = dict(splits or {"train": "train", "test": "test"})
         super().__init__(image, label, tuple(self.names))
@@ -249,16 +258,34 @@ class Hub(_Table):
         from datasets.exceptions import DatasetsError
 
         try:
-            return load_dataset(self.id, self.config, split=self.names[split])
+            with _offline(not self.download):
+                return load_dataset(self.id, self.config, split=self.names[split])
         except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{self._place(split)} could not be opened: {error}\n"
-                "  Check id, config and splits. The first use needs the network, later ones HF_HOME."
-            ) from error
+            advice = "Check id, config and splits, and the network." if self.download else _FETCH
+            raise DataError(f"{self._place(split)} could not be opened: {error}\n  {advice}") from error
 
     def _place(self, split: str) -> str:
         config = f" ({self.config})" if self.config else ""
         return f"Hub dataset {self.id}{config}, split {self.names[split]}"
+
+
+_FETCH = (
+    "Check id, config and splits. download=true fetches what is not on this machine; or take suite.origin=torchvision "
+    "or suite.origin=folders with suite.data=<folder>."
+)
+
+
+@contextmanager
+def _offline(active: bool) -> Iterator[None]:
+    """Inside, `datasets` looks at its cache alone. It has this as a setting of the process only."""
+    import datasets.config
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or active
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _without_rows(files: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -74,6 +75,11 @@ class Torchvision(Source):
     def labels(self, split: str) -> NDArray[np.int64]:
         dataset, chosen = self._split(split)
         return _targets(dataset)[chosen]
+
+    def identity(self, split: str) -> str:
+        dataset, rows = self._split(split)
+        given = f"{self.name} {self.root.absolute()} {self.names} {self.options} {split} {len(dataset)} {len(rows)}"
+        return hashlib.sha256(given.encode()).hexdigest()
 
     def _split(self, split: str) -> tuple[Any, NDArray[np.int64]]:
         """The dataset and the rows of it that form the split."""

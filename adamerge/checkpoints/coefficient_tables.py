@@ -1,0 +1,102 @@
+"""The merging coefficients that AdaMerging's authors published, as tables with names of layers and tasks.
+
+They are lists of numbers in a Python file (src/merging_cofficient.py), a branch per method and model. The file is
+parsed, never run. A list has one row for all layers, or one per entry of the checkpoints' state dict, the six text
+tensors included (reference 1.2). Column 0 is the base's fixed coefficient 1; the tasks follow in the papers' order.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.errors import CheckpointError
+
+TASKS = ("sun397", "stanford_cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
+_BEFORE = ("positional_embedding", "text_projection", "logit_scale")
+_AFTER = ("token_embedding.weight", "ln_final.weight", "ln_final.bias")
+_INPUT = ("class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.weight", "ln_pre.bias")
+_IN_BLOCK = tuple(
+    f"{name}.weight,{name}.bias" if name != "attn.in_proj" else "attn.in_proj_weight,attn.in_proj_bias"
+    for name in ("ln_1", "attn.in_proj", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+)
+Rows = list[list[float]]
+
+
+def published_rows(count: int) -> list[str]:
+    """The keys of the checkpoints' rows, `count` in all: 158 for ViT-B, 302 for ViT-L, and six less without the text.
+
+    Raises:
+        CheckpointError: another number of rows.
+    """
+    with_text = (count - len(_BEFORE + _INPUT + _AFTER) - 2) % 12 == 0
+    blocks, rest = divmod(count - len(_INPUT) - 2 - (len(_BEFORE + _AFTER) if with_text else 0), 12)
+    if rest or blocks < 1:
+        raise CheckpointError(
+            f"{count} rows of coefficients are those of no ViT; ViT-B has 158 (or 152), ViT-L 302 (296)."
+        )
+    visual = [f"visual.{name}" for name in _INPUT]
+    for block in range(blocks):
+        for pair in _IN_BLOCK:
+            visual += [f"visual.transformer.resblocks.{block}.{name}" for name in pair.split(",")]
+    visual += ["visual.ln_post.weight", "visual.ln_post.bias"]
+    return [*_BEFORE, *visual, *_AFTER] if with_text else visual
+
+
+def convert_tables(source: Path, folder: Path | None = None) -> list[Path]:
+    """Write each table in `source` as <method>-<model>.json, which `start=` takes. Returns the files.
+
+    Raises:
+        CheckpointError: no tables in it, or one of another shape.
+    """
+    written = []
+    for (method, model), rows in _tables(source):
+        columns = {len(row) for row in rows}
+        if columns != {1 + len(TASKS)}:
+            continue  # one of the published lists leaves a task out
+        layers = ["all"] if len(rows) == 1 else published_rows(len(rows))
+        content = {
+            "layers": layers,
+            "tasks": TASKS,
+            "values": [row[1:] for row in rows],
+            "source": source.name,
+        }
+        path = (folder or source.parent) / f"{method}-{model}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps(content) + "\n")
+        written.append(path)
+    if not written:
+        raise CheckpointError(f"{source} has no tables of merging coefficients for eight tasks.")
+    return written
+
+
+def _tables(source: Path) -> Iterator[tuple[tuple[str, str], Rows]]:
+    """((method, model), rows) of every branch `method == ... and model == ...` that assigns a list of lists."""
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError, ValueError) as error:
+        raise CheckpointError(f"{source} cannot be read as a Python file: {error}.") from error
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.If):
+            continue
+        names = {
+            compare.left.id: compare.comparators[0].value
+            for compare in ast.walk(node.test)
+            if isinstance(compare, ast.Compare)
+            and isinstance(compare.left, ast.Name)
+            and isinstance(compare.comparators[0], ast.Constant)
+        }
+        for statement in node.body:
+            if {"method", "model"} <= set(names) and isinstance(statement, ast.Assign):
+                yield (str(names["method"]), str(names["model"])), _numbers(source, statement.value)
+
+
+def _numbers(source: Path, node: ast.expr) -> Rows:
+    try:
+        rows = [[float(number) for number in row] for row in ast.literal_eval(node)]
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{source}, line {node.lineno}: expected rows of numbers.") from error
+    return rows

@@ -1,0 +1,94 @@
+"""Some of a source's pictures: the validation split of the papers, and a sample for a trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adamerge.errors import DataError
+from adamerge.tasks.images import Pictures
+from adamerge.tasks.task import Source
+
+_SHARE, _MOST = 0.1, 5000
+
+
+def validation_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training rows, validation rows) out of `count`: the split "<Dataset>Val" of the task-vectors code.
+
+    A tenth of the training pictures, at most 5,000, drawn with torch's generator at seed 0; of MNIST's 60,000
+    pictures the first that stays for training is 36,044 (reference 2.3).
+    """
+    held_out = min(int(_SHARE * count), _MOST)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()
+    return order[: count - held_out], order[count - held_out :]
+
+
+class Validation(Source):
+    """A source whose "test" split is held out of the training pictures, so that test pictures stay unseen."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        return self.source.class_names
+
+    def images(self, split: str) -> Pictures:
+        return Chosen(self.source.images("train"), self._rows(split))
+
+    def labels(self, split: str) -> NDArray[np.int64] | None:
+        labels = self.source.labels("train")
+        return None if labels is None else labels[self._rows(split)]
+
+    def identity(self, split: str) -> str | None:
+        whole = self.source.identity("train")
+        return None if whole is None else f"{whole} validation {split}"
+
+    def _rows(self, split: str) -> NDArray[np.int64]:
+        if split not in ("train", "test"):
+            raise DataError(f"A validation split has 'train' and 'test', not '{split}'.")
+        return validation_rows(len(self.source.images("train")))[split == "test"]
+
+
+class Sample(Source):
+    """A source with at most `limit` test pictures, spread evenly over the split."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source = source
+        self.limit = limit
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        return self.source.class_names
+
+    def images(self, split: str) -> Pictures:
+        pictures = self.source.images(split)
+        return Chosen(pictures, self._rows(len(pictures))) if split == "test" else pictures
+
+    def labels(self, split: str) -> NDArray[np.int64] | None:
+        labels = self.source.labels(split)
+        return labels[self._rows(len(labels))] if labels is not None and split == "test" else labels
+
+    def identity(self, split: str) -> str | None:
+        whole = self.source.identity(split)
+        return whole if whole is None or split != "test" else f"{whole} limit {self.limit}"
+
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        return np.linspace(0, count - 1, min(count, self.limit)).round().astype(np.int64)
+
+
+class Chosen:
+    """Pictures of some rows."""
+
+    def __init__(self, pictures: Pictures, rows: NDArray[np.int64]) -> None:
+        self.pictures = pictures
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.pictures[int(self.rows[index])]
