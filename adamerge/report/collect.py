@@ -102,7 +102,7 @@ def collect(folders: Iterable[Path]) -> Collected:
             unfinished.append((folder, "not finished"))
             continue
         try:
-            runs.append(Run(folder, read_results(folder), _flat(folder / "config.yaml")))
+            runs.append(Run(folder, read_results(folder), flat_config(folder / "config.yaml")))
         except (RunError, OSError, yaml.YAMLError) as error:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:
@@ -124,7 +124,7 @@ def _run_folders(folders: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def _flat(path: Path) -> dict[str, Any]:
+def flat_config(path: Path) -> dict[str, Any]:
     """The settings of a config that can make a difference, by dotted key."""
     flat: dict[str, Any] = {}
 

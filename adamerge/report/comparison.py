@@ -11,8 +11,11 @@ from rich.table import Table
 
 from adamerge.report.collect import Comparison, Group, Spread
 from adamerge.report.names import percent, seconds, shown
+from adamerge.report.published import Published, published
 
 _BASELINES = ("pretrained", "weight_average", "task_arithmetic", "individual")
+# How ours stands to what was published: within the tolerance, below, above, not judged.
+_MARKS = {"within": "✓", "below": "▼", "above": "▲", "not judged": "?"}
 _REFERENCE = "individual"  # the upper reference is never the best
 
 
@@ -21,15 +24,34 @@ def console_table(comparison: Comparison) -> Table:
     title = f"{comparison.suite}, {comparison.backbone}, {len(comparison.tasks)} tasks"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("method", no_wrap=True, min_width=24)
-    heads = ("average", "norma-\nlised", "agrees", "trained", "adapt", "seeds")
+    known = {group.name: published_of(group) for group in comparison.groups}
+    heads = ["average", "norma-\nlised", "agrees", "trained", "adapt", "seeds"]
+    if any(known.values()):
+        heads.insert(1, "published")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     best = _best([group.spread("average").mean for group in comparison.groups if group.name != _REFERENCE])
     for group in comparison.groups:
         average = group.spread("average")
         style = "bold green" if average.mean is not None and average.mean == best else ""
-        table.add_row(group.name, *(cells(group)), style=style)
+        row = cells(group)
+        if any(known.values()):
+            row.insert(1, _beside(group, known[group.name]))
+        table.add_row(group.name, *row, style=style)
     return table
+
+
+def published_of(group: Group) -> Published | None:
+    """What was published for this method on these tasks, backbone and experts."""
+    return published(group.runs[0].results, group.runs[0].config)
+
+
+def _beside(group: Group, known: Published | None) -> str:
+    """The published average, and how ours stands to it."""
+    if known is None:
+        return ""
+    verdict = known.verdict(group.spread("average").mean)
+    return f"{percent(known.average)} {_MARKS[verdict]}"
 
 
 def cells(group: Group) -> list[str]:
@@ -92,8 +114,11 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     plain = ("average", "normalized_average", "agreement", "trainable_parameters", "peak_memory_bytes")
+    theirs = ("published_average", "published_tolerance", "published_verdict", "published_accuracy")
     first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
-    writer.writerow((*first_half, "adapt_seconds", "evaluate_seconds", "task", "accuracy", "accuracy_sd"))
+    writer.writerow(
+        (*first_half, "adapt_seconds", "evaluate_seconds", "task", "accuracy", "accuracy_sd", *theirs)
+    )
     for comparison in comparisons:
         for group in comparison.groups:
             first = group.runs[0].results
@@ -106,11 +131,13 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
             ]
             numbers = [group.spread(name).mean for name in plain]
             cost = [group.seconds("adapt").mean, group.seconds("evaluate").mean]
+            known = published_of(group)
+            verdict = known and [known.average, known.tolerance, known.verdict(group.spread("average").mean)]
             for task in comparison.tasks:
                 value = group.accuracy(task)
-                writer.writerow(
-                    [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
-                )
+                row = [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
+                there = known.tasks.get(task) if known and known.tasks else None
+                writer.writerow([*row, *(verdict or [None] * 3), there])
     return out.getvalue()
 
 
@@ -119,9 +146,10 @@ def _rows(
 ) -> list[list[str]]:
     """Name and cells of every line, baselines first, the best of each column marked."""
     lines = [*_baselines(comparison), *((g.name, _columns(comparison, g)) for g in comparison.groups)]
+    known = {g.name: (published_of(g), g.spread("average").mean) for g in comparison.groups}
     rows = []
     best = [
-        _best([values[i].mean for name, values in lines if name != shown(_REFERENCE) and name != _REFERENCE])
+        _best([values[i].mean for name, values in lines if name not in (_REFERENCE, shown(_REFERENCE))])
         for i in range(1 + len(comparison.tasks))
     ]
     for name, values in lines:
@@ -134,7 +162,24 @@ def _rows(
             for i, value in enumerate(values)
         ]
         rows.append([name, *marked])
+        theirs, ours = known.get(name, (None, None))
+        if theirs is not None:
+            rows.append(_published_row(theirs, ours, comparison.tasks, show))
     return rows
+
+
+def _published_row(
+    known: Published, ours: float | None, tasks: Sequence[str], show: Callable[[Spread], str]
+) -> list[str]:
+    verdict = known.verdict(ours)
+    judged = verdict if verdict != "within" else f"within {percent(known.tolerance)}"
+    return [
+        f"- published ({known.source}): ours is {judged}"
+        if verdict != "not judged"
+        else f"- published ({known.source})",
+        show(Spread(known.average)),
+        *(show(Spread((known.tasks or {}).get(task))) for task in tasks),
+    ]
 
 
 def _columns(comparison: Comparison, group: Group) -> list[Spread]:

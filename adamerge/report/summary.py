@@ -6,7 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from adamerge.report.collect import flat_config
 from adamerge.report.figures import write_figures
+from adamerge.report.names import percent
+from adamerge.report.published import published
 from adamerge.report.table import results_table
 from adamerge.tracking.results import Results, write_results
 
@@ -22,6 +25,20 @@ def finish(folder: Path, results: Results, console: Console, again: bool = False
         write_figures(folder, results)
         write_results(folder, results)
     console.print(results_table(results))
+    if line := published_line(folder, results):
+        console.print(line, highlight=False)
     console.print(f"run folder: {folder}", highlight=False, soft_wrap=True)
     for figure in sorted((folder / "figures").glob("*.png")):
         console.print(f"  {figure}", highlight=False, soft_wrap=True)
+
+
+def published_line(folder: Path, results: Results) -> str:
+    """What the literature has for this run; empty where it has nothing."""
+    config = folder / "config.yaml"
+    known = published(results, flat_config(config)) if config.exists() else None
+    if known is None:
+        return ""
+    verdict = known.verdict(results.average)
+    text = f"published: {percent(known.average)} ({known.source}; tolerance {percent(known.tolerance)}); "
+    text += "not judged" if verdict == "not judged" else f"this run is {verdict} it"
+    return f"{text}: {known.note}" if known.note else text

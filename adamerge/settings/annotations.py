@@ -48,7 +48,7 @@ def simple_annotation(annotation: Any, scope: Mapping[str, Any]) -> Any:
     if origin in (Union, types.UnionType):
         members = [m for m in (simple_annotation(a, scope) for a in inner) if m is not Unknown]
         return Union[tuple(members)] if members else Unknown  # noqa: UP007 - made at run time
-    parts = tuple(part if part is ... else simple_annotation(part, scope) for part in inner)
+    parts = tuple(part if part in (..., Any) else simple_annotation(part, scope) for part in inner)
     if Unknown in parts or not parts:
         return {list: list, tuple: Annotated[tuple, Strict(False)], dict: dict}.get(annotation, Unknown)
     return _container(origin, parts)

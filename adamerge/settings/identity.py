@@ -61,7 +61,7 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The config as plain data, with fixed values for the data's folder and `download` wherever they stand."""
     config = config.copy()
-    if OmegaConf.select(config, "suite.data") is not None:
+    if "data" in config.get("suite", {}):
         OmegaConf.update(config, "suite.data", "<data>")
     if "download" in config:
         config.download = False

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from adamerge.errors import DataError
+from adamerge.tasks.chosen import Sample, Validation, validation_rows
+from adamerge.tasks.task import Source
+
+
+class Numbers(Source):
+    """Pictures that are their own number."""
+
+    class_names = ("even", "odd")
+
+    def __init__(self, train: int = 30, test: int = 9) -> None:
+        self.count = {"train": train, "test": test}
+
+    def images(self, split: str) -> list[int]:  # type: ignore[override]
+        return list(range(self.count[split]))
+
+    def labels(self, split: str) -> NDArray[np.int64]:
+        return np.arange(self.count[split]) % 2
+
+    def identity(self, split: str) -> str:
+        return f"numbers {split}"
+
+
+def test_mnist_s_split_is_that_of_the_papers() -> None:
+    # The index that the task-vectors code itself checks (reference 2.3).
+    train, held_out = validation_rows(60_000)
+    assert train[0] == 36_044
+    assert (len(train), len(held_out)) == (55_000, 5_000)
+
+
+@given(st.integers(10, 5_000))
+def test_the_parts_make_the_whole(count: int) -> None:
+    train, held_out = validation_rows(count)
+    assert len(held_out) == count // 10
+    assert sorted([*train, *held_out]) == list(range(count))
+
+
+def test_a_validation_source_shows_training_pictures_only() -> None:
+    source = Validation(Numbers())
+    pictures, labels = source.images("test"), source.labels("test")
+    assert len(pictures) == len(labels) == 3
+    assert [pictures[i] % 2 for i in range(3)] == labels.tolist()
+    assert len({source.identity("train"), source.identity("test"), Numbers().identity("train")}) == 3
+    with pytest.raises(DataError, match="not 'val'"):
+        source.images("val")
+
+
+def test_a_sample_is_spread_over_the_test_split() -> None:
+    source = Sample(Numbers(), 3)
+    pictures, labels = source.images("test"), source.labels("test")
+    assert [pictures[i] for i in range(3)] == [0, 4, 8]
+    assert labels.tolist() == [0, 0, 0]
+    assert len(source.images("train")) == 30
+    assert len(Sample(Numbers(), 100).images("test")) == 9
