@@ -132,12 +132,14 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
             numbers = [group.spread(name).mean for name in plain]
             cost = [group.seconds("adapt").mean, group.seconds("evaluate").mean]
             known = published_of(group)
-            verdict = known and [known.average, known.tolerance, known.verdict(group.spread("average").mean)]
+            judged: list[float | str | None] = [None] * 3
+            if known is not None:
+                judged = [known.average, known.tolerance, known.verdict(group.spread("average").mean)]
             for task in comparison.tasks:
                 value = group.accuracy(task)
                 row = [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
                 there = known.tasks.get(task) if known and known.tasks else None
-                writer.writerow([*row, *(verdict or [None] * 3), there])
+                writer.writerow([*row, *judged, there])
     return out.getvalue()
 
 

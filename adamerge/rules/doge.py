@@ -33,12 +33,12 @@ class Doge:
     The fused attention projection counts as its three matrices.
 
     Args:
-        variant: "ta" has one Delta for all tasks and gives lambda_t (D_t + Delta) * mask_t to be added as they are;
-            all other tensors stay the base's. "am" has a Delta per task and gives (D_t + Delta_t) * mask_t for
-            AdaMerging to find coefficients for; other tensors keep their task vectors.
+        variant: "ta" has one Delta for all tasks and gives lambda_t (D_t + Delta) * mask_t to be added as they are.
+            "am" has a Delta per task and gives (D_t + Delta_t) * mask_t for AdaMerging to find coefficients for.
         eta: of lambda_t.
         steps, lr: Adam's. It moves an entry by up to steps x lr, which is large against a task vector's entries.
         keep: share of each task vector's entries, the largest over all tensors, that the masks keep.
+        others: factor of the task vectors of all other tensors; 0 leaves them the base's.
         gap: "row" squares the sum of each row, "matrix" that of the whole matrix (a second re-implementation).
 
     Raises:
@@ -50,6 +50,7 @@ class Doge:
     steps: int = 400
     lr: float = 1.0e-4
     keep: float = 0.3
+    others: float = 0.0
     gap: Literal["row", "matrix"] = "row"
 
     def __post_init__(self) -> None:
@@ -69,9 +70,10 @@ class Doge:
             done = [self._changed(part.float().view(len(stack), -1, columns)) for part in parts]
             kept = stack.float().abs() >= cut.to(stack.device)
             vectors[key] = (torch.cat([x.flatten(1) for x in done], dim=1) * kept).to(stack.dtype)
-        if self.variant == "ta":
-            return replace(pool, vectors=vectors, coefficient=1.0)
-        return replace(pool, vectors={key: vectors.get(key, pool.vectors[key]) for key in pool.keys})
+        if self.others:
+            vectors = {key: vectors.get(key, self.others * pool.vectors[key]) for key in pool.keys}
+        shared = self.variant == "ta"
+        return replace(pool, vectors=vectors, **({"coefficient": 1.0} if shared else {}))
 
     def _changed(self, matrices: Tensor) -> Tensor:
         """The task vectors of one matrix (T, rows, columns) with Delta, times lambda in the variant "ta"."""

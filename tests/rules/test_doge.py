@@ -83,11 +83,13 @@ def test_matrices_of_the_blocks_change_and_all_else_stays_the_base():
     assert len(changed) == 2 * 4
 
 
-def test_am_keeps_the_other_task_vectors():
+@pytest.mark.parametrize("variant", ["ta", "am"])
+def test_other_tensors_keep_their_task_vectors_by_the_factor_asked_for(variant):
     pool = make_vit_pool()
-    ruled = Doge("am", steps=5)(pool)
+    assert "visual.proj" not in Doge(variant, steps=5)(pool).vectors
+    ruled = Doge(variant, steps=5, others=0.5)(pool)
     assert ruled.keys == pool.keys
-    assert torch.equal(ruled.vectors["visual.proj"], pool.vectors["visual.proj"])
+    assert torch.equal(ruled.vectors["visual.proj"], 0.5 * pool.vectors["visual.proj"])
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.3, 1.0])
