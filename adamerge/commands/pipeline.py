@@ -48,9 +48,11 @@ def execute(cfg: DictConfig) -> Results:
     save_parts(run.folder, method)
     save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
     results = evaluate(run, method, pool, data)
+    steps = Journal(run.folder / "journal.jsonl").read()
     seconds = {
         "prepare": prepared - started,
-        "adapt": recorded + sum(r["seconds"] for r in Journal(run.folder / "journal.jsonl").read()),
+        "adapt": recorded + sum(step["seconds"] for step in steps),
+        "load": sum(step.get("seconds_loading", 0.0) for step in steps),
         "evaluate": time.perf_counter() - adapted,
     }
     results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})

@@ -85,10 +85,18 @@ def cost_line(results: Results) -> str:
     parts = [
         f"normalized average {percent(results.normalized_average)} % of the experts",
         f"{results.trainable_parameters:,} trained parameters, {results.steps} steps",
-        ", ".join(f"{name} {seconds(value)}" for name, value in results.seconds.items()),
+        ", ".join(_phase(results, name) for name in results.seconds if name != "load"),
         f"peak memory {memory(results.peak_memory_bytes)} on {results.device}",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _phase(results: Results, name: str) -> str:
+    """A phase's seconds; of adapting also the share that loading pictures took."""
+    used = results.seconds[name]
+    text = f"{name} {seconds(used)}"
+    loading = results.seconds.get("load", 0.0)
+    return f"{text} (loading {loading / used:.0%})" if name == "adapt" and loading and used else text
 
 
 def to_markdown(results: Results) -> str:

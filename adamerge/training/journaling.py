@@ -1,4 +1,4 @@
-"""Writes one line per step into the run's journal: losses, seconds, peak memory."""
+"""Writes one line per step into the run's journal: losses, seconds (and how many of them loading took), peak memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ class WriteJournal(pl.Callback):
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self._started = 0.0
+        self._loaded = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, StepModule)
         self.journal.truncate_after(pl_module.step - 1)
         self._started = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._loaded = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -31,6 +37,12 @@ class WriteJournal(pl.Callback):
         now = time.perf_counter()
         memory = peak_memory_bytes(pl_module.device)
         self.journal.append(
-            {**pl_module.record, "seconds": round(now - self._started, 6), "peak_memory_bytes": memory}
+            {
+                **pl_module.record,
+                "seconds": round(now - self._started, 6),
+                # From the end of the step before to the batch on the device: reading and decoding, or waiting for it.
+                "seconds_loading": round(self._loaded - self._started, 6),
+                "peak_memory_bytes": memory,
+            }
         )
         self._started = now
