@@ -13,7 +13,7 @@ from rich.console import Console
 from torch.utils.data import Dataset
 
 from adamerge.cache import cached
-from adamerge.commands.assemble import Data, device_of, model_of
+from adamerge.commands.assemble import Data, corruption_of, device_of, model_of
 from adamerge.commands.progress import image_progress
 from adamerge.commands.run import Run
 from adamerge.commands.run_folder import train_in
@@ -23,6 +23,7 @@ from adamerge.methods import Method, experts
 from adamerge.models.clip import image_size
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
+from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.stream import Stream
 from adamerge.training.adaptation import Adaptation
 from adamerge.training.recording import Recorded, Recording, encoder_digest, record, recording, used
@@ -73,6 +74,9 @@ def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
         return {}
     size = image_size(model_of(run.cfg))
     chosen = {task.name: labeled_subset(task, count, run.cfg.seed, size, run.name) for task in data.tasks}
+    if not run.cfg.suite.get("allow_overlap") and corruption_of(run.cfg) is None:
+        for task, (images, _) in chosen.items():
+            refuse_overlap(task, images, data.images[task])
     return {task: {"images": images, "labels": labels} for task, (images, labels) in chosen.items()}
 
 

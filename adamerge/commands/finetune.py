@@ -30,6 +30,7 @@ from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
+from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.poison import Poisoned, Trigger
 from adamerge.tasks.task import Task
 from adamerge.training.making import Finetuning
@@ -81,6 +82,8 @@ def _make_expert(
     encoder = ImageEncoder(build_clip(model).visual)
     encoder.load_state_dict(origin)
     images = ImageSet(task.source.images("train"), image_size(model))
+    if not cfg.suite.get("allow_overlap"):
+        _check_overlap(task, images)
     data: Dataset[Any] = Labeled(task, images, cfg.batch_size, cfg.steps, cfg.seed, cfg.crop, cfg.shuffle)
     if attacked(cfg):
         trigger = Trigger(cfg.attack.target, cfg.attack.size)
@@ -102,6 +105,15 @@ def _make_expert(
     save_tensors(target, {key: value.half() for key, value in encoder.state_dict().items()}, metadata)
     shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
     console.print(f"{task.name}: {target}{shown}")
+
+
+def _check_overlap(task: Task, train: ImageSet) -> None:
+    """Refuse test pictures among the training pictures, where there are test pictures."""
+    try:
+        pictures = task.source.images("test")
+    except DataError:
+        return
+    refuse_overlap(task.name, train, ImageSet(pictures, train.size))
 
 
 @torch.no_grad()

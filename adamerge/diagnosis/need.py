@@ -30,7 +30,7 @@ class Need:
 
     Attributes:
         base: the base encoder.
-        experts: all experts at once, while the task vectors are formed.
+        expert: one expert, while its task vector is formed.
         vectors: the task vectors.
         merged: one merged copy of the encoder.
         gradient: the gradient of the merged copy.
@@ -39,7 +39,7 @@ class Need:
     """
 
     base: int
-    experts: int
+    expert: int
     vectors: int
     merged: int
     gradient: int
@@ -48,7 +48,7 @@ class Need:
 
     @property
     def to_open(self) -> int:
-        return self.base + self.experts + self.vectors
+        return self.base + self.expert + self.vectors
 
     @property
     def to_run(self) -> int:
@@ -64,13 +64,16 @@ def memory_need(cfg: DictConfig) -> Need:
     schedule = cfg.method.schedule
     per_image, blocks = activation_bytes(pool, image_size(model)), _blocks(pool)
     evaluating = per_image * cfg.evaluation.batch_size // blocks
+    if cfg.get("activation_checkpointing"):  # every block's input, and all of one block
+        tokens, width = pool.base["visual.positional_embedding"].shape
+        per_image = blocks * tokens * width * _FLOAT + per_image // blocks
     adapting = 0
     if schedule is not None:
         whole = schedule.batch_size * schedule.batches_per_task * len(tasks)
         adapting = per_image * min(max(schedule.forward_images or 0, schedule.batch_size), whole)
     return Need(
         base=_FLOAT * size,
-        experts=_FLOAT * size * len(tasks),
+        expert=_FLOAT * size,
         vectors=dtype.itemsize * size * len(tasks),
         merged=_FLOAT * size,
         gradient=0 if schedule is None else _FLOAT * size,
@@ -121,7 +124,7 @@ def _blocks(pool: Pool) -> int:
 def enough(need: Need, device: torch.device) -> Iterator[Finding]:
     """The need against what is free: to open the checkpoints, and to run on the device."""
     cpu = torch.device("cpu")
-    opened = _parts({"base": need.base, "experts": need.experts, "task vectors": need.vectors})
+    opened = _parts({"base": need.base, "one expert": need.expert, "task vectors": need.vectors})
     yield _compare("memory to open", need.to_open, opened, cpu)
     running = _parts(
         {
@@ -147,8 +150,8 @@ def _compare(what: str, need: int, made_of: str, device: torch.device) -> Findin
         return Finding("warning", what, f"{text}; what is free is not known", "Watch the first steps.")
     text += f"; {memory(free)} free on {device.type}"
     advice = (
-        "checkpoints.dtype=bfloat16 halves the task vectors; fewer tasks, a smaller method.schedule.batch_size or "
-        "evaluation.batch_size, or a larger machine help."
+        "checkpoints.dtype=bfloat16 halves the task vectors, activation_checkpointing=true takes most of the "
+        "activations away; fewer tasks, a smaller method.schedule.batch_size or evaluation.batch_size, or a larger machine help."
     )
     if need > free:
         return Finding("problem", what, text, advice)

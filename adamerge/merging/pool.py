@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -114,20 +114,16 @@ def _keep_narrow(mapped: Tensor, original: Tensor) -> Tensor:
 
 
 def stack_task_vectors(
-    base: State, experts: Mapping[str, State], dtype: torch.dtype = torch.float32
+    base: State, experts: Iterable[State], count: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
     """tau_k = theta_k - theta_0, stacked as (T, numel) per key, for the keys that some expert changed.
 
+    The experts are taken one after the other, so that an iterator of `count` states never holds two at once.
     Differences are formed in the base's precision and only then stored as `dtype`.
     """
-    vectors: dict[str, Tensor] = {}
-    for key, origin in base.items():
-        stack = torch.empty(len(experts), origin.numel(), dtype=dtype)
-        for row, state in enumerate(experts.values()):
-            if key in state:
-                stack[row] = (state[key].to(origin.dtype) - origin).reshape(-1)
-            else:
-                stack[row] = 0.0
-        if torch.any(stack != 0):
-            vectors[key] = stack
-    return vectors
+    stacks = {key: torch.zeros(count, origin.numel(), dtype=dtype) for key, origin in base.items()}
+    for row, state in enumerate(experts):
+        for key, value in state.items():
+            if key in stacks:
+                stacks[key][row] = (value.to(base[key].dtype) - base[key]).reshape(-1)
+    return {key: stack for key, stack in stacks.items() if torch.any(stack != 0)}

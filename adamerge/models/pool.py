@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from adamerge.checkpoints import (
     guess_architecture,
     open_checkpoint,
 )
+from adamerge.checkpoints.misfits import Difference
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.merging.pool import stack_task_vectors
@@ -62,13 +63,11 @@ def open_pool(
     _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")
     # The rows of the coefficient table follow the module's order, whatever order the file has.
     origin = {key: origin[key] for key in encoder.state_dict() if key in origin}
-    states = {task: _expert(task, source, opened) for task, source in experts.items()}
-    _check(states, origin, what="the base model")
     # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
     weights = {task: _head(task, heads[task]) for task in order}
     _check_heads(weights, tuple(task for task in experts if task not in without_task), origin)
-    vectors = stack_task_vectors(origin, {task: state for task, (_, state) in states.items()}, dtype)
+    vectors = stack_task_vectors(origin, _fitting(experts, opened, origin), len(experts), dtype)
     if not vectors:
         raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
     unseen = tuple(task for task in weights if task not in experts)
@@ -107,6 +106,23 @@ def _guess(origin: Mapping[str, Tensor]) -> Model:
     }
 
 
+def _fitting(
+    experts: Mapping[str, Source], base: Checkpoint, origin: Mapping[str, Tensor]
+) -> Iterator[Mapping[str, Tensor]]:
+    """The experts' encoders, one open at a time; at the end one error for all that do not fit."""
+    misfits: dict[str, tuple[list[Difference], Mapping[str, Tensor]]] = {}
+    for task, source in experts.items():
+        where, state = _expert(task, source, base)
+        if differences := _differences(origin, state):
+            # Of a misfit the shapes are enough, to tell what it looks like.
+            shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
+            misfits[f"{task} ({where})"] = (differences, shapes)
+        else:
+            yield state
+    if misfits:
+        raise PoolError(describe_misfits(misfits, origin, "the base model"))
+
+
 def _expert(task: str, source: Source, base: Checkpoint) -> tuple[str, dict[str, Tensor]]:
     checkpoint = open_checkpoint(source)
     _warn_of_text_vectors(task, checkpoint, base)
@@ -126,12 +142,15 @@ def _check(
 ) -> None:
     misfits = {}
     for name, (source, state) in states.items():
-        # Hugging Face's CLIPVisionModel has no projection; the base's is used then.
-        expected = {k: v for k, v in reference.items() if k in state or k != "visual.proj"}
-        if differences := compare_states(expected, state):
+        if differences := _differences(reference, state):
             misfits[f"{name} ({source})"] = (differences, state)
     if misfits:
         raise PoolError(describe_misfits(misfits, reference, what))
+
+
+def _differences(reference: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[Difference]:
+    # Hugging Face's CLIPVisionModel has no projection; the base's is used then.
+    return compare_states({k: v for k, v in reference.items() if k in state or k != "visual.proj"}, state)
 
 
 def check_encoder(source: str, state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:

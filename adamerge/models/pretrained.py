@@ -35,7 +35,8 @@ def random_expert(base: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
     """The base's image encoder a small random step away; `place` is the seed."""
     generator = torch.Generator().manual_seed(zlib.crc32(place.encode()))
     return {
-        key: value + 0.01 * value.std(correction=0) * torch.randn(value.shape, generator=generator)
+        key: value
+        + 0.01 * value.std(correction=0).clamp(min=0.01) * torch.randn(value.shape, generator=generator)
         for key, value in base.items()
         if key.startswith("visual.")
     }

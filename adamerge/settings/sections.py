@@ -58,6 +58,7 @@ class SuiteSection(_Section):
     validation: bool = False
     limit: int | None = Field(default=None, gt=0)
     decode_cache: bool = False
+    allow_overlap: bool = False
     corruption: str | None = None
     severity: int = Field(default=2, ge=1, le=5)
 

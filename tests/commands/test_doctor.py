@@ -129,7 +129,7 @@ def test_the_memory_need_of_vit_b_32():
     need = memory_need(config("adamerging_layerwise"))
     encoder = 87_849_216 * 4
     assert (need.base, need.merged, need.gradient) == (encoder, encoder, encoder)
-    assert (need.experts, need.vectors) == (8 * encoder, 8 * encoder)
+    assert (need.expert, need.vectors) == (encoder, 8 * encoder)
     assert need.trained == 16 * 8 * 152
     assert need.to_run == 11 * encoder + need.trained + need.activations
     static = memory_need(config("task_arithmetic"))
@@ -159,7 +159,7 @@ def test_activations_are_those_that_autograd_keeps():
 def test_too_little_memory_disk_or_a_wrong_version(tmp_path, monkeypatch):
     from packaging.requirements import Requirement
 
-    need = Need(base=10, experts=20, vectors=20, merged=10, gradient=10, trained=1, activations=5)
+    need = Need(base=10, expert=20, vectors=20, merged=10, gradient=10, trained=1, activations=5)
     for free, status in [(55, "problem"), (60, "warning"), (100, "ok"), (None, "warning")]:
         monkeypatch.setattr("adamerge.diagnosis.need.free_memory_bytes", lambda device, free=free: free)
         assert [f.status for f in enough(need, torch.device("cpu"))][1] == status

@@ -60,3 +60,16 @@ def test_a_sample_is_spread_over_the_test_split() -> None:
     assert labels.tolist() == [0, 0, 0]
     assert len(source.images("train")) == 30
     assert len(Sample(Numbers(), 100).images("test")) == 9
+
+
+def test_test_pictures_among_the_training_pictures_are_refused() -> None:
+    from adamerge.tasks.images import ImageSet
+    from adamerge.tasks.overlap import refuse_overlap
+
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), np.uint8)
+    train = ImageSet(pixels[:6], 4)
+    refuse_overlap("dtd", train, ImageSet(pixels[6:], 4))
+    with pytest.raises(
+        DataError, match=r"2 of 5 test pictures .* test picture 0 is training picture 4(.|\n)*allow_overlap"
+    ):
+        refuse_overlap("dtd", train, ImageSet(pixels[4:], 4))
