@@ -17,11 +17,12 @@ from adamerge.commands.assemble import Data, device_of, suite_name
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
 from adamerge.commands.scoring import evaluate
+from adamerge.commands.sweep import in_sweep, line, note
 from adamerge.commands.trained import run_in, save_heads, trained_method
 from adamerge.memory import reset_peak
 from adamerge.merging import Pool
 from adamerge.methods import Method
-from adamerge.report.summary import finish
+from adamerge.report.summary import record, show
 from adamerge.settings import validate
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Results, read_results
@@ -32,12 +33,17 @@ def execute(cfg: DictConfig) -> Results:
     validate(cfg)
     run = open_run(cfg)
     console = Console()
+    note(run.folder)
     if (run.folder / "results.json").exists():
         results = read_results(run.folder)
-        finish(run.folder, results, console, again=True)
+        _tell(run.folder, results, console, again=True)
         return results
+    resumes = (run.folder / "checkpoints" / "last.ckpt").exists()
     start_folder(cfg, run.folder)
-    console.print(f"[bold]{run.name}[/] on {suite_name(cfg)}, run {run.id}", highlight=False)
+    going_on = ", goes on from its last checkpoint" if resumes else ""
+    console.print(
+        f"[bold]{run.name}[/] on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}", highlight=False
+    )
     reset_peak(device_of(cfg))
     started = time.perf_counter()
     pool, data = run.open()
@@ -56,8 +62,17 @@ def execute(cfg: DictConfig) -> Results:
         "evaluate": time.perf_counter() - adapted,
     }
     results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
-    finish(run.folder, results, console)
+    record(run.folder, results)
+    _tell(run.folder, results, console)
     return results
+
+
+def _tell(folder: Path, results: Results, console: Console, again: bool = False) -> None:
+    """The run's table; in a sweep one line, as its table comes at the end."""
+    if in_sweep():
+        console.print(line(results, folder, again), highlight=False, soft_wrap=True, markup=False)
+    else:
+        show(folder, results, console, again)
 
 
 def save_parts(folder: Path, method: Method) -> None:

@@ -23,6 +23,7 @@ from adamerge.methods import Method
 from adamerge.models.start import with_start
 from adamerge.rules import TaskArithmetic
 from adamerge.settings import instantiate, run_id
+from adamerge.tasks.task import check_head
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Run:
         tasks = open_tasks(self.cfg)
         data = open_data(self.cfg, tasks)
         every = [*tasks, *open_tasks(self.cfg, unseen=True)]
-        return open_suite_pool(self.cfg, every, self.paths, self.files), data
+        pool = open_suite_pool(self.cfg, every, self.paths, self.files)
+        for task in every:
+            check_head(task, len(pool.heads[task.name]))
+        return pool, data
 
     @property
     def arithmetic(self) -> TaskArithmetic:

@@ -151,7 +151,8 @@ def _compare(what: str, need: int, made_of: str, device: torch.device) -> Findin
     text += f"; {memory(free)} free on {device.type}"
     advice = (
         "checkpoints.dtype=bfloat16 halves the task vectors, activation_checkpointing=true takes most of the "
-        "activations away; fewer tasks, a smaller method.schedule.batch_size or evaluation.batch_size, or a larger machine help."
+        "activations away; fewer tasks, a smaller method.schedule.batch_size or evaluation.batch_size, or a larger "
+        "machine help."
     )
     if need > free:
         return Finding("problem", what, text, advice)

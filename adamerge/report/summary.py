@@ -14,16 +14,16 @@ from adamerge.report.table import results_table
 from adamerge.tracking.results import Results, write_results
 
 
-def finish(folder: Path, results: Results, console: Console, again: bool = False) -> None:
-    """Write the figures and, last of all, results.json; print the table and the paths.
+def record(folder: Path, results: Results) -> None:
+    """Write the figures and, last of all, results.json."""
+    write_figures(folder, results)
+    write_results(folder, results)
 
-    `again`: the run was finished before; nothing is written.
-    """
+
+def show(folder: Path, results: Results, console: Console, again: bool = False) -> None:
+    """Print the table and the paths; `again`: the run was finished before."""
     if again:
         console.print(f"This run is finished already: {folder}", highlight=False)
-    else:
-        write_figures(folder, results)
-        write_results(folder, results)
     console.print(results_table(results))
     if line := published_line(folder, results):
         console.print(line, highlight=False)

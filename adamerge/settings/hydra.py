@@ -8,7 +8,7 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,10 @@ def _call(command: str, options: Namespace) -> None:
     config_path = str(conf_dir())
     task = _task(command, failures)
     try:
-        hydra.main(version_base="1.3", config_path=config_path, config_name=COMMANDS[command].config)(task)()
+        with _around(command, options):
+            hydra.main(version_base="1.3", config_path=config_path, config_name=COMMANDS[command].config)(
+                task
+            )()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{tidy(error)}\n  Nothing was started.") from error
     if not failures:
@@ -171,6 +174,14 @@ def _call(command: str, options: Namespace) -> None:
     if all(isinstance(failure, AdamergeError) for failure in failures):
         raise RunError(told)
     raise SystemExit(told)
+
+
+def _around(command: str, options: Namespace) -> AbstractContextManager[None]:
+    """What surrounds the jobs of a sweep of runs: their table at the end."""
+    if not (options.multirun and command in ("train", "merge")) or _is_look(options):
+        return nullcontext()
+    context: AbstractContextManager[None] = import_module("adamerge.commands.sweep").sweep()
+    return context
 
 
 def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any]:

@@ -129,6 +129,20 @@ def check(task: Task, split: str = "test") -> None:
         )
 
 
+def check_head(task: Task, rows: int) -> None:
+    """Check that a task's head has a row for each class.
+
+    Raises:
+        DataError: it has another number.
+    """
+    names = task.classes if task.classes is not None else task.source.class_names
+    if names is not None and len(names) != rows:
+        raise DataError(
+            f"Task '{task.name}': its head has {rows} rows, but there are {len(names)} classes: {_list(names)}.\n"
+            f"  Give the head made for these classes, or mend suite.catalogue.{task.name}.classes."
+        )
+
+
 def build_tasks(
     names: Sequence[str], catalogue: Mapping[str, Mapping[str, Any]], instantiate: Callable[..., Any]
 ) -> list[Task]:

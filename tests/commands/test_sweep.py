@@ -1,0 +1,56 @@
+"""A sweep from the command line: one line per job, a table at the end, and the same command again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands.conftest import QUICK
+
+from adamerge.__main__ import main
+from adamerge.commands import pipeline
+from adamerge.errors import RunError
+
+WORDS = ["train", "-m", "method=surgery", "seed=0,1", "method.schedule.steps=2", "checkpoint_every=1", *QUICK]
+
+
+def run() -> int:
+    try:
+        main(WORDS)
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def test_a_job_that_fails_stops_no_other_and_the_same_command_finishes_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate: Callable[..., Any] = pipeline.evaluate
+
+    def failing(run: Any, *rest: Any) -> Any:
+        if run.cfg.seed == 0:
+            raise RunError("no more room")
+        return evaluate(run, *rest)
+
+    monkeypatch.setattr(pipeline, "evaluate", failing)
+    assert run() != 0
+    first = capsys.readouterr()
+    assert "no more room" in first.err
+    assert "1 job of the sweep failed" in first.err
+    assert first.out.count("surgery, seed 1: adapted in") == 1
+    assert "left out:" in first.out
+    assert "not finished" in first.out
+    assert len(list(home.glob("outputs/*/*/*/results.json"))) == 1
+
+    monkeypatch.setattr(pipeline, "evaluate", evaluate)
+    assert run() == 0
+    second = capsys.readouterr().out
+    assert "seed 0, run" in second
+    assert "goes on from its last checkpoint" in second
+    assert "surgery, seed 1: finished before, average" in second
+    assert "left out" not in second
+    table = second[second.index("mini, mini, 2 tasks") :]
+    assert any("surgery" in line and line.split()[-1] == "2" for line in table.splitlines())  # two seeds
+    assert "python -m adamerge compare outputs/mini" in table
