@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ Progress = Callable[[int], None]  # told the number of images done
 
 
 @torch.no_grad()
-def predict(
+def predict_logits(
     method: Method,
     images: Mapping[str, ImageSet],
     *,
@@ -23,29 +24,34 @@ def predict(
     batch_size: int = 500,
     progress: Progress = lambda done: None,
 ) -> dict[str, Tensor]:
-    """Predicted classes {task: (n,)} of each task's images with the task's own head. Merges once for all tasks."""
+    """Logits {task: (n, classes)}, float32, of each task's images with its own head. Merges once for all tasks."""
     method = method.to(device).eval()
     if method.by_task:
-        predictions = {}
+        found = {}
         for task, image_set in images.items():
             with method.round(task):
-                predictions[task] = _classes(method, task, image_set, device, batch_size, progress)
-        return predictions
+                found[task] = _logits(method, task, image_set, device, batch_size, progress)
+        return found
     with method.round():
         return {
-            task: _classes(method, task, image_set, device, batch_size, progress)
+            task: _logits(method, task, image_set, device, batch_size, progress)
             for task, image_set in images.items()
         }
 
 
-def _classes(
+def predict(method: Method, images: Mapping[str, ImageSet], **options: Any) -> dict[str, Tensor]:
+    """Predicted classes {task: (n,)}; the options are those of `predict_logits`."""
+    return {task: logits.argmax(dim=-1) for task, logits in predict_logits(method, images, **options).items()}
+
+
+def _logits(
     method: Method, task: str, images: ImageSet, device: torch.device, batch_size: int, progress: Progress
 ) -> Tensor:
-    classes = []
+    parts = []
     for pixels in images.batches(batch_size):
-        classes.append(method.logits(pixels.to(device), task).argmax(dim=-1).cpu())
+        parts.append(method.logits(pixels.to(device), task).float().cpu())
         progress(len(pixels))
-    return torch.cat(classes)
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from rich.console import Console
 
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import ConfigError
+from adamerge.report.choice import pick, pick_table
 from adamerge.report.collect import Collected, collect
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
 
 _USAGE = (
-    "compare <folder> ... [out=<folder>]: compares the finished runs in and below the folders, over seeds.\n"
+    "compare <folder> ... [out=<folder>] [--pick]: compares the finished runs in and below the folders, over seeds.\n"
+    "--pick chooses the best without looking at a label, by agreement with the experts and their certainty.\n"
     "Writes compare.md, compare.csv and compare.tex into out (default: <first folder>/report)."
 )
 
@@ -29,7 +31,7 @@ def run(words: list[str]) -> None:
         sys.stdout.write(f"{_USAGE}\n")
         return
     options = dict(word.split("=", 1) for word in words if "=" in word)
-    folders = [Path(word) for word in words if "=" not in word]
+    folders = [Path(word) for word in words if "=" not in word and word != "--pick"]
     if not folders or set(options) - {"out"}:
         raise ConfigError(f"{_USAGE}\n  Got: {' '.join(words) or 'nothing'}.")
     collected = collect(folders)
@@ -38,6 +40,9 @@ def run(words: list[str]) -> None:
     console = Console()
     for comparison in collected.comparisons:
         console.print(console_table(comparison))
+        if "--pick" in words:
+            console.print(pick_table(comparison))
+            console.print(pick(comparison), highlight=False)
     for folder, reason in collected.unfinished:
         console.print(f"left out: {folder}: {reason}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
@@ -15,7 +16,8 @@ from adamerge.commands.assemble import Data, attacked, device_of, open_data, ope
 from adamerge.commands.progress import image_progress
 from adamerge.commands.run import Run
 from adamerge.errors import DataError
-from adamerge.evaluation import predict, score
+from adamerge.evaluation import predict, predict_logits, score
+from adamerge.label_free import estimate, mean_entropy
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods import Method, Static, experts
@@ -42,16 +44,27 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     """Accuracy and agreement of the method and of what it is compared with."""
     cfg = run.cfg
     device = device_of(cfg)
-    predictions = _baseline_predictions(run, pool, data)
+    predictions, certain = _baseline_predictions(run, pool, data)
     with image_progress(f"Evaluating {run.name}", data.images) as progress:
-        predicted = predict(
+        logits = predict_logits(
             method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
         )
+    predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
     teachers = predictions["individual"]
     _warn_of_chance(predictions["pretrained"], pool, data)
     baselines = {name: _reference(by_task, teachers, data) for name, by_task in predictions.items()}
     own = _reference(predicted, teachers, data)
-    tasks = {task: _task_result(task, own, baselines, len(images)) for task, images in data.images.items()}
+    estimates = {task: estimate(predicted[task], certain[task]) for task in data.images}
+    tasks = {
+        task: replace(
+            _task_result(task, own, baselines, len(images)),
+            entropy=mean_entropy(logits[task]),
+            estimate=estimates[task].value,
+            estimate_low=estimates[task].low,
+            estimate_high=estimates[task].high,
+        )
+        for task, images in data.images.items()
+    }
     schedule = cfg.method.schedule
     return Results(
         run_id=run.id,
@@ -142,8 +155,16 @@ def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attac
     return found
 
 
-def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[str, torch.Tensor]]:
-    """Predictions that depend on the checkpoints and images only: computed once per machine."""
+_CERTAIN = "certainty of "
+
+
+def _baseline_predictions(
+    run: Run, pool: Pool, data: Data
+) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """Predictions {baseline: {task: (n,)}} and the experts' probabilities {task: (n, classes)}.
+
+    They depend on the checkpoints and images only and are computed once per machine.
+    """
     cfg, rules = run.cfg, baselines(run)
     shared = {
         "kind": "predictions",
@@ -156,19 +177,27 @@ def _baseline_predictions(run: Run, pool: Pool, data: Data) -> dict[str, dict[st
 
     def make(name: str) -> dict[str, torch.Tensor]:
         with image_progress(f"Evaluating {name}", data.images) as progress:
-            return predict(
+            logits = predict_logits(
                 Static(rules[name](pool)),
                 data.images,
                 device=device_of(cfg),
                 batch_size=cfg.evaluation.batch_size,
                 progress=progress,
             )
+        found = {task: values.argmax(dim=-1) for task, values in logits.items()}
+        if name == "individual":
+            found |= {_CERTAIN + task: values.softmax(dim=-1).half() for task, values in logits.items()}
+        return found
 
     folder = cache_dir() / "predictions"
-    return {
-        name: cached(folder, {**shared, "baseline": repr(rule)}, partial(make, name))
-        for name, rule in rules.items()
-    }
+    predictions = {}
+    for name, rule in rules.items():
+        made_from = {**shared, "baseline": repr(rule)} | (
+            {"with": "certainty"} if name == "individual" else {}
+        )
+        predictions[name] = cached(folder, made_from, partial(make, name))
+    certain = {task: predictions["individual"].pop(_CERTAIN + task).float() for task in data.images}
+    return predictions, certain
 
 
 def _reference(

@@ -24,6 +24,8 @@ class TaskResult:
         expert, pretrained: accuracy of the task's own expert and of the base.
         normalized: accuracy divided by the expert's.
         agreement: share of images on which the merged model predicts what the expert predicts.
+        entropy: mean entropy of the predictions in nats.
+        estimate: accuracy estimated without labels, between `estimate_low` and `estimate_high`.
     """
 
     accuracy: float | None
@@ -32,6 +34,10 @@ class TaskResult:
     pretrained: float | None
     normalized: float | None
     agreement: float | None
+    entropy: float | None = None
+    estimate: float | None = None
+    estimate_low: float | None = None
+    estimate_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,22 @@ class Results:
     def agreement(self) -> float | None:
         return mean([task.agreement for task in self.tasks.values()])
 
+    @property
+    def entropy(self) -> float | None:
+        return mean([task.entropy for task in self.tasks.values()])
+
+    @property
+    def estimate(self) -> float | None:
+        return mean([task.estimate for task in self.tasks.values()])
+
+    @property
+    def estimate_low(self) -> float | None:
+        return mean([task.estimate_low for task in self.tasks.values()])
+
+    @property
+    def estimate_high(self) -> float | None:
+        return mean([task.estimate_high for task in self.tasks.values()])
+
 
 def mean(values: Sequence[float | None]) -> float | None:
     """The unweighted mean; None if a value is not known or there are none."""
@@ -118,6 +140,7 @@ def write_results(folder: Path, results: Results) -> None:
         "average": results.average,
         "normalized_average": results.normalized_average,
         "agreement": results.agreement,
+        "estimate": results.estimate,
         "unseen_average": results.unseen_average,
     }
     atomic_write_text(folder / FILE, json.dumps(content, indent=2) + "\n")

@@ -160,3 +160,23 @@ def test_it_needs_no_torch(sweep):
         "sys.exit(any(m in sys.modules for m in ('torch', 'pytorch_lightning', 'hydra')))"
     )
     subprocess.run([sys.executable, "-c", code, "compare", str(sweep)], check=True)
+
+
+def test_pick_chooses_by_the_estimate_and_says_what_it_cannot_tell_apart(tmp_path, capsys):
+    root = tmp_path / "outputs"
+    # The accuracies are the other way round: no label is looked at.
+    for method, accuracy, value, low, high in (
+        ("surgery", 0.5, 0.8, 0.7, 0.9),
+        ("wemoe", 0.9, 0.75, 0.6, 0.85),
+        ("ties", 0.95, 0.5, 0.4, 0.6),
+    ):
+        folder = make_run(root, method, 0, accuracy, accuracy)
+        content = json.loads((folder / "results.json").read_text())
+        for task in content["tasks"].values():
+            task |= {"estimate": value, "estimate_low": low, "estimate_high": high, "entropy": 0.3}
+        (folder / "results.json").write_text(json.dumps(content))
+    make_run(root, "older", 0, 1.0, 1.0)
+    main(["compare", str(root), "--pick"])
+    out = capsys.readouterr().out
+    assert "pick: surgery, estimated accuracy 80.0; not told apart from it: wemoe\n" in out
+    assert "70.0 to 90.0" in out

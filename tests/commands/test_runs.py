@@ -39,10 +39,26 @@ def test_a_run_folder_keeps_its_contract(train, capsys):
         "pretrained",
         "normalized",
         "agreement",
+        "entropy",
+        "estimate",
+        "estimate_low",
+        "estimate_high",
     }
+    signs = content["tasks"]["signs"]
+    assert 0 <= signs["estimate_low"] <= signs["estimate"] <= signs["estimate_high"] <= 1
+    assert signs["entropy"] > 0
     records = Journal(folder / "journal.jsonl").read()
     assert [r["step"] for r in records] == [0, 1, 2]
-    assert set(records[0]) == {"step", "loss", "loss/digits", "loss/signs", "seconds", "peak_memory_bytes"}
+    assert set(records[0]) == {
+        "step",
+        "loss",
+        "loss/digits",
+        "loss/signs",
+        "seconds",
+        "seconds_loading",
+        "peak_memory_bytes",
+    }
+    assert 0 < records[1]["seconds_loading"] < records[1]["seconds"]
     assert records[0]["loss"] == pytest.approx(records[0]["loss/digits"] + records[0]["loss/signs"])
     for name in ("config.yaml", "state.safetensors", "merged.safetensors", "checkpoints/last.ckpt"):
         assert (folder / name).exists()
