@@ -1,4 +1,4 @@
-"""`compare <folders...>`: tables of finished runs, over seeds. Reads only what the runs wrote."""
+"""`compare <folders...>`: tables and a page of finished runs, over seeds. Reads only what the runs wrote."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from adamerge.errors import ConfigError
 from adamerge.report.choice import pick, pick_table
 from adamerge.report.collect import Collected, collect
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
+from adamerge.report.html.page import page
 
 _USAGE = (
     "compare <folder> ... [out=<folder>] [--pick]: compares the finished runs in and below the folders, over seeds.\n"
     "--pick chooses the best without looking at a label, by agreement with the experts and their certainty.\n"
-    "Writes compare.md, compare.csv and compare.tex into out (default: <first folder>/report)."
+    "Writes compare.md, compare.csv, compare.tex and report.html into out (default: <first folder>/report)."
 )
 
 
@@ -46,6 +47,7 @@ def run(words: list[str]) -> None:
     for folder, reason in collected.unfinished:
         console.print(f"left out: {folder}: {reason}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)
+    console.print(f"page: {out}/report.html", highlight=False, soft_wrap=True)
 
 
 def _write(collected: Collected, out: Path) -> None:
@@ -54,3 +56,4 @@ def _write(collected: Collected, out: Path) -> None:
     atomic_write_text(out / "compare.md", "\n".join(titled))
     atomic_write_text(out / "compare.csv", csv_table(collected.comparisons))
     atomic_write_text(out / "compare.tex", "\n".join(latex(c) for c in collected.comparisons))
+    atomic_write_text(out / "report.html", page(collected))

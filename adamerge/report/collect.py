@@ -65,7 +65,11 @@ class Group:
         return Spread.of([getattr(run.results, value) for run in self.runs])
 
     def accuracy(self, task: str) -> Spread:
-        return Spread.of([run.results.tasks[task].accuracy for run in self.runs])
+        return self.of_task(task, "accuracy")
+
+    def of_task(self, task: str, value: str) -> Spread:
+        """Of a number of one task: accuracy, agreement, ..."""
+        return Spread.of([getattr(run.results.tasks[task], value) for run in self.runs])
 
     def seconds(self, phase: str) -> Spread:
         return Spread.of([run.results.seconds.get(phase) for run in self.runs])
@@ -155,6 +159,11 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
             told = ", ".join(f"{key.rpartition('.')[2]}={members[0].config.get(key)}" for key in differing)
             groups.append(Group(f"{name} ({told})" if told else name, tuple(members)))
     return sorted(groups, key=lambda group: -(group.spread("average").mean or 0.0))
+
+
+def differing(groups: Sequence[Group]) -> list[str]:
+    """The settings in which groups differ."""
+    return _differing([group.runs[0] for group in groups])
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:

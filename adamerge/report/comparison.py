@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.table import Table
 from adamerge.report.collect import Comparison, Group, Spread
 from adamerge.report.names import percent, seconds, shown
 from adamerge.report.published import Published, published
+from adamerge.tracking.results import mean
 
 _BASELINES = ("pretrained", "weight_average", "task_arithmetic", "individual")
 # How ours stands to what was published: within the tolerance, below, above, not judged.
@@ -76,9 +78,9 @@ def spread(value: Spread) -> str:
 def markdown(comparison: Comparison) -> str:
     """Average and tasks of every group and of what the runs were compared with; the best in bold."""
     heads = ["method", "average", *comparison.tasks]
-    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(comparison, spread, "**{}**".format)]
-    return "\n".join(lines) + "\n"
+    text = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    text += [f"| {' | '.join(row)} |" for row in _rows(comparison, spread, "**{}**".format)]
+    return "\n".join(text) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
@@ -143,28 +145,60 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
     return out.getvalue()
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: what runs were compared with (`group` is None), or a group.
+
+    Attributes:
+        values: the average, then each task.
+        best: which of them are the best of their column.
+    """
+
+    name: str
+    group: Group | None
+    values: tuple[Spread, ...]
+    best: tuple[bool, ...]
+
+
+def lines(comparison: Comparison, value: str = "accuracy") -> list[Line]:
+    """Every line of the table, baselines first. `value` is accuracy or agreement."""
+    found: list[tuple[str, Group | None, list[Spread]]] = [
+        *((name, None, values) for name, values in _baselines(comparison, value)),
+        *((group.name, group, _columns(comparison, group, value)) for group in comparison.groups),
+    ]
+    best = [
+        _best([values[i].mean for name, _, values in found if not is_reference(name)])
+        for i in range(1 + len(comparison.tasks))
+    ]
+    return [
+        Line(
+            name,
+            group,
+            tuple(values),
+            tuple(
+                v.mean is not None and v.mean == top and not is_reference(name)
+                for v, top in zip(values, best, strict=True)
+            ),
+        )
+        for name, group, values in found
+    ]
+
+
+def is_reference(name: str) -> bool:
+    """The experts themselves: what others are measured by, never the best."""
+    return name in (_REFERENCE, shown(_REFERENCE))
+
+
 def _rows(
     comparison: Comparison, show: Callable[[Spread], str], bold: Callable[[str], str]
 ) -> list[list[str]]:
     """Name and cells of every line, baselines first, the best of each column marked."""
-    lines = [*_baselines(comparison), *((g.name, _columns(comparison, g)) for g in comparison.groups)]
     known = {g.name: (published_of(g), g.spread("average").mean) for g in comparison.groups}
     rows = []
-    best = [
-        _best([values[i].mean for name, values in lines if name not in (_REFERENCE, shown(_REFERENCE))])
-        for i in range(1 + len(comparison.tasks))
-    ]
-    for name, values in lines:
-        marked = [
-            bold(show(value))
-            if value.mean is not None
-            and value.mean == best[i]
-            and name not in (_REFERENCE, shown(_REFERENCE))
-            else show(value)
-            for i, value in enumerate(values)
-        ]
-        rows.append([name, *marked])
-        theirs, ours = known.get(name, (None, None))
+    for line in lines(comparison):
+        cells = [bold(show(v)) if best else show(v) for v, best in zip(line.values, line.best, strict=True)]
+        rows.append([line.name, *cells])
+        theirs, ours = known.get(line.name, (None, None))
         if theirs is not None:
             rows.append(_published_row(theirs, ours, comparison.tasks, show))
     return rows
@@ -184,23 +218,21 @@ def _published_row(
     ]
 
 
-def _columns(comparison: Comparison, group: Group) -> list[Spread]:
-    return [group.spread("average"), *(group.accuracy(task) for task in comparison.tasks)]
+def _columns(comparison: Comparison, group: Group, value: str) -> list[Spread]:
+    average = group.spread("average" if value == "accuracy" else value)
+    return [average, *(group.of_task(task, value) for task in comparison.tasks)]
 
 
-def _baselines(comparison: Comparison) -> list[tuple[str, list[Spread]]]:
+def _baselines(comparison: Comparison, value: str) -> list[tuple[str, list[Spread]]]:
     """What every run was compared with, once, unless it is among the groups itself."""
     if not comparison.groups:
         return []
     own = {group.name for group in comparison.groups}
     found = comparison.groups[0].runs[0].results.baselines
+    shares = {name: getattr(found[name], value) for name in _BASELINES if name in found and name not in own}
     return [
-        (
-            shown(name),
-            [Spread(found[name].average), *(Spread(found[name].accuracy[t]) for t in comparison.tasks)],
-        )
-        for name in _BASELINES
-        if name in found and name not in own
+        (shown(name), [Spread(mean(list(known.values()))), *(Spread(known.get(t)) for t in comparison.tasks)])
+        for name, known in shares.items()
     ]
 
 

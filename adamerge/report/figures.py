@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adamerge.checkpoints.atomic import write_atomically
+from adamerge.report.layers import block, depth
 from adamerge.report.names import COLORS, CYCLE, shown
 from adamerge.report.table import columns
 from adamerge.tracking.journal import Journal
@@ -82,7 +83,7 @@ def _coefficient_bars(figure: Any, values: np.ndarray, layers: list[str], tasks:
 
 
 def _coefficient_map(figure: Any, values: np.ndarray, layers: list[str], tasks: list[str]) -> None:
-    order = sorted(range(len(layers)), key=lambda row: _depth(layers[row]))
+    order = sorted(range(len(layers)), key=lambda row: depth(layers[row]))
     values, layers = values[order], [layers[row] for row in order]
     axes = figure.add_subplot()
     signed = values.min() < 0
@@ -96,28 +97,14 @@ def _coefficient_map(figure: Any, values: np.ndarray, layers: list[str], tasks: 
         vmax=reach,
     )
     axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
-    starts = [i for i, name in enumerate(layers) if i and _block(name) != _block(layers[i - 1])]
+    starts = [i for i, name in enumerate(layers) if i and block(name) != block(layers[i - 1])]
     for start in starts:
         axes.axhline(start - 0.5, color="white", linewidth=0.8)
     edges = [0, *starts, len(layers)]
     middles = [(a + b - 1) / 2 for a, b in pairwise(edges)]
-    axes.set_yticks(middles, [_block(layers[a]) for a in edges[:-1]], fontsize=8)
+    axes.set_yticks(middles, [block(layers[a]) for a in edges[:-1]], fontsize=8)
     axes.set_ylabel("layer")
     figure.colorbar(image, ax=axes, label="merging coefficient")
-
-
-def _depth(layer: str) -> int:
-    """Position from the input to the output; the state dict has the projection among the first."""
-    block = _block(layer)
-    return {"input": -1, "output": 10**6}[block] if " " not in block else int(block.split()[1])
-
-
-def _block(layer: str) -> str:
-    """The part of the encoder that a layer belongs to."""
-    parts = layer.removeprefix("visual.").split(".")
-    if parts[:2] == ["transformer", "resblocks"]:
-        return f"block {parts[2]}"
-    return "output" if parts[0] in ("ln_post", "proj") else "input"
 
 
 def accuracy_bars(results: Results, path: Path) -> Path:

@@ -1,0 +1,63 @@
+"""A comparison as the page shows it: which number is compared, and which methods are picked out at first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adamerge.report.collect import Comparison, Group, Spread
+from adamerge.report.comparison import Line, is_reference, lines
+
+_PICKED = 5
+_COLORS = 8
+
+
+@dataclass(frozen=True)
+class View:
+    """One comparison.
+
+    Attributes:
+        key: prefix of the element ids, unique on the page.
+        value: "accuracy", or "agreement" where the images have no labels.
+        picked: positions of the groups that have a colour at first.
+    """
+
+    key: str
+    comparison: Comparison
+    value: str
+    lines: tuple[Line, ...]
+    picked: tuple[int, ...]
+
+    @classmethod
+    def of(cls, comparison: Comparison, key: str) -> View:
+        known = any(group.spread("average").mean is not None for group in comparison.groups)
+        value = "accuracy" if known else "agreement"
+        return cls(key, comparison, value, tuple(lines(comparison, value)), _first(comparison))
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.comparison.groups
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.comparison.tasks
+
+    def average(self, group: Group) -> Spread:
+        return group.spread("average" if self.value == "accuracy" else self.value)
+
+    def classes(self, index: int, kind: str) -> str:
+        """Classes of an element that belongs to a group: report.js changes slot and `off` when another is picked."""
+        return f"{kind} {color(self.picked.index(index))}" if index in self.picked else f"{kind} off"
+
+
+def _first(comparison: Comparison) -> tuple[int, ...]:
+    """The best groups, of each method the best one only: variants of one method lie upon each other."""
+    best: dict[str, int] = {}
+    for index, group in enumerate(comparison.groups):
+        if not is_reference(group.name):
+            best.setdefault(group.runs[0].results.method, index)
+    return tuple(best.values())[:_PICKED]
+
+
+def color(slot: int) -> str:
+    """The colours go round; the second and third time the lines are dashed."""
+    return f"c{slot % _COLORS} d{min(slot // _COLORS, 2)}"
