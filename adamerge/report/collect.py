@@ -15,9 +15,14 @@ from adamerge.errors import RunError
 from adamerge.tracking.results import FILE, Results, read_results
 
 # What says nothing about the model: where, when, how it was written down.
-_SILENT = ("seed", "logger", "outputs", "evaluation", "checkpoint_every", "workers", "trainer", "hydra")
+_SILENT = (
+    *("seed", "logger", "outputs", "evaluation", "checkpoint_every", "workers", "trainer", "hydra"),
+    *("record", "download", "activation_checkpointing"),
+)
 # What names a run already.
 _NAMED = ("method.name", "rule.name", "suite.name", "backbone.name")
+# What a suite offers to methods: those that use it have it among their own settings.
+_OFFERED = "suite.tuned."
 _WORDS = ("summary", "paper", "needs", "trains", "memory")
 
 
@@ -103,6 +108,8 @@ def collect(folders: Iterable[Path]) -> Collected:
     unfinished: list[tuple[Path, str]] = []
     for folder in _run_folders(folders):
         if not (folder / FILE).exists():
+            if _makes_an_expert(folder / "config.yaml"):
+                continue
             unfinished.append((folder, "not finished"))
             continue
         try:
@@ -128,6 +135,15 @@ def _run_folders(folders: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
+def _makes_an_expert(config: Path) -> bool:
+    """Whether a folder without results is one of `pretrain` or `finetune`, which have none."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "method" not in content
+
+
 def flat_config(path: Path) -> dict[str, Any]:
     """The settings of a config that can make a difference, by dotted key."""
     flat: dict[str, Any] = {}
@@ -145,19 +161,24 @@ def flat_config(path: Path) -> dict[str, Any]:
 
 
 def _grouped(runs: Sequence[Run]) -> list[Group]:
-    """Runs by equal settings, best average first. Namesakes are told apart by the settings that differ."""
-    same: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        same[repr(sorted(run.config.items(), key=lambda item: item[0]))].append(run)
-    namesakes: dict[str, list[list[Run]]] = defaultdict(list)
-    for members in same.values():
-        namesakes[members[0].results.method].append(sorted(members, key=lambda run: run.results.seed))
+    """Runs by equal settings, best average first. Namesakes are told apart by the settings that differ.
+
+    A setting that some namesakes do not have at all is of another version of adamerge and says nothing. Of two runs
+    that differ in nothing, the seed included, the later one counts.
+    """
+    namesakes: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (run.folder / FILE).stat().st_mtime):
+        namesakes[run.results.method].append(run)
     groups = []
-    for name, families in namesakes.items():
-        differing = _differing([members[0] for members in families])
-        for members in families:
-            told = ", ".join(f"{key.rpartition('.')[2]}={members[0].config.get(key)}" for key in differing)
-            groups.append(Group(f"{name} ({told})" if told else name, tuple(members)))
+    for name, members in namesakes.items():
+        differing = _differing(members)
+        families: dict[str, dict[int, Run]] = defaultdict(dict)
+        for run in members:
+            told = ", ".join(f"{key.rpartition('.')[2]}={run.config[key]}" for key in differing)
+            families[told][run.results.seed] = run
+        for told, by_seed in families.items():
+            alike = tuple(by_seed[seed] for seed in sorted(by_seed))
+            groups.append(Group(f"{name} ({told})" if told else name, alike))
     return sorted(groups, key=lambda group: -(group.spread("average").mean or 0.0))
 
 
@@ -167,5 +188,7 @@ def differing(groups: Sequence[Group]) -> list[str]:
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:
-    keys = sorted({key for run in runs for key in run.config} - set(_NAMED))
-    return [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
+    """The settings that all have, with different values."""
+    common = set.intersection(*(set(run.config) for run in runs)) - set(_NAMED)
+    common -= {key for key in common if key.startswith(_OFFERED)}
+    return [key for key in sorted(common) if len({repr(run.config[key]) for run in runs}) > 1]

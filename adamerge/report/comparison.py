@@ -25,13 +25,13 @@ def console_table(comparison: Comparison) -> Table:
     """Averages, agreement and cost of every group."""
     title = f"{comparison.suite}, {comparison.backbone}, {len(comparison.tasks)} tasks"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("method", no_wrap=True, min_width=24)
+    table.add_column("method", no_wrap=True, min_width=20)
     known = {group.name: published_of(group) for group in comparison.groups}
     heads = ["average", "norma-\nlised", "agrees", "trained", "adapt", "seeds"]
     if any(known.values()):
         heads.insert(1, "published")
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head, justify="right", no_wrap=True, min_width=max(map(len, head.split("\n"))))
     best = _best([group.spread("average").mean for group in comparison.groups if group.name != _REFERENCE])
     for group in comparison.groups:
         average = group.spread("average")

@@ -72,8 +72,8 @@ class Doge:
             vectors[key] = (torch.cat([x.flatten(1) for x in done], dim=1) * kept).to(stack.dtype)
         if self.others:
             vectors = {key: vectors.get(key, self.others * pool.vectors[key]) for key in pool.keys}
-        shared = self.variant == "ta"
-        return replace(pool, vectors=vectors, **({"coefficient": 1.0} if shared else {}))
+        coefficient = 1.0 if self.variant == "ta" else pool.coefficient
+        return replace(pool, vectors=vectors, coefficient=coefficient)
 
     def _changed(self, matrices: Tensor) -> Tensor:
         """The task vectors of one matrix (T, rows, columns) with Delta, times lambda in the variant "ta"."""
