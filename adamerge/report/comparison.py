@@ -18,6 +18,7 @@ from adamerge.tracking.results import mean
 _BASELINES = ("pretrained", "weight_average", "task_arithmetic", "individual")
 # How ours stands to what was published: within the tolerance, below, above, not judged.
 _MARKS = {"within": "✓", "below": "▼", "above": "▲", "not judged": "?"}
+_WIDTHS = {"average": 11, "published": 6, "trained": 9, "seeds": 5}
 _REFERENCE = "individual"  # the upper reference is never the best
 
 
@@ -25,13 +26,13 @@ def console_table(comparison: Comparison) -> Table:
     """Averages, agreement and cost of every group."""
     title = f"{comparison.suite}, {comparison.backbone}, {len(comparison.tasks)} tasks"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("method", no_wrap=True, min_width=20)
+    table.add_column("method", no_wrap=True, max_width=24)
     known = {group.name: published_of(group) for group in comparison.groups}
     heads = ["average", "norma-\nlised", "agrees", "trained", "adapt", "seeds"]
     if any(known.values()):
         heads.insert(1, "published")
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True, min_width=max(map(len, head.split("\n"))))
+        table.add_column(head, justify="right", no_wrap=True, min_width=_WIDTHS.get(head, 6))
     best = _best([group.spread("average").mean for group in comparison.groups if group.name != _REFERENCE])
     for group in comparison.groups:
         average = group.spread("average")
