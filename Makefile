@@ -25,8 +25,8 @@ test: $(READY)  ## set up, then lint, check types and run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(READY)  ## ruff
-	$(BIN)/ruff check adamerge tests
-	$(BIN)/ruff format --check adamerge tests
+	$(BIN)/ruff check adamerge tests notebooks
+	$(BIN)/ruff format --check adamerge tests notebooks
 
 types: $(READY)  ## mypy
 	$(BIN)/mypy

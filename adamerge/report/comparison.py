@@ -28,7 +28,7 @@ def console_table(comparison: Comparison) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("method", no_wrap=True, max_width=24)
     known = {group.name: published_of(group) for group in comparison.groups}
-    heads = ["average", "norma-\nlised", "agrees", "trained", "adapt", "seeds"]
+    heads = ["average", "agrees", "trained", "adapt", "seeds"]
     if any(known.values()):
         heads.insert(1, "published")
     for head in heads:
@@ -63,7 +63,6 @@ def cells(group: Group) -> list[str]:
     used = group.seconds("adapt").mean
     return [
         spread(group.spread("average")),
-        percent(group.spread("normalized_average").mean),
         percent(group.spread("agreement").mean),
         f"{first.trainable_parameters:,}",
         seconds(used) if used is not None else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from adamerge.settings.annotations import Unknown, simple_annotation, type_probl
 from adamerge.settings.mistakes import Mistakes, near
 
 ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_lightning.callbacks.")
+_OWN = "ADAMERGE_MODULES"
 # Components that are cheap to make and need nothing but their options: made once, for the ranges they check.
 _TRIED = ("adamerge.rules.", "adamerge.losses.")
 _RESERVED = ("_target_", "_partial_")
@@ -46,6 +48,12 @@ def _plain(node: Any) -> dict[str, Any]:
     return dict(container)  # type: ignore[arg-type]
 
 
+def allowed() -> tuple[str, ...]:
+    """How a target may begin: a config from elsewhere must not name any code, but the user may name modules."""
+    own = [name.strip() for name in os.environ.get(_OWN, "").split(",")]
+    return (*ALLOWED, *(f"{name}." for name in own if name))
+
+
 def find_target(path: str) -> Callable[..., Any]:
     """Import the class or function at a dotted path of the allow-list.
 
@@ -55,8 +63,11 @@ def find_target(path: str) -> Callable[..., Any]:
     Raises:
         ConfigError: not on the allow-list, or not there.
     """
-    if not path.startswith(ALLOWED):
-        raise ConfigError(f"{path} is not allowed; a _target_ starts with {', '.join(ALLOWED)}")
+    if not path.startswith(allowed()):
+        raise ConfigError(
+            f"{path} is not allowed; a _target_ starts with {', '.join(allowed())}\n"
+            f"  A module of your own is allowed with the environment variable {_OWN}=<module>[,<module>]."
+        )
     where, _, name = path.rpartition(".")
     try:
         module = import_module(where)
@@ -71,7 +82,7 @@ def find_target(path: str) -> Callable[..., Any]:
 
 def _is_component(value: Any) -> bool:
     is_code = inspect.isclass(value) or inspect.isfunction(value)
-    return is_code and f"{value.__module__}.".startswith((*ALLOWED, "pytorch_lightning."))
+    return is_code and f"{value.__module__}.".startswith((*allowed(), "pytorch_lightning."))
 
 
 @dataclass(frozen=True)
