@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test lint types bench mini clean
+.PHONY: help setup run test lint types bench docs mini clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ types: $(READY)  ## mypy
 
 bench: $(READY)  ## time a step of layer-wise AdaMerging on ViT-B/32 against naive autograd (minutes, 16 GB)
 	$(BIN)/python -m adamerge bench adamerging
+
+docs: $(READY)  ## write docs/methods.md from the YAMLs and docstrings
+	$(BIN)/python -m adamerge.report.methods_page > docs/methods.md
 
 mini: $(READY)  ## remake the embedded suite's weights (about half an hour on two cores)
 	rm -rf adamerge/zoo/mini/base adamerge/zoo/mini/experts

@@ -1,0 +1,94 @@
+"""The methods page, from the YAMLs and the classes' docstrings; `make docs` writes it to docs/methods.md."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adamerge.settings.paths import conf_dir
+
+_FACTS = {"paper": "paper", "needs": "needs", "trains": "trained", "memory": "memory"}
+_TABLE = Path("docs") / "mini_table.csv"
+
+
+def methods_page(measured: dict[str, dict[str, str]]) -> str:
+    """Markdown: every YAML below the class that it configures.
+
+    Args:
+        measured: by method, the row of docs/mini_table.csv.
+    """
+    by_class: dict[str, list[str]] = {}
+    entries = {path.stem: _inherited(path) for path in sorted((conf_dir() / "method").glob("*.yaml"))}
+    for name, entry in entries.items():
+        by_class.setdefault(entry["model"]["_target_"], []).append(name)
+    parts = [
+        "# Methods\n",
+        "Made by `make docs` from conf/method/*.yaml, the classes' docstrings and docs/mini_table.csv. "
+        "`python -m adamerge show method/<name>` prints a YAML; every number in it is an option.\n",
+    ]
+    for target, names in sorted(by_class.items(), key=lambda item: item[0].rpartition(".")[2]):
+        parts.append(f"## {target.rpartition('.')[2]}\n\n{_described(target)}\n")
+        parts += [_entry(name, entries[name], measured.get(name)) for name in names]
+    return "\n".join(parts)
+
+
+def _described(target: str) -> str:
+    """What the class says of itself, and what its file says of the method."""
+    where, _, name = target.rpartition(".")
+    found = getattr(import_module(where), name)
+    texts = [inspect.getdoc(import_module(found.__module__)), inspect.getdoc(found)]
+    prose = [re.split(r"\n\n?(?:Args|Raises|Attributes):", text or "")[0].strip() for text in texts]
+    options = re.search(r"Args:\n(.*?)(?:\n\n|\nRaises:|\Z)", texts[1] or "", re.DOTALL)
+    listed = _options(options.group(1)) if options else ""
+    return "\n\n".join(dict.fromkeys(part for part in (*prose, listed) if part))
+
+
+def _options(block: str) -> str:
+    """The docstring's arguments as a list, without the pool, which every method has."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(block).splitlines():
+        if match := re.match(r"(\w+): (.*)", line):
+            lines.append(f"- `{match[1]}`: {match[2]}")
+        elif lines:
+            lines[-1] += f" {line.strip()}"
+    return "\n".join(line for line in lines if not line.startswith("- `pool`"))
+
+
+def _entry(name: str, entry: dict[str, Any], row: dict[str, str] | None) -> str:
+    lines = [f"### {name}\n", f"{entry.get('summary', '')}\n"]
+    lines += [f"- {word}: {entry[key]}" for key, word in _FACTS.items() if entry.get(key)]
+    if entry.get("labels"):
+        lines.append(f"- labels: {entry['labels']} training pictures per task")
+    if row:
+        spread = f" ± {row['sd']}" if row["sd"] else ""
+        cost = f", adapted in {row['seconds']} s, {row['peak_memory_gib']} GiB" if row["seconds"] else ""
+        lines.append(f"- on `mini`: {row['average']}{spread} %{cost}")
+    return "\n".join(lines) + "\n"
+
+
+def _inherited(path: Path) -> dict[str, Any]:
+    """A YAML with what it takes from the YAMLs beside it."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged: dict[str, Any] = {}
+    for default in content.pop("defaults", ()):
+        if isinstance(default, str) and (path.parent / f"{default}.yaml").exists():
+            merged |= _inherited(path.parent / f"{default}.yaml")
+    model = {**merged.get("model", {}), **(content.get("model") or {})}
+    return {**merged, **content, "model": model}
+
+
+def read_measured(path: Path) -> dict[str, dict[str, str]]:
+    """docs/mini_table.csv by method."""
+    with path.open(encoding="utf-8") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(methods_page(read_measured(_TABLE)))
