@@ -21,4 +21,4 @@ def curves(view: View, series: dict[int, Curve], label: str) -> Markup:
         title = tag("title", view.groups[index].name)
         lines.append(tag("path", title, d=path, class_=view.classes(index, "mark line"), data_m=index))
     words = f"Line chart: {label} over the steps, {len(series)} methods"
-    return picture(words, frame(x, y, "step", f"{label}"), *lines)
+    return picture(words, frame(x, y, "step", label), *lines)

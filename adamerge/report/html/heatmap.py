@@ -11,7 +11,7 @@ from adamerge.report.html.svg import number, picture, text
 from adamerge.report.layers import block
 
 _LEFT, _RIGHT, _TOP = 70.0, 396.0, 8.0
-_FOOT = 96.0  # for the tasks' names
+_FOOT = 84.0  # for the tasks' names
 _MOST = 330.0  # height of the map
 _WRITTEN = 12  # up to so many rows the values are written into the cells
 
@@ -127,7 +127,7 @@ def _legend(low: float, high: float, colors: list[str], bottom: float) -> Markup
             "coefficient",
             class_="small",
             text_anchor="middle",
-            transform=f"translate({x + 56:g} {number(middle)}) rotate(90)",
+            transform=f"translate({x + 48:g} {number(middle)}) rotate(90)",
         )
     )
     return tag("g", *parts)

@@ -19,13 +19,13 @@ def picker(view: View) -> Markup:
         )
         for index, group in enumerate(view.groups)
     ]
-    buttons = [tag("button", word, type="button", data_pick=word) for word in ("best", "all", "none")]
+    buttons = [tag("button", word, type="button", data_pick=word) for word in ("default", "all", "none")]
     summary = tag(
         "summary", "Methods in the figures: ", tag("output", f"{len(view.picked)} of {len(view.groups)}")
     )
     group = tag(
         "fieldset",
-        tag("legend", "Picked methods have a colour"),
+        tag("legend", "Picked methods have a colour; by default the best of each objective"),
         tag("div", *buttons, class_="buttons"),
         tag("div", *boxes, class_="boxes"),
     )

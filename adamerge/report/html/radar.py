@@ -28,7 +28,7 @@ def radar(view: View) -> Markup | None:
         title = tag("title", line.name)
         if line.group is None:
             if is_reference(line.name):
-                parts.insert(1, tag("path", title, d=shape, class_="expert"))
+                parts.insert(0, tag("path", title, d=shape, class_="expert"))
         else:
             index = positions[line.name]
             parts.append(tag("path", title, d=shape, class_=view.classes(index, "pick line"), data_m=index))

@@ -70,7 +70,7 @@ function picking(section) {
   section.querySelectorAll("[data-pick]").forEach((button) =>
     button.addEventListener("click", () => {
       const want = button.dataset.pick;
-      for (const box of boxes) box.checked = want === "all" || (want === "best" && first.includes(box.value));
+      for (const box of boxes) box.checked = want === "all" || (want === "default" && first.includes(box.value));
       update();
     }),
   );
@@ -87,7 +87,7 @@ function spaced(picture) {
     return { name, box: name.getBBox() };
   });
   boxes.sort((a, b) => a.box.y - b.box.y);
-  const done = [];
+  const done = [...picture.querySelectorAll(".point:not(.off) circle")].map((point) => point.getBBox());
   for (const { name, box } of boxes) {
     let y = box.y;
     const crosses = (other) =>

@@ -72,7 +72,7 @@ def _overview(view: View) -> Markup:
     star = radar(view)
     if star:
         charts.append(
-            figure(f"{view.value.capitalize()} per task; the grey area is the experts.", star, legend(view))
+            figure(f"{view.value.capitalize()} per task; the grey area is the experts'.", star, legend(view))
         )
     return tag("div", *charts, class_="charts")
 
@@ -89,10 +89,10 @@ def _scatters(view: View) -> Markup | None:
     trained = [
         Point(i, g.name, float(g.runs[0].results.trainable_parameters), view.average(g)) for i, g in groups
     ]
-    chart(trained, "What is trained. Rules train nothing.", "trained parameters", True)
+    chart(trained, "What is trained; rules train nothing. Grey: not picked.", "trained parameters", True)
     used = [(i, g, g.seconds("adapt").mean) for i, g in groups]
     timed = [Point(i, g.name, s, view.average(g)) for i, g, s in used if s is not None]
-    chart(timed, "Time of adapting.", "seconds of adapting", None)
+    chart(timed, "Time of adapting. Grey: not picked.", "seconds of adapting", None)
     if view.value == "accuracy":
         shares = [(i, g, g.spread("agreement").mean) for i, g in groups]
         agreeing = [Point(i, g.name, 100 * a, view.average(g)) for i, g, a in shares if a is not None]
@@ -110,7 +110,7 @@ def _curves(view: View, found: list[Artifacts]) -> Markup | None:
         return None
     charts = [
         figure(
-            f"{label[0].upper()}{label[1:]}: sum over the batches of a step, mean over tasks and seeds.",
+            f"{label[0].upper()}{label[1:]}: sum over a step's batches, mean over tasks and seeds. Grey: not picked.",
             curves(view, series, label),
             legend(view, sorted(series)),
         )

@@ -6,7 +6,7 @@ from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.scale import Scale, label
 
 WIDTH, HEIGHT = 480, 320
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 468.0, 12.0, 266.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 468.0, 32.0, 270.0
 
 
 def picture(name: str, *parts: Markup, height: float = HEIGHT) -> Markup:
@@ -31,15 +31,9 @@ def frame(x: Scale, y: Scale, x_label: str, y_label: str) -> Markup:
         parts.append(text(label(value), at, BOTTOM + 18))
     parts.append(tag("path", d=f"M{LEFT:g} {TOP:g}V{BOTTOM:g}H{RIGHT:g}", class_="axis"))
     parts.append(text(x_label, (LEFT + RIGHT) / 2, HEIGHT - 10, kind="name"))
-    middle = (TOP + BOTTOM) / 2
-    turned = tag(
-        "text",
-        y_label,
-        class_="name",
-        text_anchor="middle",
-        transform=f"translate(15 {middle:g}) rotate(-90)",
-    )
-    return tag("g", *parts, turned, class_="frame")
+    # Above the axis, not turned: long names have room there and are easier to read.
+    parts.append(text(y_label, 8, 16, "start", kind="name"))
+    return tag("g", *parts, class_="frame")
 
 
 def number(value: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adamerge.report.collect import Group, Spread, differing
-from adamerge.report.comparison import spread
+from adamerge.report.comparison import lines, spread
 from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.view import View
 from adamerge.report.names import memory, percent, seconds
@@ -28,20 +28,17 @@ def accuracy_table(view: View) -> Markup:
     with_labels = view.value == "accuracy"
     heads = ["average", *(("normalised", "agreement") if with_labels else ()), *view.tasks, "seeds"]
     rows = []
+    agreeing = {line.name: line.values[0].mean for line in lines(view.comparison, "agreement")}
     for line in view.lines:
         shares = [Cell(spread(v), v.mean, b) for v, b in zip(line.values, line.best, strict=True)]
-        extra = [_share(line.group, name) for name in ("normalized_average", "agreement")]
+        normalised = line.group.spread("normalized_average").mean if line.group else None
+        extra = [Cell(percent(share), share) for share in (normalised, agreeing[line.name])]
         count = len(line.group.runs) if line.group else None
         seeds = Cell("" if count is None else str(count), count)
         rows.append((line.name, [shares[0], *(extra if with_labels else ()), *shares[1:], seeds]))
     words = f"{view.value.capitalize()} per task in percent, mean ± standard deviation over seeds. "
     words += "Bold: the best of a column; the individual experts are a reference."
     return sortable(words, heads, rows)
-
-
-def _share(group: Group | None, name: str) -> Cell:
-    value = group.spread(name).mean if group else None
-    return Cell("" if group is None else percent(value), value)
 
 
 def cost_table(view: View) -> Markup:

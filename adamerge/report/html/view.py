@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from adamerge.report.collect import Comparison, Group, Spread
 from adamerge.report.comparison import Line, is_reference, lines
+from adamerge.report.html.objectives import objective
 
 _PICKED = 5
 _COLORS = 8
@@ -50,12 +51,16 @@ class View:
 
 
 def _first(comparison: Comparison) -> tuple[int, ...]:
-    """The best groups, of each method the best one only: variants of one method lie upon each other."""
-    best: dict[str, int] = {}
+    """The best group of each objective, so that every chart has a coloured one, then the best of other methods."""
+    kinds: dict[str, int] = {}
+    methods: dict[str, int] = {}
     for index, group in enumerate(comparison.groups):
         if not is_reference(group.name):
-            best.setdefault(group.runs[0].results.method, index)
-    return tuple(best.values())[:_PICKED]
+            kinds.setdefault(objective(group.runs[0].config), index)
+            methods.setdefault(group.runs[0].results.method, index)
+    picked = [*kinds.values()][:_COLORS]
+    others = [index for index in methods.values() if index not in picked]
+    return tuple(sorted([*picked, *others[: max(0, _PICKED - len(picked))]]))
 
 
 def color(slot: int) -> str:
