@@ -20,7 +20,7 @@ from adamerge.merging import Pool
 from adamerge.models.blocks import recompute_blocks
 from adamerge.models.clip import Model, image_size
 from adamerge.models.pool import open_pool
-from adamerge.models.pretrained import build_heads, pretrained_state, random_expert
+from adamerge.models.pretrained import RandomExperts, build_heads, pretrained_state
 from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.chosen import Sample, Validation
@@ -231,10 +231,12 @@ def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[st
     model = model_of(cfg)
     base: Any = paths["base"]
     without_task = list(cfg.suite.get("irrelevant", []))
-    experts: dict[str, Any] = {task: paths[f"experts/{task}"] for task in [*cfg.suite.tasks, *without_task]}
+    experts: Mapping[str, Any] = {
+        task: paths[f"experts/{task}"] for task in [*cfg.suite.tasks, *without_task]
+    }
     if base.startswith(RANDOM):
         base = pretrained_state(base, model)
-        experts = {task: random_expert(base, place) for task, place in experts.items()}
+        experts = RandomExperts(base, experts)
     dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
     pool = open_pool(base, experts, heads, backbone=model, dtype=dtype, without_task=without_task)
     if cfg.get("activation_checkpointing"):

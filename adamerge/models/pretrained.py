@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,15 +31,31 @@ def pretrained_state(base: str | Path, model: Model) -> dict[str, Tensor]:
         return dict(build_clip(model).state_dict())
 
 
-def random_expert(base: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:
-    """The base's image encoder a small random step away; `place` is the seed."""
-    generator = torch.Generator().manual_seed(zlib.crc32(place.encode()))
-    return {
-        key: value
-        + 0.01 * value.std(correction=0).clamp(min=0.01) * torch.randn(value.shape, generator=generator)
-        for key, value in base.items()
-        if key.startswith("visual.")
-    }
+class RandomExperts(Mapping[str, dict[str, Tensor]]):
+    """{task: the base's image encoder a small random step away}, each made when it is asked for.
+
+    Args:
+        base: the base's state dict.
+        places: {task: what its random numbers depend on}.
+    """
+
+    def __init__(self, base: Mapping[str, Tensor], places: Mapping[str, str]) -> None:
+        self.base = {key: value for key, value in base.items() if key.startswith("visual.")}
+        self.places = places
+
+    def __getitem__(self, task: str) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(zlib.crc32(self.places[task].encode()))
+        return {
+            key: value
+            + 0.01 * value.std(correction=0).clamp(min=0.01) * torch.randn(value.shape, generator=generator)
+            for key, value in self.base.items()
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 def has_text_tower(state: Mapping[str, Tensor]) -> bool:
