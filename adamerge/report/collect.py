@@ -184,7 +184,9 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
 
 def differing(groups: Sequence[Group]) -> list[str]:
     """The settings in which groups differ."""
-    return _differing([group.runs[0] for group in groups])
+    firsts = [group.runs[0] for group in groups]
+    keys = {key for run in firsts for key in run.config if not key.startswith(_OFFERED)} - set(_NAMED)
+    return [key for key in sorted(keys) if len({repr(run.config.get(key)) for run in firsts}) > 1]
 
 
 def _differing(runs: Sequence[Run]) -> list[str]:

@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+# Chromium reads commands from descriptor 3 and answers on 4, whatever numbers they have here.
+_LAUNCH = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3]]
+os.dup2(ends[0], 3)
+os.dup2(ends[1], 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 def executable() -> str | None:
@@ -33,13 +41,7 @@ class Browser:
             "--disable-extensions", "--disable-background-networking", "--hide-scrollbars",
             "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",
         ]  # fmt: skip
-        # Chromium reads commands from descriptor 3 and answers on 4, whatever numbers they have here.
-        moving = (
-            "import fcntl, os, sys; "
-            "r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 20) for n in sys.argv[1:3]); "
-            "os.dup2(r, 3); os.dup2(w, 4); os.execvp(sys.argv[3], sys.argv[3:])"
-        )
-        launcher = [sys.executable, "-c", moving, str(to_read), str(to_write), *words]
+        launcher = [sys.executable, "-c", _LAUNCH, str(to_read), str(to_write), *words]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(launcher, pass_fds=(to_read, to_write), stdout=quiet, stderr=quiet)
         os.close(to_read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from adamerge.report.html.artifacts import Coefficients
 from adamerge.report.html.colors import BINS, BLUE_RED, VIRIDIS, ink, ramp
@@ -25,10 +25,11 @@ def heatmap(table: Coefficients, name: str) -> Markup:
     bottom = _TOP + rows * tall
     bins = [[round((v - low) / (high - low) * (BINS - 1)) for v in row] for row in table.values]
     cells = [
-        tag("path", d="".join(_squares(bins, index)), fill=colors[index])
+        tag("path", d="".join(_stripes(bins, index)), stroke=colors[index])
         for index in sorted({b for row in bins for b in row})
     ]
-    place = f"translate({_LEFT:g} {_TOP:g}) scale({wide:.3f} {tall:.3f})"
+    # A stripe runs along the middle of its row.
+    place = f"translate({_LEFT:g} {number(_TOP + tall / 2)}) scale({wide:.3f} {tall:.3f})"
     parts = [tag("g", *cells, transform=place, shape_rendering="crispEdges")]
     if rows <= _WRITTEN and columns <= 10:
         parts += _numbers(table, bins, colors, wide, tall)
@@ -45,9 +46,17 @@ def _scale(table: Coefficients) -> tuple[float, float, list[str]]:
     return (-reach, reach, ramp(BLUE_RED)) if least < 0 else (0.0, reach, ramp(VIRIDIS))
 
 
-def _squares(bins: list[list[int]], index: int) -> list[str]:
-    """A path of unit squares: a rectangle each would be four times the text."""
-    return [f"M{x} {y}h1v1h-1z" for y, row in enumerate(bins) for x, b in enumerate(row) if b == index]
+def _stripes(bins: list[list[int]], index: int) -> list[str]:
+    """Strokes over equal neighbours of a row: an eighth of the text that a rectangle per cell would be."""
+    found = []
+    for y, row in enumerate(bins):
+        x = 0
+        for value, cells in groupby(row):
+            length = len(list(cells))
+            if value == index:
+                found.append(f"M{x} {y}h{length}")
+            x += length
+    return found
 
 
 def _numbers(

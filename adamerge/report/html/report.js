@@ -79,22 +79,35 @@ function picking(section) {
   update();
 }
 
-// Moves the names beside picked points apart, downwards, until none covers another.
+// Puts the name of each picked point where it covers neither a point nor another name: on one of its sides, if need be
+// higher or lower, and then with a line to it.
 function spaced(picture) {
-  const names = [...picture.querySelectorAll(".point:not(.off) .beside")];
-  const boxes = names.map((name) => {
-    name.removeAttribute("dy");
-    return { name, box: name.getBBox() };
-  });
-  boxes.sort((a, b) => a.box.y - b.box.y);
-  const done = [...picture.querySelectorAll(".point:not(.off) circle")].map((point) => point.getBBox());
-  for (const { name, box } of boxes) {
-    let y = box.y;
-    const crosses = (other) =>
-      box.x < other.x + other.width && other.x < box.x + box.width && y < other.y + other.height && other.y < y + box.height;
-    for (let hit = done.find(crosses); hit; hit = done.find(crosses)) y = hit.y + hit.height + 0.1;
-    if (y > box.y) name.setAttribute("dy", y - box.y);
-    done.push({ x: box.x, y, width: box.width, height: box.height });
+  const points = [...picture.querySelectorAll(".point:not(.off)")];
+  const taken = points.map((point) => point.querySelector("circle").getBBox());
+  const free = (box) =>
+    taken.every((t) => box.x >= t.x + t.width || t.x >= box.x + box.width || box.y >= t.y + t.height || t.y >= box.y + box.height);
+  picture.querySelectorAll(".leader").forEach((line) => line.remove());
+  for (const point of points) {
+    const name = point.querySelector(".beside");
+    const circle = point.querySelector("circle");
+    const [x, y] = [Number(circle.getAttribute("cx")), Number(circle.getAttribute("cy"))];
+    const { width, height } = name.getBBox();
+    const sides = name.getAttribute("text-anchor") === "end" ? [-1, 1] : [1, -1];
+    const places = [0, -13, 13, -26, 26, -39, 39, -52, 52].flatMap((dy) => sides.map((side) => [side, dy]));
+    const boxed = ([side, dy]) => ({ x: side > 0 ? x + 9 : x - 9 - width, y: y + dy - height / 2, width, height });
+    const fits = (box) => box.x >= 52 && box.x + width <= 480 && box.y >= 18 && box.y + height <= 270 && free(box);
+    const place = places.find((each) => fits(boxed(each))) ?? places[0];
+    const [side, dy] = place;
+    taken.push(boxed(place));
+    name.setAttribute("x", x + 9 * side);
+    name.setAttribute("y", y + dy + 4);
+    name.setAttribute("text-anchor", side > 0 ? "start" : "end");
+    if (Math.abs(dy) > 15) {
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      line.setAttribute("class", "leader");
+      line.setAttribute("d", `M${x} ${y}L${x + 8 * side} ${y + dy}`);
+      point.prepend(line);
+    }
   }
 }
 
@@ -109,3 +122,9 @@ function switching(place) {
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll(".comparison").forEach(picking);
 document.querySelectorAll(".switch").forEach(switching);
+let waiting = 0;
+addEventListener("resize", () => {
+  cancelAnimationFrame(waiting);
+  // The size of the letters in the pictures depends on the width.
+  waiting = requestAnimationFrame(() => document.querySelectorAll("svg:has(.point)").forEach(spaced));
+});

@@ -86,7 +86,7 @@ def _cell(cell: Cell) -> Markup:
 
 def scrolling(caption: str, *parts: Markup, kind: str = "") -> Markup:
     """A table in a box of its own that scrolls sideways, also by keyboard."""
-    table = tag("table", tag("caption", caption), *parts, class_=kind or None)
+    table = tag("table", tag("caption", tag("span", caption)), *parts, class_=kind or None)
     return tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
