@@ -86,6 +86,7 @@ function spaced(picture) {
   const taken = points.map((point) => point.querySelector("circle").getBBox());
   const free = (box) =>
     taken.every((t) => box.x >= t.x + t.width || t.x >= box.x + box.width || box.y >= t.y + t.height || t.y >= box.y + box.height);
+  points.forEach((point) => point.classList.remove("crowded"));
   picture.querySelectorAll(".leader").forEach((line) => line.remove());
   for (const point of points) {
     const name = point.querySelector(".beside");
@@ -96,7 +97,12 @@ function spaced(picture) {
     const places = [0, -13, 13, -26, 26, -39, 39, -52, 52].flatMap((dy) => sides.map((side) => [side, dy]));
     const boxed = ([side, dy]) => ({ x: side > 0 ? x + 9 : x - 9 - width, y: y + dy - height / 2, width, height });
     const fits = (box) => box.x >= 52 && box.x + width <= 480 && box.y >= 18 && box.y + height <= 270 && free(box);
-    const place = places.find((each) => fits(boxed(each))) ?? places[0];
+    const place = places.find((each) => fits(boxed(each)));
+    // Where there is no room the name comes with the pointer only; the legend and the title have it too.
+    if (!place) {
+      point.classList.add("crowded");
+      continue;
+    }
     const [side, dy] = place;
     taken.push(boxed(place));
     name.setAttribute("x", x + 9 * side);

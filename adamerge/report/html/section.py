@@ -57,9 +57,13 @@ def _facts(view: View) -> str:
     runs = [run for group in view.groups for run in group.runs]
     seeds = sorted({run.results.seed for run in runs})
     return (
-        f"{len(runs)} runs of {len(view.groups)} methods, seeds {', '.join(map(str, seeds))}. "
+        f"{_count(len(runs), 'run')} of {_count(len(view.groups), 'method')}, seeds {', '.join(map(str, seeds))}. "
         f"Tasks: {', '.join(view.tasks)}."
     )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def figure(caption: str, *body: str, **attributes: str) -> Markup:
