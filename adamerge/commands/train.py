@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import math
+
 from omegaconf import DictConfig
 
 from adamerge.commands.pipeline import execute
+from adamerge.tracking.results import Results
 
 
-def run(cfg: DictConfig) -> None:
-    execute(cfg)
+def run(cfg: DictConfig) -> float:
+    """Run, and return what a search over options maximises."""
+    return searched(execute(cfg), cfg.maximise)
+
+
+def searched(results: Results, what: str) -> float:
+    """The number that a sweeper such as optuna maximises; the worst there is where it is not known or not finite."""
+    values = {
+        "agreement": results.agreement,
+        "estimate": results.estimate,
+        "accuracy": results.average,
+        "entropy": None if results.entropy is None else -results.entropy,
+    }
+    value = values[what]
+    if value is None or not math.isfinite(value):
+        return WORST
+    return value
+
+
+# Of all four: shares are at least 0, and the entropy is below 20 nats for any number of classes.
+WORST = -20.0

@@ -17,7 +17,7 @@ from adamerge.tracking.results import FILE, Results, read_results
 # What says nothing about the model: where, when, how it was written down.
 _SILENT = (
     *("seed", "logger", "outputs", "evaluation", "checkpoint_every", "workers", "trainer", "hydra"),
-    *("record", "download", "activation_checkpointing"),
+    *("record", "download", "activation_checkpointing", "maximise"),
 )
 # What names a run already.
 _NAMED = ("method.name", "rule.name", "suite.name", "backbone.name")

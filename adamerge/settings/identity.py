@@ -20,6 +20,7 @@ _SILENT = (
         "start",
         "download",
         "activation_checkpointing",
+        "maximise",
     ),
 )
 _SILENT_TRAINER = (

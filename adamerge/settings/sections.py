@@ -149,6 +149,7 @@ class CommonSection(BaseModel):
     record: bool = True
     download: bool = False
     activation_checkpointing: bool = False
+    maximise: Literal["agreement", "estimate", "accuracy", "entropy"] = "agreement"
     steps: int = Field(default=1, gt=0)
     batch_size: int = Field(default=1, gt=0)
     warmup: int = Field(default=0, ge=0)

@@ -11,7 +11,9 @@ from commands.conftest import QUICK
 
 from adamerge.__main__ import main
 from adamerge.commands import pipeline
+from adamerge.commands.train import WORST, searched
 from adamerge.errors import RunError
+from adamerge.tracking.results import Results, TaskResult
 
 WORDS = ["train", "-m", "method=surgery", "seed=0,1", "method.schedule.steps=2", "checkpoint_every=1", *QUICK]
 
@@ -54,3 +56,28 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_finishes_it(
     table = second[second.index("mini, mini, 2 tasks") :]
     assert any("surgery" in line and line.split()[-1] == "2" for line in table.splitlines())  # two seeds
     assert "python -m adamerge compare outputs/mini" in table
+
+
+def test_jobs_in_processes_of_their_own_come_into_the_same_table(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    main([*WORDS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
+    out = capfd.readouterr().out
+    assert len(list(home.glob("outputs/*/surgery/*/results.json"))) == 2
+    table = out[out.index("mini, mini, 2 tasks") :]
+    assert any("surgery" in line and line.split()[-1] == "2" for line in table.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("what", "value"), [("agreement", 0.6), ("accuracy", WORST), ("entropy", -0.3), ("estimate", WORST)]
+)
+def test_what_a_search_is_told_is_a_number_whatever_happens(what: str, value: float) -> None:
+    task = TaskResult(
+        accuracy=None, n=1, expert=None, pretrained=None, normalized=None, agreement=0.6, entropy=0.3,
+        estimate=float("nan"),
+    )  # fmt: skip
+    results = Results(
+        run_id="x", command="train", method="m", rule="none", suite="s", backbone="b", seed=0, steps=1,
+        trainable_parameters=1, seconds={}, peak_memory_bytes=1, tasks={"a": task}, versions={}, device="cpu",
+    )  # fmt: skip
+    assert searched(results, what) == value
