@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from adamerge.errors import ConfigError
+from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
 
@@ -89,21 +89,11 @@ def _print_entry(console: Console, name: str, row: dict[str, Any], columns: list
 
 def _described(path: Path) -> dict[str, Any]:
     """A YAML's top level; without a summary, its first comment serves."""
-    content = _inherited(path)
+    content = inherited(path)
     first = path.read_text().partition("\n")[0]
     if not content.get("summary") and first.startswith("# "):
         content["summary"] = first.removeprefix("# ").rstrip(".")
     return content
-
-
-def _inherited(path: Path) -> dict[str, Any]:
-    """The top level of a YAML, with what it takes from the YAMLs beside it that it is based on."""
-    content = yaml.safe_load(path.read_text()) or {}
-    merged: dict[str, Any] = {}
-    for default in content.get("defaults") or ():
-        if isinstance(default, str) and (path.parent / f"{default}.yaml").exists():
-            merged |= _inherited(path.parent / f"{default}.yaml")
-    return merged | {key: value for key, value in content.items() if key != "defaults"}
 
 
 def _words(value: Any) -> str:

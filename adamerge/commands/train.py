@@ -7,6 +7,7 @@ import math
 from omegaconf import DictConfig
 
 from adamerge.commands.pipeline import execute
+from adamerge.settings.hydra import WORST
 from adamerge.tracking.results import Results
 
 
@@ -27,7 +28,3 @@ def searched(results: Results, what: str) -> float:
     if value is None or not math.isfinite(value):
         return WORST
     return value
-
-
-# Of all four: shares are at least 0, and the entropy is below 20 nats for any number of classes.
-WORST = -20.0

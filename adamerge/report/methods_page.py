@@ -10,8 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from adamerge.settings.inherited import inherited
 from adamerge.settings.paths import conf_dir
 
 _FACTS = {"paper": "paper", "needs": "needs", "trains": "trained", "memory": "memory"}
@@ -25,7 +24,7 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
         measured: by method, the row of docs/mini_table.csv.
     """
     by_class: dict[str, list[str]] = {}
-    entries = {path.stem: _inherited(path) for path in sorted((conf_dir() / "method").glob("*.yaml"))}
+    entries = {path.stem: inherited(path) for path in sorted((conf_dir() / "method").glob("*.yaml"))}
     for name, entry in entries.items():
         by_class.setdefault(entry["model"]["_target_"], []).append(name)
     parts = [
@@ -71,17 +70,6 @@ def _entry(name: str, entry: dict[str, Any], row: dict[str, str] | None) -> str:
         cost = f", adapted in {row['seconds']} s, {row['peak_memory_gib']} GiB" if row["seconds"] else ""
         lines.append(f"- on `mini`: {row['average']}{spread} %{cost}")
     return "\n".join(lines) + "\n"
-
-
-def _inherited(path: Path) -> dict[str, Any]:
-    """A YAML with what it takes from the YAMLs beside it."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    merged: dict[str, Any] = {}
-    for default in content.pop("defaults", ()):
-        if isinstance(default, str) and (path.parent / f"{default}.yaml").exists():
-            merged |= _inherited(path.parent / f"{default}.yaml")
-    model = {**merged.get("model", {}), **(content.get("model") or {})}
-    return {**merged, **content, "model": model}
 
 
 def read_measured(path: Path) -> dict[str, dict[str, str]]:

@@ -29,8 +29,8 @@ from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.overrides import read_overrides
 from adamerge.settings.paths import conf_dir, register_resolvers
 
-# What a search is told of a job that failed: worse than any result (see commands/train.py).
-FAILED = -20.0
+# What a search is told of a job that failed or has no finite result: shares are at least 0, no entropy reaches 20 nats.
+WORST = -20.0
 
 
 def run_with_hydra(command: str, words: Sequence[str], program: str | None = None) -> None:
@@ -200,7 +200,7 @@ def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _tell(error)
-                return FAILED  # a search goes on with the next trial
+                return WORST  # a search goes on with the next trial
             return None
 
     return task

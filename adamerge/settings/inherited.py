@@ -1,0 +1,20 @@
+"""A config group's YAML as it reads with the YAMLs beside it that it is based on, without Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def inherited(path: Path) -> dict[str, Any]:
+    """The top level of a YAML over that of its defaults; `model`, the one nested part, option by option."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    merged: dict[str, Any] = {}
+    for default in content.pop("defaults", None) or ():
+        if isinstance(default, str) and (path.parent / f"{default}.yaml").exists():
+            merged |= inherited(path.parent / f"{default}.yaml")
+    both = merged.get("model"), content.get("model")
+    model = {"model": {**both[0], **both[1]}} if all(isinstance(part, dict) for part in both) else {}
+    return {**merged, **content, **model}
