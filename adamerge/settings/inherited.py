@@ -15,6 +15,8 @@ def inherited(path: Path) -> dict[str, Any]:
     for default in content.pop("defaults", None) or ():
         if isinstance(default, str) and (path.parent / f"{default}.yaml").exists():
             merged |= inherited(path.parent / f"{default}.yaml")
-    both = merged.get("model"), content.get("model")
-    model = {"model": {**both[0], **both[1]}} if all(isinstance(part, dict) for part in both) else {}
-    return {**merged, **content, **model}
+    below, own = merged.get("model"), content.get("model")
+    result = {**merged, **content}
+    if isinstance(below, dict) and isinstance(own, dict):
+        result["model"] = {**below, **own}
+    return result
