@@ -20,6 +20,14 @@ _LINEAGES = {
     "tinting": "open_clip",
     "tall_masks": "open_clip",
 }
+# Tables that `convert` makes of the published coefficients -> the method that learned them.
+_TABLES_OF_COEFFICIENTS = {
+    "lw_adamerging": "adamerging_layerwise",
+    "lw_adamergingpp": "adamerging_layerwise_pp",
+    "tw_adamerging": "adamerging_taskwise",
+    "tw_adamergingpp": "adamerging_taskwise_pp",
+}
+_STATIC = ("none", "ties")  # what a run without a method is called: by its rule
 Verdict = Literal["within", "below", "above", "not judged"]
 
 
@@ -68,7 +76,7 @@ def published(results: Results, config: Mapping[str, Any]) -> Published | None:
         if named != (results.suite, results.backbone, lineage) or set(table["tasks"]) != set(results.tasks):
             continue
         for row in table["rows"]:
-            if row["method"] == results.method and row.get("over") in _below(results, config):
+            if (row["method"], row.get("over")) in _names(results, config):
                 return _row(row, table)
     return None
 
@@ -78,17 +86,20 @@ def every_row() -> list[tuple[dict[str, Any], Published]]:
     return [(table, _row(row, table)) for table in _tables() for row in table["rows"]]
 
 
-def _below(results: Results, config: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """The names under which a table may list what lies below the method; None: the method's own."""
+def _names(results: Results, config: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """The (method, what lies below it) under which a table may list a run; None: what belongs to the method itself."""
     start = config.get("start")
     if start is not None:
+        table = _TABLES_OF_COEFFICIENTS.get(Path(str(start)).stem.partition("-")[0])
+        if results.method in _STATIC and table is not None:
+            return [(table, None)]  # the authors' coefficients, evaluated without training
         text = str(start).replace("lw_adamergingpp", "").replace("adamerging_layerwise_pp", "")
         learned = "adamerging_layerwise" in text or "lw_adamerging" in text
-        return ("adamerging_layerwise",) if learned else ("another start",)
+        return [(results.method, "adamerging_layerwise")] if learned else []
     own = {"none", results.method} | ({"ties"} if results.method.endswith("_pp") else set())
     if results.rule in own:
-        return None, "task_arithmetic"
-    return (results.rule,)
+        return [(results.method, None), (results.method, "task_arithmetic")]
+    return [(results.method, results.rule)]
 
 
 def _row(row: Mapping[str, Any], table: Mapping[str, Any]) -> Published:

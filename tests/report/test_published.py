@@ -73,6 +73,14 @@ def test_what_lies_below_the_method_counts() -> None:
     assert found("task_vectors", "adamerging_layerwise", rule="ties") is None
 
 
+def test_published_coefficients_are_judged_by_the_run_that_they_come_from() -> None:
+    table = "tables/lw_adamerging-ViT-B-32.json"
+    assert found("task_vectors", "none", start=table) == found("task_vectors", "adamerging_layerwise")
+    pp = found("task_vectors", "ties", rule="ties", start="tables/lw_adamergingpp-ViT-B-32.json")
+    assert pp == found("task_vectors", "adamerging_layerwise_pp", rule="ties")
+    assert found("task_vectors", "none", start="mine.json") is None
+
+
 def test_the_verdict_includes_the_edge_and_leaves_out_what_is_not_confirmed() -> None:
     known = Published("m", average=0.801, tolerance=0.005, source="s")
     assert [known.verdict(x) for x in (0.796, 0.806, 0.7959, 0.8061, None)] == [
