@@ -20,8 +20,9 @@ _BEFORE = ("positional_embedding", "text_projection", "logit_scale")
 _AFTER = ("token_embedding.weight", "ln_final.weight", "ln_final.bias")
 _INPUT = ("class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.weight", "ln_pre.bias")
 _IN_BLOCK = tuple(
-    f"{name}.weight,{name}.bias" if name != "attn.in_proj" else "attn.in_proj_weight,attn.in_proj_bias"
-    for name in ("ln_1", "attn.in_proj", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+    f"{name}{kind}"
+    for name in ("ln_1.", "attn.in_proj_", "attn.out_proj.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
+    for kind in ("weight", "bias")
 )
 Rows = list[list[float]]
 
@@ -40,8 +41,7 @@ def published_rows(count: int) -> list[str]:
         )
     visual = [f"visual.{name}" for name in _INPUT]
     for block in range(blocks):
-        for pair in _IN_BLOCK:
-            visual += [f"visual.transformer.resblocks.{block}.{name}" for name in pair.split(",")]
+        visual += [f"visual.transformer.resblocks.{block}.{name}" for name in _IN_BLOCK]
     visual += ["visual.ln_post.weight", "visual.ln_post.bias"]
     return [*_BEFORE, *visual, *_AFTER] if with_text else visual
 

@@ -84,9 +84,7 @@ def _first_of(repo: str, revision: str | None, download: bool) -> Path:
         raise _not_here(f"hf-hub:{repo}")
     try:
         names = list_repo_files(repo, revision=revision)
-    except (
-        Exception
-    ) as error:  # the hub's client raises its own, httpx's and OSErrors; all mean the same here
+    except Exception as error:  # the hub's client raises its own, httpx's and OSErrors
         raise _unreachable(f"hf-hub:{repo}", error) from error
     for name in WEIGHT_FILES:
         if name in names:
@@ -102,7 +100,7 @@ def _fetch(repo: str, file: str, revision: str | None, download: bool) -> Path:
         return Path(hf_hub_download(repo, file, revision=revision, local_files_only=not download))
     except LocalEntryNotFoundError as error:
         raise (_unreachable if download else _not_here)(f"hf-hub:{repo}/{file}", error) from error
-    except Exception as error:  # as above
+    except Exception as error:  # the hub's client raises its own, httpx's and OSErrors
         raise _unreachable(f"hf-hub:{repo}/{file}", error) from error
 
 

@@ -98,11 +98,11 @@ class Results:
 
     @property
     def average(self) -> float | None:
-        return mean([task.accuracy for task in self.tasks.values()])
+        return self._over_tasks("accuracy")
 
     @property
     def normalized_average(self) -> float | None:
-        return mean([task.normalized for task in self.tasks.values()])
+        return self._over_tasks("normalized")
 
     @property
     def unseen_average(self) -> float | None:
@@ -110,23 +110,26 @@ class Results:
 
     @property
     def agreement(self) -> float | None:
-        return mean([task.agreement for task in self.tasks.values()])
+        return self._over_tasks("agreement")
 
     @property
     def entropy(self) -> float | None:
-        return mean([task.entropy for task in self.tasks.values()])
+        return self._over_tasks("entropy")
 
     @property
     def estimate(self) -> float | None:
-        return mean([task.estimate for task in self.tasks.values()])
+        return self._over_tasks("estimate")
 
     @property
     def estimate_low(self) -> float | None:
-        return mean([task.estimate_low for task in self.tasks.values()])
+        return self._over_tasks("estimate_low")
 
     @property
     def estimate_high(self) -> float | None:
-        return mean([task.estimate_high for task in self.tasks.values()])
+        return self._over_tasks("estimate_high")
+
+    def _over_tasks(self, value: str) -> float | None:
+        return mean([getattr(task, value) for task in self.tasks.values()])
 
 
 def mean(values: Sequence[float | None]) -> float | None:
