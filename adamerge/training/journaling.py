@@ -40,8 +40,8 @@ class WriteJournal(pl.Callback):
             {
                 **pl_module.record,
                 "seconds": round(now - self._started, 6),
-                # From the end of the step before to the batch on the device: reading and decoding, or waiting for it; now
-                # and then also the checkpoint of the step before.
+                # From the end of the step before to the batch on the device: reading and decoding, or waiting for it;
+                # now and then also the checkpoint of the step before.
                 "seconds_loading": round(self._loaded - self._started, 6),
                 "peak_memory_bytes": memory,
             }
