@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,18 +25,22 @@ from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.stream import Stream
+from adamerge.tracking.mirror import Mirror
 from adamerge.training.adaptation import Adaptation
 from adamerge.training.recording import Recorded, Recording, encoder_digest, record, recording, used
 from adamerge.training.schedule import Schedule
 
 
-def adapt(run: Run, method: Method, pool: Pool, data: Data, console: Console) -> float:
+def adapt(
+    run: Run, method: Method, pool: Pool, data: Data, console: Console, mirrors: Sequence[Mirror] = ()
+) -> float:
     """Train the method's parts, if it has any. Returns the seconds that recording frozen things took.
 
     Args:
         method: what is trained.
         pool: the experts, before any rule: the teachers.
         data: the test split, whose images the stream shows.
+        mirrors: where the journal is shown as well.
     """
     cfg = run.cfg
     if cfg.method.schedule is None:
@@ -63,7 +67,7 @@ def adapt(run: Run, method: Method, pool: Pool, data: Data, console: Console) ->
     module = training(method, objective, optimizer, schedule, stream.indices, teacher)
     if not learns_from_labels:
         module.labeled = {task: _all(given) for task, given in labeled.items()}
-    train_in(run.folder, cfg, module, dataset, schedule.steps)
+    train_in(run.folder, cfg, module, dataset, schedule.steps, mirrors)
     return recorded
 
 

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from adamerge import __version__
-from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints import fingerprint, open_checkpoint, save_tensors
 from adamerge.commands.assemble import (
     attacked,
     checkpoint_paths,
     device_of,
-    fingerprints,
     model_of,
     open_data,
     open_heads,
     open_tasks,
 )
+from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run_folder import start_folder, train_in
 from adamerge.errors import ConfigError, DataError
 from adamerge.evaluation import score
@@ -33,6 +33,7 @@ from adamerge.tasks.labeled import Labeled
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.poison import Poisoned, Trigger
 from adamerge.tasks.task import Task
+from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.making import Finetuning
 
 
@@ -44,9 +45,9 @@ def run(cfg: DictConfig) -> None:
         )
     console = Console()
     paths = checkpoint_paths(cfg, experts_exist=False)
-    base_id = fingerprints({"base": paths["base"]})["base"]
+    base = Weights(paths["base"], fingerprint(paths["base"]))
     tasks = open_tasks(cfg)
-    heads = open_heads(cfg, tasks, paths, base_id)
+    heads = open_heads(cfg, tasks, paths, base.identity)
     origin = open_checkpoint(paths["base"]).image_encoder()
     for task in tasks:
         if cfg.task not in (None, task.name) or (attacked(cfg) and task.name not in attacked(cfg)):
@@ -55,7 +56,7 @@ def run(cfg: DictConfig) -> None:
         if target.exists():
             console.print(f"{task.name}: there is an expert at {target} already.")
             continue
-        _make_expert(cfg, task, heads[task.name], origin, target, base_id, console)
+        _make_expert(cfg, task, heads[task.name], origin, target, base, console)
 
 
 def _target(cfg: DictConfig, task: str, paths: dict[str, str]) -> Path:
@@ -75,7 +76,7 @@ def _make_expert(
     head: Tensor,
     origin: dict[str, Tensor],
     target: Path,
-    base_id: str,
+    base: Weights,
     console: Console,
 ) -> None:
     model = model_of(cfg)
@@ -89,10 +90,22 @@ def _make_expert(
         trigger = Trigger(cfg.attack.target, cfg.attack.size)
         data = Poisoned(data, trigger, cfg.attack.share)  # type: ignore[arg-type]
     module = Finetuning(encoder.train(), head, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
-    identity = run_id(cfg, {"base": base_id, "task": task.name}, "finetune")
+    identity = run_id(cfg, {"base": base.identity, "task": task.name}, "finetune")
     folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity}"
-    start_folder(cfg, folder)
-    train_in(folder, cfg, module, data, cfg.steps)
+    start_folder(cfg, folder, {"base": base})
+    with mirrored(cfg, folder) as mirrors:
+        train_in(folder, cfg, module, data, cfg.steps, mirrors)
+        accuracy = _save_expert(cfg, task, encoder, head, target, base.identity)
+        made = {f"experts/{task.name}": Weights(str(target), fingerprint(target))}
+        write_lineage(folder, {"base": base}, made)
+    shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
+    console.print(f"{task.name}: {target}{shown}")
+
+
+def _save_expert(
+    cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Tensor, target: Path, base_id: str
+) -> float | None:
+    """Write the expert with its origin; returns its accuracy where that can be known."""
     accuracy = _accuracy(cfg, task, encoder, head)
     metadata = {
         "task": task.name,
@@ -103,8 +116,7 @@ def _make_expert(
     if accuracy is not None:
         metadata["accuracy"] = f"{accuracy:.4f}"
     save_tensors(target, {key: value.half() for key, value in encoder.state_dict().items()}, metadata)
-    shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
-    console.print(f"{task.name}: {target}{shown}")
+    return accuracy
 
 
 def _check_overlap(task: Task, train: ImageSet) -> None:

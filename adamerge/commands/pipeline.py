@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.adapt import adapt
 from adamerge.commands.assemble import Data, device_of, suite_name
+from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
 from adamerge.commands.scoring import evaluate
@@ -25,6 +27,7 @@ from adamerge.methods import Method
 from adamerge.report.summary import record, show
 from adamerge.settings import validate
 from adamerge.tracking.journal import Journal
+from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.results import Results, read_results
 
 
@@ -39,17 +42,25 @@ def execute(cfg: DictConfig) -> Results:
         _tell(run.folder, results, console, again=True)
         return results
     resumes = (run.folder / "checkpoints" / "last.ckpt").exists()
-    start_folder(cfg, run.folder)
+    start_folder(cfg, run.folder, run.weights)
     going_on = ", goes on from its last checkpoint" if resumes else ""
     console.print(
         f"[bold]{run.name}[/] on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}", highlight=False
     )
-    reset_peak(device_of(cfg))
+    with mirrored(cfg, run.folder) as mirrors:
+        results = _work(run, mirrors, console)
+    _tell(run.folder, results, console)
+    return results
+
+
+def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
+    """From the weight files to results.json."""
+    reset_peak(device_of(run.cfg))
     started = time.perf_counter()
     pool, data = run.open()
     method = run.build(pool)
     prepared = time.perf_counter()
-    recorded = adapt(run, method, pool, data, console)
+    recorded = adapt(run, method, pool, data, console, mirrors)
     adapted = time.perf_counter()
     save_parts(run.folder, method)
     save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
@@ -63,7 +74,6 @@ def execute(cfg: DictConfig) -> Results:
     }
     results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
     record(run.folder, results)
-    _tell(run.folder, results, console)
     return results
 
 

@@ -8,12 +8,15 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from adamerge.checkpoints import fingerprint
 from adamerge.commands.assemble import model_of, open_tasks
+from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run_folder import start_folder, train_in
 from adamerge.models.clip import build_clip, image_size, tokenizer
 from adamerge.models.local_dir import CONFIG, save_local_dir
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.labeled import Captioned
+from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.making import Pretraining
 
 
@@ -31,10 +34,12 @@ def run(cfg: DictConfig) -> None:
     module = Pretraining(clip, tokenizer(model), instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
     data = Captioned(tasks, cfg.batch_size, cfg.steps, image_size(model), cfg.seed)
     folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / run_id(cfg, {}, "pretrain")
-    start_folder(cfg, folder)
+    start_folder(cfg, folder, {})
     console.print(
         f"Pre-training {cfg.backbone.name} on {len(tasks)} tasks for {cfg.steps} steps; journal in {folder}"
     )
-    train_in(folder, cfg, module, data, cfg.steps)
-    save_local_dir(target, {key: value.half() for key, value in clip.state_dict().items()}, model)
+    with mirrored(cfg, folder) as mirrors:
+        train_in(folder, cfg, module, data, cfg.steps, mirrors)
+        save_local_dir(target, {key: value.half() for key, value in clip.state_dict().items()}, model)
+        write_lineage(folder, {}, {"base": Weights(str(target), fingerprint(target))})
     console.print(f"Base model: {target}")

@@ -24,6 +24,7 @@ from adamerge.models.start import with_start
 from adamerge.rules import TaskArithmetic
 from adamerge.settings import instantiate, run_id
 from adamerge.tasks.task import check_head
+from adamerge.tracking.recorded import Weights
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Run:
     folder: Path
     paths: dict[str, str]
     files: dict[str, str]
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """The weight files that the run reads."""
+        return {name: Weights(path, self.files[name]) for name, path in self.paths.items()}
 
     def open(self) -> tuple[Pool, Data]:
         """The checked pool, before any rule, and the test split."""

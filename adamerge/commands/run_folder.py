@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,28 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
 from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.settings import instantiate
+from adamerge.tracking.mirror import Mirror
+from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.loop import run_steps
 from adamerge.training.steps import StepModule
 
 
-def start_folder(cfg: DictConfig, folder: Path) -> None:
-    """Make the folder and write the resolved config into it."""
+def start_folder(cfg: DictConfig, folder: Path, uses: Mapping[str, Weights]) -> None:
+    """Make the folder and write into it the resolved config, and which weight files are used."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_lineage(folder, uses)
 
 
-def train_in(folder: Path, cfg: DictConfig, module: StepModule, data: Dataset[Any], steps: int) -> None:
-    """Train with the config's trainer, loggers (which write below the folder) and checkpoints."""
+def train_in(
+    folder: Path,
+    cfg: DictConfig,
+    module: StepModule,
+    data: Dataset[Any],
+    steps: int,
+    mirrors: Sequence[Mirror],
+) -> None:
+    """Train with the config's trainer and checkpoints."""
     trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     run_steps(
         module,
@@ -29,7 +39,7 @@ def train_in(folder: Path, cfg: DictConfig, module: StepModule, data: Dataset[An
         steps,
         folder=folder,
         trainer=trainer,
-        loggers=[instantiate(node, save_dir=str(folder)) for node in (cfg.get("logger") or {}).values()],
+        mirrors=mirrors,
         checkpoint_every=cfg.checkpoint_every,
         workers=cfg.workers,
     )

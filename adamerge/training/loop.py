@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from adamerge.errors import CheckpointError
 from adamerge.tracking.journal import Journal
+from adamerge.tracking.mirror import Mirror
 from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast
 from adamerge.training.journaling import WriteJournal
 from adamerge.training.steps import StepModule, step_loader
@@ -32,7 +33,7 @@ def run_steps(
     *,
     folder: Path | None = None,
     trainer: Mapping[str, Any] | None = None,
-    loggers: Any = False,
+    mirrors: Sequence[Mirror] = (),
     callbacks: list[pl.Callback] | None = None,
     checkpoint_every: int = 50,
     workers: int = 0,
@@ -43,6 +44,7 @@ def run_steps(
         folder: run folder. With one, each step is journaled, `checkpoints/last.ckpt` is kept, and a run that was
             interrupted goes on from there to the same result, bit by bit on the CPU.
         trainer: options of Lightning's Trainer.
+        mirrors: where the journal is shown as well.
         checkpoint_every: steps between two checkpoints.
         workers: processes that load data; does not change the result.
     """
@@ -52,15 +54,13 @@ def run_steps(
     if folder is not None:
         path = folder / "checkpoints" / "last.ckpt"
         callbacks += [
-            WriteJournal(Journal(folder / "journal.jsonl")),
+            WriteJournal(Journal(folder / "journal.jsonl"), mirrors),
             SaveLast(path, checkpoint_every, steps),
         ]
         plugins.append(AtomicCheckpointIO())
         last = path if path.exists() else None
     _quiet()
-    lightning = pl.Trainer(
-        **{**(trainer or {}), **_OURS}, logger=loggers, callbacks=callbacks, plugins=plugins
-    )
+    lightning = pl.Trainer(**{**(trainer or {}), **_OURS}, logger=False, callbacks=callbacks, plugins=plugins)
     try:
         lightning.fit(module, step_loader(dataset, module, steps, workers), ckpt_path=last, weights_only=True)
     except (KeyError, EOFError) as error:

@@ -32,9 +32,6 @@ class StepModule(pl.LightningModule):
         self.record |= {f"loss/{name}": value for name, value in zip(losses, values, strict=True)}
         if self._trainer is not None:
             self.log("loss", self.record["loss"], prog_bar=True, logger=False, batch_size=1)
-            scalars = {key: value for key, value in self.record.items() if key != "step"}
-            for logger in self.trainer.loggers:
-                logger.log_metrics(scalars, step=self.step)
         self.step += 1
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
