@@ -25,18 +25,15 @@ def predict_logits(
     progress: Progress = lambda done: None,
 ) -> dict[str, Tensor]:
     """Logits {task: (n, classes)}, float32, of each task's images with its own head. Merges once for all tasks."""
-    method = method.to(device).eval()
-    if method.by_task:
-        found = {}
-        for task, image_set in images.items():
-            with method.round(task):
-                found[task] = _logits(method, task, image_set, device, batch_size, progress)
-        return found
-    with method.round():
-        return {
-            task: _logits(method, task, image_set, device, batch_size, progress)
-            for task, image_set in images.items()
-        }
+    return _of_all(method, method.logits, images, device, batch_size, progress)
+
+
+@torch.no_grad()
+def predict_features(
+    method: Method, images: Mapping[str, ImageSet], *, device: torch.device, batch_size: int = 500
+) -> dict[str, Tensor]:
+    """Features {task: (n, d)}, float32, as each task's head sees them before it normalises them."""
+    return _of_all(method, method.features, images, device, batch_size)
 
 
 def predict(method: Method, images: Mapping[str, ImageSet], **options: Any) -> dict[str, Tensor]:
@@ -44,14 +41,32 @@ def predict(method: Method, images: Mapping[str, ImageSet], **options: Any) -> d
     return {task: logits.argmax(dim=-1) for task, logits in predict_logits(method, images, **options).items()}
 
 
-def _logits(
-    method: Method, task: str, images: ImageSet, device: torch.device, batch_size: int, progress: Progress
-) -> Tensor:
-    parts = []
-    for pixels in images.batches(batch_size):
-        parts.append(method.logits(pixels.to(device), task).float().cpu())
-        progress(len(pixels))
-    return torch.cat(parts)
+def _of_all(
+    method: Method,
+    compute: Callable[[Tensor, str], Tensor],
+    images: Mapping[str, ImageSet],
+    device: torch.device,
+    batch_size: int,
+    progress: Progress = lambda done: None,
+) -> dict[str, Tensor]:
+    """What one of the method's functions makes of every image; merges once, or once per task where it must."""
+    method.to(device).eval()
+
+    def of_task(task: str) -> Tensor:
+        parts = []
+        for pixels in images[task].batches(batch_size):
+            parts.append(compute(pixels.to(device), task).float().cpu())
+            progress(len(pixels))
+        return torch.cat(parts)
+
+    if not method.by_task:
+        with method.round():
+            return {task: of_task(task) for task in images}
+    found = {}
+    for task in images:
+        with method.round(task):
+            found[task] = of_task(task)
+    return found
 
 
 @dataclass(frozen=True)

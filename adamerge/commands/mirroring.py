@@ -47,7 +47,7 @@ def _open(cfg: DictConfig, folder: Path) -> list[Mirror]:
     mirrors: list[Mirror] = []
     for name, node in (cfg.get("logger") or {}).items():
         try:
-            mirrors.append(_as_mirror(folder, instantiate(node, save_dir=str(folder))))
+            mirrors.append(_as_mirror(folder, instantiate(node, save_dir=folder)))
         except ModuleNotFoundError as error:
             raise ConfigError(f"logger.{name}: {error}\n  Install it, or set logger=none.") from error
     return mirrors

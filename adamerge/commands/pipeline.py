@@ -16,6 +16,7 @@ from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.adapt import adapt
 from adamerge.commands.assemble import Data, device_of, suite_name
 from adamerge.commands.mirroring import mirrored
+from adamerge.commands.representing import write_representations
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
 from adamerge.commands.scoring import evaluate
@@ -65,6 +66,7 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     save_parts(run.folder, method)
     save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
     results = evaluate(run, method, pool, data)
+    write_representations(run, method, pool, data, _hardest(results))
     steps = Journal(run.folder / "journal.jsonl").read()
     seconds = {
         "prepare": prepared - started,
@@ -75,6 +77,12 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
     record(run.folder, results)
     return results
+
+
+def _hardest(results: Results) -> str:
+    """The task that weight averaging moves furthest from its expert: the same for every method."""
+    agreement = results.baselines["weight_average"].agreement
+    return min(results.tasks, key=lambda task: agreement[task] or 0.0)
 
 
 def _tell(folder: Path, results: Results, console: Console, again: bool = False) -> None:

@@ -16,6 +16,7 @@ from adamerge.settings.mistakes import Mistakes, near
 
 ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_lightning.callbacks.")
 _OWN = "ADAMERGE_MODULES"
+_FROM_PROGRAM = ("save_dir",)  # the run folder, for loggers
 # Components that are cheap to make and need nothing but their options: made once, for the ranges they check.
 _TRIED = ("adamerge.rules.", "adamerge.losses.")
 _RESERVED = ("_target_", "_partial_")
@@ -107,7 +108,8 @@ def _options(target: Callable[..., Any]) -> tuple[dict[str, _Option], bool]:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self":
                 annotation = simple_annotation(p.annotation, scope)
                 required = p.default is p.empty
-                own = _Option(annotation, required, required and annotation is Unknown)
+                given = required and (annotation is Unknown or p.name in _FROM_PROGRAM)
+                own = _Option(annotation, required, given)
                 options.setdefault(p.name, own)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return options, False

@@ -72,6 +72,11 @@ class ImageSet:
             self._store.settle()
         return torch.from_numpy(self._pixels[chosen]).permute(0, 3, 1, 2)
 
+    def first(self, count: int) -> ImageSet:
+        """The first images as a set of their own."""
+        pixels = self[slice(count)].permute(0, 2, 3, 1).contiguous().numpy()
+        return ImageSet(pixels, self.size)
+
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """All images in order, in batches."""
         for first in range(0, len(self), batch_size):

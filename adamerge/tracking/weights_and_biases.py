@@ -40,14 +40,14 @@ class WandbMirror:
 
     def __init__(
         self,
-        save_dir: str,
+        save_dir: Path,
         project: str = "adamerge",
         entity: str | None = None,
         mode: Mode | None = None,
         tags: list[str] | None = None,
         upload: bool = False,
     ) -> None:
-        self.recorded = Recorded(Path(save_dir))
+        self.recorded = Recorded(save_dir)
         self._project, self._entity, self._tags = project, entity, tags
         self._mode: str | None = mode or os.environ.get("WANDB_MODE")
         self._upload = upload
@@ -120,7 +120,7 @@ class WandbMirror:
 
         self.run.summary.update(scalars(results))
         rows = [[name, *(asdict(task)[c] for c in _COLUMNS)] for name, task in results.tasks.items()]
-        shown: dict[str, object] = {"test/tasks": wandb.Table(columns=["task", *_COLUMNS], data=rows)}
+        shown: dict[str, object] = {"tables/tasks": wandb.Table(columns=["task", *_COLUMNS], data=rows)}
         shown |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in self.recorded.figures()}
         self.run.log(shown)
         experts = {name: weights.identity for name, weights in self.recorded.weights("uses").items()}
