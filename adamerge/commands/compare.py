@@ -3,51 +3,119 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
 
 from rich.console import Console
 
 from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.errors import ConfigError
+from adamerge.errors import ConfigError, RunError
 from adamerge.report.choice import pick, pick_table
-from adamerge.report.collect import Collected, collect
+from adamerge.report.collect import Collected, collect, run_folders
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
 from adamerge.report.html.page import page
+from adamerge.tracking.mirror import replay
+from adamerge.tracking.recorded import Recorded
+from adamerge.tracking.weights_and_biases import WandbMirror
+from adamerge.tracking.workspace import save, workspace
 
-_USAGE = (
-    "compare <folder> ... [out=<folder>] [--pick]: compares the finished runs in and below the folders, over seeds.\n"
-    "--pick chooses the best without looking at a label, by agreement with the experts and their certainty.\n"
-    "Writes compare.md, compare.csv, compare.tex and report.html into out (default: <first folder>/report)."
-)
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="adamerge compare",
+        description="Compares the finished runs in and below the folders, over seeds. "
+        "Writes compare.md, compare.csv, compare.tex and report.html into out (default: <first folder>/report).",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", nargs="+", metavar="folder | out=<folder>")
+    parser.add_argument(
+        "--pick",
+        action="store_true",
+        help="choose the best without looking at a label, by agreement with the experts and their certainty",
+    )
+    parser.add_argument(
+        "--wandb", metavar="ENTITY/PROJECT", help="show all runs at W&B too: finished, failed and killed ones"
+    )
+    parser.add_argument(
+        "--wandb-workspace", metavar="ENTITY/PROJECT", help="make the W&B dashboard that compares methods"
+    )
+    return parser
 
 
 def run(words: list[str]) -> None:
-    """Print the tables and write them.
+    """Print the tables and write them; mirror the runs and make a dashboard at W&B where that is asked for.
 
     Raises:
         ConfigError: no folder, or an option that does not exist.
-        RunError: a folder without runs.
+        RunError: a folder without runs, or W&B cannot be reached.
     """
-    if words in (["-h"], ["--help"]):
-        sys.stdout.write(f"{_USAGE}\n")
-        return
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    folders = [Path(word) for word in words if "=" not in word and word != "--pick"]
+    given = _read(words)
+    options = dict(word.split("=", 1) for word in given.folders if "=" in word)
+    folders = [Path(word) for word in given.folders if "=" not in word]
     if not folders or set(options) - {"out"}:
-        raise ConfigError(f"{_USAGE}\n  Got: {' '.join(words) or 'nothing'}.")
+        raise ConfigError(f"{_parser().format_usage()}  Got: {' '.join(words)}.")
     collected = collect(folders)
     out = Path(options.get("out", folders[0] / "report"))
     _write(collected, out)
     console = Console()
+    _show(collected, console, given.pick)
+    console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)
+    console.print(f"page: {out}/report.html", highlight=False, soft_wrap=True)
+    if given.wandb:
+        _mirror(folders, *_project(given.wandb), console)
+    if given.wandb_workspace:
+        tasks = dict.fromkeys(task for c in collected.comparisons for task in c.tasks)
+        entity, project = _project(given.wandb_workspace)
+        if entity is None:
+            raise ConfigError(f"--wandb-workspace {project}: give <entity>/<project>.")
+        address = save(workspace(entity, project, list(tasks)), out)
+        console.print(f"workspace: {address}", highlight=False, soft_wrap=True)
+
+
+def _read(words: list[str]) -> Namespace:
+    parser = _parser()
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write(parser.format_help())
+        raise SystemExit(0)
+    try:
+        given, unknown = parser.parse_known_intermixed_args(words)
+    except ArgumentError as error:
+        raise ConfigError(f"{parser.format_usage()}  {error}.") from error
+    if unknown:
+        raise ConfigError(f"{parser.format_usage()}  There is no option {' '.join(unknown)}.")
+    return given
+
+
+def _show(collected: Collected, console: Console, picks: bool) -> None:
     for comparison in collected.comparisons:
         console.print(console_table(comparison))
-        if "--pick" in words:
+        if picks:
             console.print(pick_table(comparison))
             console.print(pick(comparison), highlight=False)
     for folder, reason in collected.unfinished:
         console.print(f"left out: {folder}: {reason}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)
-    console.print(f"page: {out}/report.html", highlight=False, soft_wrap=True)
+
+
+def _project(words: str) -> tuple[str | None, str]:
+    """entity/project, or project alone for the login's own."""
+    entity, _, project = words.rpartition("/")
+    if not project or "/" in entity:
+        raise ConfigError(f"'{words}' is no W&B project; give <entity>/<project>.")
+    return entity or None, project
+
+
+def _mirror(folders: list[Path], entity: str | None, project: str, console: Console) -> None:
+    """Show every run at W&B; a damaged one is told and left out."""
+    for folder in run_folders(folders):
+        run = Recorded(folder)
+        try:
+            run.check()
+        except RunError as error:
+            console.print(f"left out: {error}", highlight=False, soft_wrap=True, markup=False)
+            continue
+        replay(folder, WandbMirror(folder, project=project, entity=entity))
+        console.print(f"{run.state()}, shown at W&B: {folder}", highlight=False, soft_wrap=True)
 
 
 def _write(collected: Collected, out: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from adamerge.errors import RunError
+from adamerge.tracking.recorded import Recorded
 from adamerge.tracking.results import FILE, Results, read_results
 
 # What says nothing about the model: where, when, how it was written down.
@@ -106,11 +107,9 @@ def collect(folders: Iterable[Path]) -> Collected:
     """
     runs: list[Run] = []
     unfinished: list[tuple[Path, str]] = []
-    for folder in _run_folders(folders):
+    for folder in run_folders(folders):
         if not (folder / FILE).exists():
-            if _makes_an_expert(folder / "config.yaml"):
-                continue
-            unfinished.append((folder, "not finished"))
+            unfinished.append((folder, _why_unfinished(folder)))
             continue
         try:
             runs.append(Run(folder, read_results(folder), flat_config(folder / "config.yaml")))
@@ -125,14 +124,26 @@ def collect(folders: Iterable[Path]) -> Collected:
     return Collected(tuple(comparisons), tuple(unfinished))
 
 
-def _run_folders(folders: Iterable[Path]) -> list[Path]:
+def _why_unfinished(folder: Path) -> str:
+    error = Recorded(folder).error()
+    return "not finished" if error is None else f"failed: {error.splitlines()[0]}"
+
+
+def run_folders(folders: Iterable[Path]) -> list[Path]:
+    """The folders of runs, finished or not, in and below the folders.
+
+    Raises:
+        RunError: a folder that does not exist.
+    """
     found: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
             raise RunError(f"There is no folder {folder}.")
         for config in sorted(folder.rglob("config.yaml")):
-            found[config.parent.resolve()] = None
-    return list(found)
+            # W&B keeps a config.yaml of its own below a run.
+            if "wandb" not in config.relative_to(folder).parts:
+                found[config.parent.resolve()] = None
+    return [path for path in found if (path / FILE).exists() or not _makes_an_expert(path / "config.yaml")]
 
 
 def _makes_an_expert(config: Path) -> bool:

@@ -105,6 +105,14 @@ class Recorded:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(f"{path} is damaged: {error}.") from error
 
+    def check(self) -> None:
+        """Read everything once.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        self.config(), self.journal(), self.results(), self.weights("uses")
+
     def figures(self) -> list[Path]:
         return sorted((self.folder / "figures").glob("*.png"))
 
