@@ -62,9 +62,9 @@ def run(words: list[str]) -> None:
     _show(collected, console, given.pick)
     console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)
     console.print(f"page: {out}/report.html", highlight=False, soft_wrap=True)
-    if given.wandb:
+    if given.wandb is not None:
         _mirror(folders, *_project(given.wandb), console)
-    if given.wandb_workspace:
+    if given.wandb_workspace is not None:
         tasks = dict.fromkeys(task for c in collected.comparisons for task in c.tasks)
         entity, project = _project(given.wandb_workspace)
         if entity is None:

@@ -80,7 +80,7 @@ class WandbMirror:
                 name=own.method if seed is None else f"{own.method}, seed {seed}",
                 config={**config, **own.names()},
                 tags=self._tags,
-                dir=str(own.folder),
+                dir=str(own.folder.absolute()),
                 mode=self._mode,  # type: ignore[arg-type]
                 # Offline, W&B knows no earlier part and would warn.
                 resume=None if self._mode in ("offline", "disabled") else "allow",

@@ -86,15 +86,6 @@ def test_the_same_command_again_finds_the_finished_run(train, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
-def test_a_logger_mirrors_the_journal(train):
-    folder, _ = train("adamerging_taskwise", "logger=csv", "seed=5")
-    (mirror,) = folder.rglob("metrics.csv")
-    header, *lines = mirror.read_text().splitlines()
-    column = header.split(",").index("loss")
-    losses = [record["loss"] for record in Journal(folder / "journal.jsonl").read()]
-    assert [float(line.split(",")[column]) for line in lines] == pytest.approx(losses)
-
-
 def test_another_seed_is_another_run(train, home):
     train("adamerging_taskwise")
     train("adamerging_taskwise", "seed=1")
