@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from adamerge.commands.slots import take_gpu
 from adamerge.errors import RunError
 from adamerge.report.collect import collect
 from adamerge.report.comparison import console_table
@@ -24,6 +25,12 @@ _ENV = "ADAMERGE_SWEEP"
 
 def in_sweep() -> bool:
     return _ENV in os.environ
+
+
+def in_worker() -> None:
+    """A job of a sweep begins in a process of its own."""
+    if path := os.environ.get(_ENV):
+        take_gpu(Path(path).parent)
 
 
 def note(folder: Path) -> None:

@@ -192,6 +192,8 @@ def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any
     process = os.getpid()
 
     def task(config: DictConfig) -> Any:
+        if os.getpid() != process:
+            import_module("adamerge.commands.sweep").in_worker()
         try:
             return import_module(f"adamerge.commands.{command}").run(config)
         except Exception as error:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from commands.conftest import QUICK, finished
 from safetensors.torch import load_file
+from tracking.wandb_files import read
 
 from adamerge.__main__ import main
 from adamerge.tracking.journal import Journal
@@ -247,7 +248,12 @@ def test_making_a_base_and_an_expert(home, monkeypatch, capsys):
     monkeypatch.setenv("ADAMERGE_CACHE", str(home / "own"))
     quiet = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "warmup=1"]
     main(["pretrain", "suite.tasks=[digits,signs]", "steps=2", "batch_size=16", *quiet])
-    main(["finetune", "suite.tasks=[digits,signs]", "steps=2", "batch_size=16", *quiet])
+    main(["finetune", "suite.tasks=[digits,signs]", "steps=2", "batch_size=16", "logger=wandb", *quiet])
+    for path in home.glob("outputs/mini/finetune/*"):
+        (shown,) = (read(file) for file in path.glob("wandb/offline-run-*/*.wandb"))
+        ((name, expert),) = shown.artifacts.items()
+        assert (expert.type, name.split("-")[:2]) == ("expert", ["experts", path.name.partition("-")[0]])
+        assert (shown.exit_code, len(shown.history)) == (0, 2)
     made = {p.name for p in (home / "own/zoo/mini/mini").rglob("*") if p.is_file() and p.suffix != ".sha256"}
     assert made == {
         "open_clip_config.json", "open_clip_model.safetensors", "digits.safetensors", "signs.safetensors"
