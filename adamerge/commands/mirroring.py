@@ -44,18 +44,12 @@ def mirrored(cfg: DictConfig, folder: Path) -> Iterator[list[Mirror]]:
 
 
 def _open(cfg: DictConfig, folder: Path) -> list[Mirror]:
+    from adamerge.training.lightning_mirror import as_mirror
+
     mirrors: list[Mirror] = []
     for name, node in (cfg.get("logger") or {}).items():
         try:
-            mirrors.append(_as_mirror(folder, instantiate(node, save_dir=folder)))
+            mirrors.append(as_mirror(folder, instantiate(node, save_dir=folder)))
         except ModuleNotFoundError as error:
             raise ConfigError(f"logger.{name}: {error}\n  Install it, or set logger=none.") from error
     return mirrors
-
-
-def _as_mirror(folder: Path, made: object) -> Mirror:
-    from pytorch_lightning.loggers import Logger
-
-    from adamerge.training.lightning_mirror import LightningMirror
-
-    return LightningMirror(folder, made) if isinstance(made, Logger) else made  # type: ignore[return-value]

@@ -56,7 +56,7 @@ class Plane:
 
     def __init__(self, features: Tensor) -> None:
         self.mean = features.mean(dim=0)
-        directions = torch.linalg.svd(features - self.mean, full_matrices=False).Vh[:2]
+        directions = torch.linalg.svd(features - self.mean, full_matrices=True).Vh[:2]
         # A direction has no sign of its own: its largest entry is made positive.
         largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
         self.directions = directions * largest.sign()

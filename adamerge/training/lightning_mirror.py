@@ -7,7 +7,13 @@ from pathlib import Path
 from pytorch_lightning.loggers import Logger
 
 from adamerge.tracking.journal import Record
+from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import Recorded, scalars
+
+
+def as_mirror(folder: Path, made: Logger | Mirror) -> Mirror:
+    """A mirror of the run folder: what was made, or around it where it is one of Lightning's loggers."""
+    return LightningMirror(folder, made) if isinstance(made, Logger) else made
 
 
 class LightningMirror:
