@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -33,6 +32,7 @@ def write_representations(run: Run, method: Method, pool: Pool, data: Data, show
     options = {"device": device_of(run.cfg), "batch_size": run.cfg.evaluation.batch_size}
     sample = {task: images.first(_IMAGES) for task, images in data.images.items()}
     own = predict_features(method, sample, **options)
+    teachers = experts(pool)
     theirs = {}
     for task, images in sample.items():
         made_from = {
@@ -42,13 +42,13 @@ def write_representations(run: Run, method: Method, pool: Pool, data: Data, show
             "dtype": run.cfg.checkpoints.dtype,
             "images": images.digest(),
         }
-        make = partial(predict_features, experts(pool), {task: images}, **options)
+        make = partial(predict_features, teachers, {task: images}, **options)
         theirs[task] = cached(cache_dir() / "representations", made_from, make)[task]
     distance = {task: float((own[task] - theirs[task]).abs().mean()) for task in sample}
     plane = Plane(theirs[shown])
     points = {"merged": plane(own[shown]), "expert": plane(theirs[shown])}
     content = {"task": shown, "distance": distance, "points": points}
-    atomic_write_text(Path(run.folder) / FILE, json.dumps(content) + "\n")
+    atomic_write_text(run.folder / FILE, json.dumps(content) + "\n")
 
 
 class Plane:

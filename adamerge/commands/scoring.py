@@ -148,8 +148,7 @@ def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attac
         options = {"device": device_of(run.cfg), "batch_size": run.cfg.evaluation.batch_size}
         shares = {}
         for name, (model, kind) in models.items():
-            shown = ImageSet(images[kind].permute(0, 2, 3, 1).contiguous().numpy(), images[kind].shape[-1])
-            predicted = predict(model, {task: shown}, **options)[task]
+            predicted = predict(model, {task: ImageSet.of(images[kind])}, **options)[task]
             shares[name] = float((predicted == trigger.target).double().mean())
         found[task] = Attack(**shares)
     return found

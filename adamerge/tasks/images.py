@@ -60,6 +60,11 @@ class ImageSet:
         self._store = None if ready else Pixels(shape, kept)
         self._pixels: NDArray[np.uint8] = images if self._store is None else self._store.values  # type: ignore[assignment]
 
+    @classmethod
+    def of(cls, pixels: Tensor) -> ImageSet:
+        """The set of uint8 pixels (n, 3, size, size)."""
+        return cls(pixels.permute(0, 2, 3, 1).contiguous().numpy(), pixels.shape[-1])
+
     def __len__(self) -> int:
         return len(self._pixels)
 
@@ -74,8 +79,7 @@ class ImageSet:
 
     def first(self, count: int) -> ImageSet:
         """The first images as a set of their own."""
-        pixels = self[slice(count)].permute(0, 2, 3, 1).contiguous().numpy()
-        return ImageSet(pixels, self.size)
+        return ImageSet.of(self[slice(count)])
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """All images in order, in batches."""

@@ -31,8 +31,18 @@ def shown(folder: Path) -> list[Written]:
     return [read(path) for path in files]
 
 
-def refuse(*_: Any) -> Any:
-    raise RunError("no more room")
+def stopped(train: Train, home: Path, monkeypatch: pytest.MonkeyPatch, by: BaseException) -> Path:
+    """The folder of a run that adapted and was stopped before its results."""
+
+    def stop(*_: Any) -> Any:
+        raise by
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "evaluate", stop)
+        with pytest.raises(SystemExit):
+            train("surgery", "logger=wandb")
+    (folder,) = home.glob("outputs/mini/surgery/*")
+    return folder
 
 
 def test_wandb_has_the_config_the_journal_the_results_and_the_merged_model(train: Train) -> None:
@@ -94,11 +104,7 @@ def test_a_rule_without_training_is_mirrored_too(home: Path) -> None:
 def test_a_failed_run_is_marked_and_the_same_command_shows_it_whole(
     train: Train, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "evaluate", refuse)
-        with pytest.raises(SystemExit):
-            train("surgery", "logger=wandb")
-    (folder,) = home.glob("outputs/mini/surgery/*")
+    folder = stopped(train, home, monkeypatch, RunError("no more room"))
     (failed,) = shown(folder)
     assert failed.exit_code == 1
     assert failed.summary["state"] == "failed"
@@ -119,14 +125,7 @@ def test_a_failed_run_is_marked_and_the_same_command_shows_it_whole(
 def test_an_interrupted_run_is_not_called_failed(
     train: Train, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "evaluate", interrupt)
-        with pytest.raises(SystemExit):
-            train("surgery", "logger=wandb")
-    (folder,) = home.glob("outputs/mini/surgery/*")
+    folder = stopped(train, home, monkeypatch, KeyboardInterrupt())
     (seen,) = shown(folder)
     assert (seen.exit_code, seen.summary["state"]) == (1, "interrupted")
     assert not (folder / "error.txt").exists()
