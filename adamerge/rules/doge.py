@@ -6,23 +6,23 @@ The authors' code is not public. This follows the public re-implementation in Fu
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
-from adamerge.rules.ties import thresholds
+from adamerge.merging.matrices import BLOCKS, by_matrix, is_block_matrix
+from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.rules.rule import Rule
+from adamerge.rules.ties import largest, thresholds
 
 log = logging.getLogger(__name__)
 
-_BLOCKS = "visual.transformer.resblocks."
-
 
 @dataclass(frozen=True)
-class Doge:
+class Doge(Rule):
     """Change the weight matrices of the blocks by projected gradient descent, then keep each task's largest entries.
 
     For each matrix, with D_t its task vectors and lambda_t = eta / ||D_t||:
@@ -57,23 +57,20 @@ class Doge:
         if not 0.0 < self.keep <= 1.0:
             raise ValueError(f"keep is the share of entries to keep, in (0, 1], not {self.keep}")
 
-    def __call__(self, pool: Pool) -> Pool:
-        matrices = [key for key in pool.keys if key.startswith(_BLOCKS) and pool.base[key].ndim == 2]
-        if not matrices:
-            raise PoolError(f"DOGE changes the matrices {_BLOCKS}*; the encoder has none.")
-        cut = torch.stack(thresholds(pool, self.keep)).unsqueeze(1)
-        vectors = {}
-        for key in matrices:
-            stack = pool.vectors[key]
-            parts = stack.chunk(3, dim=1) if key.endswith("in_proj_weight") else (stack,)
-            columns = pool.base[key].shape[1]
-            done = [self._changed(part.float().view(len(stack), -1, columns)) for part in parts]
-            kept = stack.float().abs() >= cut.to(stack.device)
-            vectors[key] = (torch.cat([x.flatten(1) for x in done], dim=1) * kept).to(stack.dtype)
-        if self.others:
-            vectors = {key: vectors.get(key, self.others * pool.vectors[key]) for key in pool.keys}
-        coefficient = 1.0 if self.variant == "ta" else pool.coefficient
-        return replace(pool, vectors=vectors, coefficient=coefficient)
+    def coefficient(self, count: int) -> float | None:
+        return 1.0 if self.variant == "ta" else None
+
+    def prepare(self, vectors: TaskVectors) -> TensorRule:
+        if not any(is_block_matrix(key, vectors.base(key)) for key in vectors.keys):
+            raise PoolError(f"DOGE changes the matrices {BLOCKS}*; the encoder has none.")
+        cuts = thresholds(vectors, self.keep)
+
+        def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor | None:
+            if not is_block_matrix(key, base):
+                return self.others * stack if self.others else None
+            return by_matrix(key, stack.float(), self._changed) * largest(stack, cuts)
+
+        return of_tensor
 
     def _changed(self, matrices: Tensor) -> Tensor:
         """The task vectors of one matrix (T, rows, columns) with Delta, times lambda in the variant "ta"."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from adamerge.merging import Pool
+from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.rules.rule import Gives, Rule
 
 
 @dataclass(frozen=True)
-class Emr:
+class Emr(Rule):
     """Task t's encoder is theta_0 + rescale_t * mask_t * unified; the task must be known at inference.
 
     unified has, per entry, the sign of the task vectors' mean (negative where that is 0) and the largest magnitude
@@ -19,17 +21,26 @@ class Emr:
     tensors of mean |tau_t|, divided by that of the masked unified vector.
     """
 
-    def __call__(self, pool: Pool) -> Pool:
-        masked = {key: _masked(stack) for key, stack in pool.vectors.items()}
-        wanted = torch.stack([stack.float().abs().mean(dim=1) for stack in pool.vectors.values()]).sum(dim=0)
-        found = torch.stack([stack.float().abs().mean(dim=1) for stack in masked.values()]).sum(dim=0)
-        rescale = torch.where(found > 0, wanted / found, 0.0).unsqueeze(1)
-        vectors = {key: (rescale * stack).to(pool.vectors[key].dtype) for key, stack in masked.items()}
-        return replace(pool, vectors=vectors, coefficient=1.0, by_task=True)
+    gives: ClassVar[Gives] = "experts"
+
+    def prepare(self, vectors: TaskVectors) -> TensorRule:
+        wanted = torch.stack([_mean_magnitude(vectors.stack(key)) for key in vectors.keys]).sum(dim=0)
+        found = torch.stack([_mean_magnitude(_masked(vectors.stack(key))) for key in vectors.keys]).sum(dim=0)
+        rescale = torch.where(found > 0, wanted / found, 0.0)
+
+        def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor:
+            return rescale.view(-1, *(1,) * base.ndim) * _masked(stack)
+
+        return of_tensor
+
+
+def _mean_magnitude(stack: Tensor) -> Tensor:
+    """(T,) mean |tau_t| of one tensor."""
+    return stack.flatten(1).float().abs().mean(dim=1)
 
 
 def _masked(stack: Tensor) -> Tensor:
-    """mask_t * unified of one tensor's task vectors (T, numel)."""
+    """mask_t * unified of one tensor's task vectors (T, *shape)."""
     elected = torch.where(stack.sum(dim=0) > 0, 1.0, -1.0).to(stack.dtype)
     agrees = stack * elected > 0
     unified = elected * torch.where(agrees, stack.abs(), 0.0).amax(dim=0)

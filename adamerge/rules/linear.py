@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from adamerge.merging import Pool
+from adamerge.rules.rule import Gives, Rule
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class Pretrained(Rule):
     """The base model: every task vector times 0."""
 
-    def __call__(self, pool: Pool) -> Pool:
-        return replace(pool, coefficient=0.0)
+    def coefficient(self, count: int) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)
-class Individual:
+class Individual(Rule):
     """Each task keeps its own expert: the upper reference, T encoders."""
 
-    def __call__(self, pool: Pool) -> Pool:
-        return replace(pool, coefficient=1.0, by_task=True)
+    gives: ClassVar[Gives] = "experts"
 
 
 @dataclass(frozen=True)
-class WeightAverage:
+class WeightAverage(Rule):
     """theta_0 + (1/T) sum_k tau_k, the mean of the experts (Model Soups, arXiv 2203.05482)."""
 
-    def __call__(self, pool: Pool) -> Pool:
-        return replace(pool, coefficient=1.0 / len(pool.names))
+    def coefficient(self, count: int) -> float:
+        return 1.0 / count
 
 
 @dataclass(frozen=True)
-class TaskArithmetic:
+class TaskArithmetic(Rule):
     """theta_0 + scale * sum_k tau_k (arXiv 2212.04089). 0.3 is customary for 8 tasks, 0.1 for 14 and 20."""
 
     scale: float = 0.3
 
-    def __call__(self, pool: Pool) -> Pool:
-        return replace(pool, coefficient=self.scale)
+    def coefficient(self, count: int) -> float:
+        return self.scale

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from adamerge.merging import Pool
+from adamerge.merging.selection import kth_magnitudes
+from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.rules.rule import Rule
 
 
 @dataclass(frozen=True)
-class Ties:
+class Ties(Rule):
     """Trim each task vector to its largest entries, elect a sign per entry, drop what disagrees.
 
     Args:
@@ -36,43 +37,46 @@ class Ties:
         if not 0.0 < self.top_k <= 1.0:
             raise ValueError(f"top_k is the share of entries to keep, in (0, 1], not {self.top_k}")
 
-    def __call__(self, pool: Pool) -> Pool:
-        cuts = thresholds(pool, self.top_k, self.reference_size)
-        trimmed = {key: _trim(stack, cuts) for key, stack in pool.vectors.items()}
-        majority = _majority_sign(trimmed)
-        vectors = {key: self._agreeing(stack, majority) for key, stack in trimmed.items()}
-        return replace(pool, vectors=vectors, coefficient=self.scale)
+    def coefficient(self, count: int) -> float:
+        return self.scale
 
-    def _agreeing(self, trimmed: Tensor, majority: float) -> Tensor:
-        elected = trimmed.sum(dim=0).sign()
+    def prepare(self, vectors: TaskVectors) -> TensorRule:
+        cuts = thresholds(vectors, self.top_k, self.reference_size)
+        sums = (trimmed(vectors.stack(key), cuts).sum(dim=0) for key in vectors.keys)
+        balance = sum(float(total.sign().sum(dtype=torch.float64)) for total in sums)
+        # The sign most entries elect, for the entries where the tasks cancel; +1 where even that is balanced.
+        majority = -1.0 if balance < 0 else 1.0
+        return lambda key, base, stack: self._agreeing(trimmed(stack, cuts), majority)
+
+    def _agreeing(self, stack: Tensor, majority: float) -> Tensor:
+        elected = stack.sum(dim=0).sign()
         elected = torch.where(elected == 0, majority, elected)
-        kept = torch.where(trimmed * elected > 0, trimmed, 0.0)
+        kept = torch.where(stack * elected > 0, stack, 0.0)
         if self.aggregate == "mean":
             kept = kept / (kept != 0).sum(dim=0).clamp(min=1)
         return kept
 
 
-def thresholds(pool: Pool, top_k: float, reference_size: int | None = None) -> list[Tensor]:
+def thresholds(vectors: TaskVectors, top_k: float, reference_size: int | None = None) -> Tensor:
     """For each task vector the smallest magnitude among its share `top_k` of largest entries, over all tensors.
 
     Entries >= it are kept, ties included. `reference_size` counts the entries where they are not the base's.
+
+    Returns:
+        (T,) float32.
     """
-    size = reference_size or sum(value.numel() for value in pool.base.values())
-    found = []
-    for task in range(len(pool.names)):
-        magnitudes = torch.cat([stack[task].float().abs() for stack in pool.vectors.values()])
-        # Tensors that nobody changed (and the reference's text tensors) count as zeros, the smallest entries.
-        dropped = size - int(top_k * size) - (size - len(magnitudes))
-        found.append(magnitudes.kthvalue(dropped).values if dropped >= 1 else magnitudes.new_zeros(()))
-    return found
+    size = reference_size or vectors.numel
+    changed = sum(vectors.base(key).numel() for key in vectors.keys)
+    # Tensors that nobody changed (and the reference's text tensors) count as zeros, the smallest entries.
+    dropped = size - int(top_k * size) - (size - changed)
+    return kth_magnitudes(vectors, [dropped] * len(vectors.names))
 
 
-def _trim(stack: Tensor, cuts: list[Tensor]) -> Tensor:
-    cut = torch.stack(cuts).unsqueeze(1).to(stack.device)
-    return torch.where(stack.abs() >= cut, stack, 0.0).to(stack.dtype)
+def largest(stack: Tensor, cuts: Tensor) -> Tensor:
+    """Which entries of one tensor's task vectors (T, *shape) reach each one's threshold (T,)."""
+    return stack.float().abs() >= cuts.to(stack.device).view(-1, *(1,) * (stack.ndim - 1))
 
 
-def _majority_sign(trimmed: Mapping[str, Tensor]) -> float:
-    """The sign most entries elect, for the entries where the tasks cancel; +1 where even that is balanced."""
-    balance = sum(stack.sum(dim=0).sign().double().sum().item() for stack in trimmed.values())
-    return -1.0 if balance < 0 else 1.0
+def trimmed(stack: Tensor, cuts: Tensor) -> Tensor:
+    """The task vectors (T, *shape) of one tensor with the entries below each one's threshold (T,) at zero."""
+    return torch.where(largest(stack, cuts), stack, 0.0)

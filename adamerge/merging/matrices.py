@@ -1,0 +1,45 @@
+"""What of an encoder counts as a matrix: the one answer for every rule and method that works on matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+BLOCKS = "visual.transformer.resblocks."
+_FUSED = "in_proj_weight"
+
+Fused = Literal["apart", "together"]
+
+
+def is_block_matrix(key: str, base: Tensor) -> bool:
+    """Whether a tensor is a weight matrix of a transformer block: attention's and the MLP's, no gains or biases."""
+    return key.startswith(BLOCKS) and base.ndim == 2
+
+
+def is_fused(key: str) -> bool:
+    """Whether a tensor holds the query, key and value projections one below the other."""
+    return key.endswith(_FUSED)
+
+
+def as_matrices(key: str, stack: Tensor, fused: Fused = "apart") -> list[Tensor]:
+    """A tensor's task vectors (T, *shape) as matrices (T, rows, columns).
+
+    A convolution's kernel (out, in, h, w) is the matrix (out, in h w). The fused attention projection is three
+    matrices ("apart") or one ("together").
+
+    Raises:
+        ValueError: a tensor with less than two dimensions.
+    """
+    if stack.ndim < 3:
+        raise ValueError(f"{key} {tuple(stack.shape[1:])} is no matrix")
+    matrices = stack.flatten(2)
+    return list(matrices.chunk(3, dim=1)) if is_fused(key) and fused == "apart" else [matrices]
+
+
+def by_matrix(key: str, stack: Tensor, change: Callable[[Tensor], Tensor], fused: Fused = "apart") -> Tensor:
+    """Change each matrix (T, rows, columns) -> (T or 1, rows, columns) and put the tensor together again."""
+    parts = [change(part) for part in as_matrices(key, stack, fused)]
+    return torch.cat(parts, dim=1).unflatten(2, stack.shape[2:])

@@ -1,0 +1,60 @@
+"""What every merging rule is: per-task vectors in, tensor by tensor, per-task vectors or one delta out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from adamerge.merging import Pool
+from adamerge.merging.task_vectors import InMemory, TaskVectors, TensorRule
+
+Needs = Literal["nothing", "images", "labels"]
+Gives = Literal["vectors", "delta", "experts"]
+
+
+class Rule:
+    """A static merge. A rule overrides `of_tensor`, or `prepare` where a tensor needs to know of the others.
+
+    Attributes:
+        needs: what beside the weights it learns from.
+        gives: "vectors": (T, *shape), whose coefficients can be learned task by task.
+            "delta": (1, *shape), one merged vector, with one coefficient per layer.
+            "experts": (T, *shape), and task t keeps an encoder of its own, base + its vector.
+    """
+
+    needs: ClassVar[Needs] = "nothing"
+    gives: ClassVar[Gives] = "vectors"
+
+    def prepare(self, vectors: TaskVectors) -> TensorRule:
+        """Look at all task vectors once (a threshold over all tensors, a norm); gives what is done to each tensor."""
+        return self.of_tensor
+
+    def of_tensor(self, key: str, base: Tensor, stack: Tensor) -> Tensor | None:
+        """(T, *shape) task vectors of one tensor -> (T or 1, *shape); None leaves it the base's."""
+        return stack
+
+    def coefficient(self, count: int) -> float | None:
+        """What a static merge multiplies the vectors with, by the number of experts; None keeps the pool's."""
+        return 1.0
+
+    @torch.no_grad()
+    def __call__(self, pool: Pool) -> Pool:
+        """The pool with this rule's vectors in the place of its own. The base and the heads stay."""
+        vectors = InMemory(pool.names, pool.base, pool.vectors)
+        rule = self.prepare(vectors)
+        found = {}
+        for key in vectors.keys:
+            changed = rule(key, vectors.base(key), vectors.stack(key))
+            if changed is not None:
+                found[key] = changed.flatten(1).to(pool.vectors[key].dtype)
+        coefficient = self.coefficient(len(pool.names))
+        return replace(
+            pool,
+            vectors=found,
+            names=("merged",) if self.gives == "delta" else pool.names,
+            coefficient=pool.coefficient if coefficient is None else coefficient,
+            by_task=self.gives == "experts",
+        )
