@@ -45,15 +45,17 @@ def adapt(
     cfg = run.cfg
     if cfg.method.schedule is None:
         return 0.0
-    schedule = Schedule(**OmegaConf.to_container(cfg.method.schedule, resolve=True))  # type: ignore[arg-type]
+    options: Any = OmegaConf.to_container(cfg.method.schedule, resolve=True)
     objective: Objective = instantiate(cfg.method.objective)
-    if note := method.notes(schedule.batch_size):
+    if note := method.notes(options["batch_size"]):
         console.print(note, highlight=False)
     started = time.perf_counter()
     labeled = _labeled(run, data)
     learns_from_labels = objective.target == "labels"
     images = {task: given["images"] for task, given in labeled.items()} if learns_from_labels else data.images
-    stream = Stream(images, schedule.images_per_task, schedule.steps, cfg.seed, schedule.feed)
+    per_task = options["batch_size"] * options["batches_per_task"]
+    stream = Stream(images, per_task, options["steps"], cfg.seed, options["feed"])
+    schedule = Schedule(**{**options, "steps": len(stream), "seed": cfg.seed})
     dataset: Dataset[Any] = stream
     if learns_from_labels:
         dataset = LabeledStream(stream, {task: given["labels"] for task, given in labeled.items()})
@@ -112,10 +114,11 @@ def _record(
 ) -> dict[str, Recording]:
     """One pass of `method` over the images that the stream shows, kept on disk under what it was made from."""
     cfg = run.cfg
-    indices = {task: used(stream, task) for task in stream.image_sets}
+    indices = {task: shown for task in stream.image_sets if len(shown := used(stream, task))}
     recordings = {}
     with image_progress(title, indices) as progress:
-        for task, images in stream.image_sets.items():
+        for task in indices:
+            images = stream.image_sets[task]
             make = partial(
                 record, method, task, images, indices[task],
                 device=device_of(cfg), batch_size=cfg.evaluation.batch_size, progress=progress,

@@ -25,6 +25,7 @@ from adamerge.rules import Individual, Pretrained, WeightAverage
 from adamerge.settings import cache_dir
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.poison import Trigger
+from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Attack, Reference, Results, TaskResult
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         suite=suite_name(cfg),
         backbone=cfg.backbone.name,
         seed=cfg.seed,
-        steps=schedule.steps if schedule is not None else 0,
+        steps=len(Journal(run.folder / "journal.jsonl").read()) if schedule is not None else 0,
         trainable_parameters=method.trainable_count(),
         seconds={},
         peak_memory_bytes=peak_memory_bytes(device),

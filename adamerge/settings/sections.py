@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from adamerge.settings.mistakes import near
 
@@ -15,15 +15,22 @@ class _Section(BaseModel):
 
 
 class ScheduleSection(_Section):
-    steps: int = Field(ge=0)
+    steps: int | None = Field(ge=0)
     batch_size: int = Field(gt=0)
     batches_per_task: int = Field(gt=0)
     update: Literal["round", "task", "batch"]
-    feed: Literal["resample", "persistent", "fixed"]
+    feed: Literal["resample", "persistent", "cycle_cached", "once", "fixed"]
     forward_images: int | None = Field(gt=0)
     shuffle_tasks: bool = False
     zero_fill: bool = False
     decay: Literal["none", "cosine"] = "none"
+
+    @field_validator("feed")
+    @classmethod
+    def _has_an_end(cls, feed: str, info: ValidationInfo) -> str:
+        if feed != "once" and info.data.get("steps", 0) is None:
+            raise ValueError("has no end of its own; give method.schedule.steps=<a number>")
+        return feed
 
 
 class TunedSection(_Section):
@@ -35,7 +42,6 @@ class TunedSection(_Section):
     mask_lr: float | None = Field(default=None, gt=0)
     block_steps: int | None = Field(default=None, gt=0)
     atm_steps: int | None = Field(default=None, gt=0)
-    stream_steps: int | None = Field(default=None, gt=0)
 
 
 class SuiteSection(_Section):

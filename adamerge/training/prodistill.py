@@ -44,7 +44,7 @@ class BlockByBlock(Adaptation):
         images = {task: _pixels(Batch.of(task, given)) for task, given in stream.items()}
         self._walk_to(block, images)
         rows = [(task, i) for task, pixels in images.items() for i in range(len(pixels))]
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.step)).tolist()
+        order = self.schedule.order(len(rows), self.step, "images")
         losses: Losses = []
         for first in range(0, len(rows), self.minibatch):
             chosen = sorted(rows[i] for i in order[first : first + self.minibatch])

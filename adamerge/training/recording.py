@@ -67,8 +67,9 @@ def encoder_digest(method: Method, task: str) -> str:
 
 
 def used(stream: Stream, task: str) -> Tensor:
-    """Which of a task's images the stream shows at all, sorted."""
-    return torch.cat([stream.indices(task, step) for step in range(len(stream))]).unique()
+    """Which of a task's images the stream shows at all, sorted; none where it ends before the task's turn."""
+    shown = [stream.indices(task, step) for step in range(len(stream)) if task in stream.shown(step)]
+    return torch.cat(shown).unique() if shown else torch.empty(0, dtype=torch.long)
 
 
 def recording(tensors: Mapping[str, Tensor], indices: Tensor, count: int) -> Recording:
@@ -98,7 +99,7 @@ class Recorded(Dataset[dict[str, dict[str, Any]]]):
         return len(self.stream)
 
     def __getitem__(self, step: int) -> dict[str, dict[str, Any]]:
-        return {task: self._fields(task, step) for task in self.stream.image_sets}
+        return {task: self._fields(task, step) for task in self.stream.shown(step)}
 
     def _fields(self, task: str, step: int) -> dict[str, Any]:
         indices = self.stream.indices(task, step)

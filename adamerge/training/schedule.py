@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from adamerge.tasks.stream import Feed
 from adamerge.training.batch import Batch
 
 Update = Literal["round", "task", "batch"]
@@ -22,25 +24,28 @@ class Schedule:
         steps: number of rounds. In a round every task gives `batches_per_task` batches of `batch_size` images.
         update: one optimiser step per "round" (AdaMerging: all tasks summed), per "task" (Tinting) or per
             "batch" (Surgery).
-        feed: "resample" draws each round's images anew, "persistent" walks through shuffled epochs,
-            "fixed" shows the same images in every round.
+        feed: the order of the images, made by `tasks.stream`: "resample" draws each round's images anew,
+            "persistent" walks through epochs that are shuffled anew, "cycle_cached" through one shuffled order again
+            and again, "once" shows each image once, task after task, "fixed" the same images in every round.
         forward_images: how many images may go through the encoder together; None is one batch. More is faster for
             small encoders and takes more memory; it does not change the result beyond rounding.
-        shuffle_tasks: the order of the tasks is drawn anew in each round.
+        shuffle_tasks: the order of the tasks is drawn anew in each round, from the seed and the round.
         zero_fill: gradients are filled with zeros rather than dropped, as torch before 2.0 did: with Adam, the parts
             of the other tasks then move on by their momentum at each update.
         decay: "cosine" lowers the learning rate to 0 over the steps, "none" keeps it.
+        seed: of the orders that are drawn while training.
     """
 
     steps: int
     batch_size: int = 16
     batches_per_task: int = 1
     update: Update = "round"
-    feed: Literal["resample", "persistent", "fixed"] = "resample"
+    feed: Feed = "resample"
     forward_images: int | None = None
     shuffle_tasks: bool = False
     zero_fill: bool = False
     decay: Literal["none", "cosine"] = "none"
+    seed: int = 0
 
     @property
     def images_per_task(self) -> int:
@@ -50,8 +55,7 @@ class Schedule:
     def groups(self, batches: Sequence[Batch], step: int) -> Iterator[list[Batch]]:
         """The round's batches, one per task, cut to size and grouped by the optimiser step that they share."""
         if self.shuffle_tasks:
-            order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(step)).tolist()
-            batches = [batches[i] for i in order]
+            batches = [batches[i] for i in self.order(len(batches), step, "tasks")]
         parts = [list(batch.split(self.batch_size)) for batch in batches]
         if self.update == "round":
             yield [part for task in parts for part in task]
@@ -59,6 +63,12 @@ class Schedule:
             yield from parts
         else:
             yield from ([part] for task in parts for part in task)
+
+    def order(self, count: int, step: int, of: str) -> list[int]:
+        """A random order of `count` things in a round: a pure function of the seed, the round and what they are."""
+        seed = zlib.crc32(f"{self.seed}/{of}/{step}".encode())
+        order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+        return order
 
     def packs(self, group: Sequence[Batch], separable: bool = True) -> Iterator[list[Batch]]:
         """Batches that go through the encoder together; each alone where images do not stand for themselves."""

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from adamerge.errors import ConfigError
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.stream import Stream
 from adamerge.tasks.task import Source
 
-FEEDS = ["resample", "persistent"]
+FEEDS = ["resample", "persistent", "cycle_cached"]
 
 
 def images(n: int, size: int = 4) -> ImageSet:
@@ -22,7 +23,9 @@ def images(n: int, size: int = 4) -> ImageSet:
     )
 
 
-def stream(feed: str = "resample", per_task: int = 6, seed: int = 0, steps: int = 50, **sizes: int) -> Stream:
+def stream(
+    feed: str = "resample", per_task: int = 6, seed: int = 0, steps: int | None = 50, **sizes: int
+) -> Stream:
     sets = {task: images(n) for task, n in (sizes or {"cars": 20, "signs": 9}).items()}
     return Stream(sets, per_task, steps, seed, feed)  # type: ignore[arg-type]
 
@@ -120,6 +123,50 @@ def test_a_small_task_gives_all_its_images_once_and_warns(
         assert len(data[step]["signs"]) == 6
 
 
+@pytest.mark.parametrize("per_task", [1, 2, 5, 6, 7, 50])
+@pytest.mark.parametrize(
+    "sizes", [{"cars": 20}, {"cars": 6, "signs": 9, "aerial": 1}, {"signs": 12, "cars": 12}]
+)
+def test_once_shows_each_image_of_each_task_once_task_after_task(
+    per_task: int, sizes: dict[str, int]
+) -> None:
+    data = stream("once", per_task, steps=None, **sizes)
+    seen: list[tuple[str, int]] = []
+    for step in range(len(data)):
+        batch = data[step]
+        assert len(batch) == 1, "one task's turn"
+        ((task, pixels),) = batch.items()
+        assert 1 <= len(pixels) <= per_task
+        shown = data.indices(task, step).tolist()
+        assert pixels[:, 0, 0, 0].tolist() == shown
+        assert all(len(data.indices(other, step)) == 0 for other in sizes if other != task)
+        seen += [(task, i) for i in shown]
+    assert sorted(seen) == sorted((task, i) for task, n in sizes.items() for i in range(n))
+    assert [task for task, _ in seen] == [task for task, n in sizes.items() for _ in range(n)]
+
+
+def test_once_is_shuffled_by_the_seed_and_ends_with_the_images() -> None:
+    orders = [
+        torch.cat([stream("once", 2, s, 10, cars=20).indices("cars", i) for i in range(10)]) for s in (0, 1)
+    ]
+    assert not torch.equal(orders[0], torch.arange(20))
+    assert not torch.equal(*orders)
+    assert len(stream("once", 1, steps=3, cars=20)) == 3
+    with pytest.raises(ConfigError, match="images for 10 steps of 2 only"):
+        stream("once", 2, steps=11, cars=20)
+    with pytest.raises(ValueError, match="no end of its own"):
+        stream("persistent", steps=None)
+
+
+@pytest.mark.parametrize("total", [20, 18, 7])
+def test_cycle_cached_repeats_its_first_order(total: int) -> None:
+    data = stream("cycle_cached", steps=60, cars=total)
+    walk = torch.cat([data.indices("cars", step) for step in range(60)])
+    assert torch.equal(walk[:total].sort().values, torch.arange(total))
+    assert not torch.equal(walk[:total], torch.arange(total)), "not shuffled"
+    assert torch.equal(walk, walk[:total].repeat(60)[: len(walk)])
+
+
 def test_labels_are_never_asked_for() -> None:
     class Secret(Source):
         def images(self, split: str) -> np.ndarray:
@@ -149,3 +196,5 @@ def test_draws_are_pinned() -> None:
     """A change of the draws makes old runs impossible to resume or to compare."""
     assert stream().indices("cars", 3).tolist() == [14, 18, 10, 16, 12, 4]
     assert stream("persistent").indices("cars", 3).tolist() == [7, 13, 5, 6, 7, 15]
+    assert stream("cycle_cached").indices("cars", 3).tolist() == [19, 6, 16, 0, 3, 14]
+    assert stream("once", steps=4).indices("cars", 3).tolist() == [0, 8]
