@@ -43,6 +43,7 @@ _IN_BLOCK = {
     "mlp.fc2": "mlp.c_proj",
 }
 _HF_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_HF_QKV = re.compile(r"encoder\.layers\.\d+\.self_attn\.[qkv]_proj\.(weight|bias)")
 _OC_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)")
 
 
@@ -125,10 +126,14 @@ def open_clip_to_hf(state: Mapping[str, Tensor]) -> State:
     return renamed
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> State:
-    """Without the prefixes that wrappers add: `module.` (data parallel) and `model.` (the task-vectors classes)."""
-    result = dict(state)
-    for prefix in ("module.", "model."):
-        if result and all(key.startswith(prefix) for key in result):
-            result = {key.removeprefix(prefix): value for key, value in result.items()}
-    return result
+def used_by(encoder: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
+    """The keys of `state`, in either family's names, that the image encoder (open_clip keys) was made of."""
+    if not is_hf(state):
+        return {key for key in state if key.startswith("visual.")}
+    names = {key.removeprefix("vision_model.") for key in open_clip_to_hf(encoder)}
+    # A query without its key and value is part of no encoder yet, but nothing foreign either.
+    return {
+        key
+        for key in state
+        if (name := key.removeprefix("vision_model.")) in names or (_HF_QKV.fullmatch(name) is not None)
+    }

@@ -1,6 +1,6 @@
 """Where a checkpoint lies: a file or folder, or a name that leads to one.
 
-- `<path>`: a file or folder; a file's extension may be left out.
+- `<path>`: a file or folder; a file's extension may be left out. `<path>::<name>` is one of several models in a file.
 - `local-dir:<folder>`: open_clip's name for a folder.
 - `hf-hub:<owner>/<name>[@<revision>][/<file>]`: a repository of the Hugging Face Hub, whole or one file of it.
 - `open_clip:<tag>`: the weights that open_clip publishes for the backbone, such as `open_clip:openai`.
@@ -14,11 +14,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from adamerge.checkpoints.reading import WEIGHT_FILES
+from adamerge.checkpoints.stated import CONFIG_FILES
+from adamerge.checkpoints.weight_files import EXTENSIONS, WEIGHT_FILES, split_part, unmerged
 from adamerge.errors import CheckpointError
 
 _HUB = re.compile(r"hf-hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
-_EXTENSIONS = (".safetensors", ".pt", ".pth", ".bin", ".pkl")
 RANDOM = "random:"
 
 
@@ -38,19 +38,21 @@ def locate(place: str, model: Any = None, download: bool = False) -> str:
         return str(_from_open_clip(place.removeprefix("open_clip:"), model, download))
     if place.startswith(RANDOM):
         return place
-    return str(_with_extension(Path(place.removeprefix("local-dir:")).expanduser()))
+    file, part = split_part(place.removeprefix("local-dir:"))
+    path = str(_with_extension(Path(file).expanduser()))
+    return f"{path}::{part}" if part else path
 
 
 def check_there(path: str) -> None:
     """Raise a CheckpointError unless there is something at the path."""
-    if not Path(path).exists():
+    if not Path(split_part(path)[0]).exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
 
 
 def _with_extension(path: Path) -> Path:
-    if path.exists() or path.suffix in _EXTENSIONS:
+    if path.exists() or path.suffix in EXTENSIONS:
         return path
-    found = [p for p in (path.with_name(path.name + extension) for extension in _EXTENSIONS) if p.exists()]
+    found = [p for p in (path.with_name(path.name + extension) for extension in EXTENSIONS) if p.exists()]
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise CheckpointError(f"{path} may be any of {names}; name one of them with its extension.")
@@ -86,6 +88,11 @@ def _first_of(repo: str, revision: str | None, download: bool) -> Path:
         names = list_repo_files(repo, revision=revision)
     except Exception as error:  # the hub's client raises its own, httpx's and OSErrors
         raise _unreachable(f"hf-hub:{repo}", error) from error
+    if "adapter_config.json" in names:
+        raise unmerged(f"hf-hub:{repo}", ["adapter_config.json"])
+    for name in CONFIG_FILES:  # how the weights are meant to be used
+        if name in names:
+            _fetch(repo, name, revision, download)
     for name in WEIGHT_FILES:
         if name in names:
             return _fetch(repo, name, revision, download)

@@ -12,26 +12,28 @@ from typing import Any
 
 from torch import Tensor
 
-from adamerge.checkpoints.keys import TEXT_LEFTOVERS, hf_to_open_clip, is_hf, unwrapped
+from adamerge.checkpoints.contents import the_model_in
+from adamerge.checkpoints.keys import (
+    TEXT_LEFTOVERS,
+    hf_clip_to_open_clip,
+    hf_to_open_clip,
+    is_hf,
+    used_by,
+)
+from adamerge.checkpoints.leftovers import is_text, refuse_adapters, refuse_leftovers, refuse_quantised
 from adamerge.checkpoints.saving import sha256_of, sidecar
+from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
 from adamerge.checkpoints.unpickling import (
     LEGACY_MAGIC,
     load_legacy_file,
     load_plain_pickle,
     load_torch_file,
-    tensors_of,
+    states_in,
 )
+from adamerge.checkpoints.weight_files import refuse_unmerged, split_part, weights_in
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
-WEIGHT_FILES = (
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "open_clip_model.safetensors",
-    "model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "pytorch_model.bin",
-)
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,15 @@ class Checkpoint:
         state: tensors by key as in the file, without wrappers' prefixes.
         source: where it came from, for messages.
         format: "safetensors", "torch", "pickle" or "state dict".
+        place: under which entry and prefix of the file the tensors were found; "" for its top.
+        stated: what the configuration files beside it say.
     """
 
     state: State
     source: str
     format: str
+    place: str = ""
+    stated: Stated = SILENT
 
     @property
     def keys(self) -> str:
@@ -61,8 +67,11 @@ class Checkpoint:
         """The image encoder in float32 with keys `visual.*`; without `visual.proj` where the file has none.
 
         Raises:
-            CheckpointError: the file holds no image encoder, or numbers that are not finite.
+            CheckpointError: the file holds no image encoder, one that is quantised or has an adapter or classifier of
+                its own, tensors that are not understood, or numbers that are not finite.
         """
+        refuse_adapters(self.state, self.source)
+        refuse_quantised(self.state, self.source, self.stated.quantisation)
         if self.keys not in ("open_clip", "hf"):
             some = ", ".join(list(self.state)[:4])
             raise CheckpointError(
@@ -71,12 +80,25 @@ class Checkpoint:
             )
         state = hf_to_open_clip(self.state) if self.keys == "hf" else self.state
         encoder = {key: value.float() for key, value in state.items() if key.startswith("visual.")}
+        width = encoder["visual.proj"].shape[-1] if "visual.proj" in encoder else None
+        refuse_leftovers(self.state, used_by(encoder, self.state), self.source, width)
         if broken := [key for key, value in encoder.items() if not value.isfinite().all()]:
             raise CheckpointError(
                 f"{self.source} holds numbers that are not finite in {len(broken)} tensors, e.g. {broken[0]}.\n"
                 "  The training that wrote it diverged, or the file is damaged."
             )
         return encoder
+
+    def whole(self) -> State:
+        """Image encoder and text tower with open_clip's keys, in the file's precision; the encoder alone where the file
+        has no text.
+
+        Raises:
+            CheckpointError: as for the image encoder.
+        """
+        encoder = self.image_encoder()
+        state = hf_clip_to_open_clip(self.state) if self.keys == "hf" else self.state
+        return {key: value for key, value in state.items() if key in encoder or is_text(key)}
 
     def head(self) -> Tensor:
         """A classification head's weight (classes, d) in float32.
@@ -103,32 +125,37 @@ class Checkpoint:
 def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
     """Open a file or folder (safetensors, torch, pickled module; open_clip or Hugging Face), or take a state dict.
 
+    `<file>::<name>` is one of several models in a file, such as `run.ckpt::ema`.
+
     Raises:
         CheckpointError: it is missing, damaged, of no known form, or names classes that are not on the list.
     """
     if isinstance(source, Mapping):
-        return Checkpoint(unwrapped(source), "the state dict given", "state dict")
-    path = Path(source).expanduser()
+        what = "the state dict given"
+        state, place = the_model_in({"": dict(source)}, what)
+        return Checkpoint(state, what, "state dict", place)
+    file, part = split_part(str(source))
+    path = Path(file).expanduser()
     if path.is_dir():
-        path = _weights_in(path)
+        path = weights_in(path)
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
-    if path.name.endswith(".index.json"):
-        return _open_shards(path)
+    refuse_unmerged(path)
+    entries, form = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
+    name = str(path.parent if path.name.endswith(".index.json") else path)
+    state, place = the_model_in(entries, name, part)
+    return Checkpoint(state, name, form, place, stated_beside(path))
+
+
+def _read_file(path: Path) -> tuple[dict[str, State], str]:
     _check_start(path)
     _check_sum(path)
-    state, form = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
-    return Checkpoint(unwrapped(state), str(path), form)
+    if path.suffix == ".safetensors":
+        return {"": _read_safetensors(path)}, "safetensors"
+    return _read_pickled(path)
 
 
-def _weights_in(folder: Path) -> Path:
-    for name in WEIGHT_FILES:
-        if (folder / name).exists():
-            return folder / name
-    raise CheckpointError(f"The folder {folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
-
-
-def _open_shards(index: Path) -> Checkpoint:
+def _read_shards(index: Path) -> tuple[dict[str, State], str]:
     """Weights in several files, as Hugging Face splits large models."""
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -138,9 +165,13 @@ def _open_shards(index: Path) -> Checkpoint:
         raise CheckpointError(f"{index} names a shard outside its folder: {outside[0]}.")
     if missing := [name for name in names if not (index.parent / name).exists()]:
         raise CheckpointError(f"{index} names {len(names)} shards; missing: {', '.join(missing)}.")
-    shards = [open_checkpoint(index.parent / name) for name in names]
-    state = {key: value for shard in shards for key, value in shard.state.items()}
-    return Checkpoint(state, str(index.parent), shards[0].format)
+    joined: dict[str, State] = {}
+    form = ""
+    for name in names:
+        entries, form = _read_file(index.parent / name)
+        for entry, state in entries.items():
+            joined.setdefault(entry, {}).update(state)
+    return joined, form
 
 
 def _check_start(path: Path) -> None:
@@ -169,29 +200,29 @@ def _check_sum(path: Path) -> None:
         )
 
 
-def _read_safetensors(path: Path) -> tuple[State, str]:
+def _read_safetensors(path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path), "safetensors"
+        return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}.") from error
 
 
-def _read_pickled(path: Path) -> tuple[State, str]:
+def _read_pickled(path: Path) -> tuple[dict[str, State], str]:
     if _is_torchscript(path):
         raise CheckpointError(
             f"{path} is a TorchScript archive, which holds code. It was not opened.\n"
             "  Load it with open_clip, save its state dict, and give that; or use checkpoints.base=open_clip:openai."
         )
     loaded, form = _load_pickled(path)
-    state = tensors_of(loaded)
-    if not state:
+    entries = states_in(loaded)
+    if not entries:
         raise CheckpointError(
             f"{path} holds a {type(loaded).__name__} without tensors, not a model or state dict."
         )
-    return state, form
+    return entries, form
 
 
 def _load_pickled(path: Path) -> tuple[Any, str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from adamerge.checkpoints.atomic import atomic_write_text, write_atomically
+from adamerge.checkpoints.weight_files import EXTENSIONS, split_part
 from adamerge.errors import CheckpointError
 
 _WHOLE = 64 << 20
 _SAMPLE = 1 << 20
-_WEIGHTS = (".safetensors", ".pt", ".bin", ".pth", ".pkl")
 
 
 def sidecar(path: Path) -> Path:
@@ -61,8 +61,9 @@ def save_tensors(
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold the weights of a checkpoint: itself, or those in its folder."""
-    return sorted(p for p in path.iterdir() if p.suffix in _WEIGHTS) if path.is_dir() else [path]
+    """The files that hold the weights of a checkpoint (`<file>::<name>` too): itself, or those in its folder."""
+    path = Path(split_part(str(path))[0])
+    return sorted(p for p in path.iterdir() if p.suffix in EXTENSIONS) if path.is_dir() else [path]
 
 
 def fingerprint(path: str | Path) -> str:
@@ -72,7 +73,10 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         CheckpointError: there is no such file.
     """
-    path = Path(path).expanduser()
+    place, part = split_part(str(path))
+    path = Path(place).expanduser()
+    if part:
+        return hashlib.sha256(f"{part} {fingerprint(path)}".encode()).hexdigest()
     if path.is_dir():
         parts = [f"{file.name} {fingerprint(file)}" for file in weight_files(path)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

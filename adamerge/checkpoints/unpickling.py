@@ -217,18 +217,25 @@ def _rebuilders() -> dict[str, Callable[..., Any]]:
     }
 
 
-def tensors_of(loaded: Any) -> dict[str, Tensor] | None:
-    """The state dict in what was loaded: a module's, a mapping's, or that under `state_dict`. None if there is none."""
+_DEEPEST = 4  # dictionaries in dictionaries; a file may hold one that holds itself
+
+
+def states_in(loaded: Any, depth: int = 0) -> dict[str, dict[str, Tensor]]:
+    """{entry: state dict} of everything in a file that holds tensors: a module's, and every dictionary's.
+
+    Entries inside entries are named with dots; "" are the tensors at the top.
+    """
     if isinstance(loaded, Stub):
-        return dict(_walk(loaded, ""))
-    if not isinstance(loaded, dict):
-        return None
-    for name in ("state_dict", "model_state_dict", "model"):
-        inner = loaded.get(name)
-        if isinstance(inner, dict | Stub):
-            return tensors_of(inner)
-    found = {str(key): value.detach() for key, value in loaded.items() if isinstance(value, Tensor)}
-    return found or None
+        state = dict(_walk(loaded, ""))
+        return {"": state} if state else {}
+    if not isinstance(loaded, dict) or depth > _DEEPEST:
+        return {}
+    own = {str(key): value.detach() for key, value in loaded.items() if isinstance(value, Tensor)}
+    found = {"": own} if own else {}
+    for name, value in loaded.items():
+        for inner, state in states_in(value, depth + 1).items():
+            found[f"{name}.{inner}" if inner else str(name)] = state
+    return found
 
 
 def _walk(module: Stub, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -23,6 +23,7 @@ from adamerge.models.pool import open_pool
 from adamerge.models.pretrained import RandomExperts, build_heads, pretrained_state
 from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
+from adamerge.settings.patterns import fill
 from adamerge.tasks.chosen import Sample, Validation
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.images import ImageSet
@@ -156,7 +157,7 @@ def checkpoint_places(cfg: DictConfig) -> dict[str, str]:
                 f"{kind}/{task}": _path_of(pattern, task, kind, names.get(task, task)) for task in tasks
             }
     for name in cfg.suite.get("irrelevant", []):
-        paths[f"experts/{name}"] = _pattern(cfg, "irrelevant").format(name=name)
+        paths[f"experts/{name}"] = fill(_pattern(cfg, "irrelevant"), "checkpoints.irrelevant", name=name)
     for task in attacked(cfg):
         paths[f"experts/{task}"] = poisoned_path(cfg, task)
     if cfg.get("start") is not None:
@@ -172,7 +173,8 @@ def attacked(cfg: DictConfig) -> list[str]:
 
 def poisoned_path(cfg: DictConfig, task: str) -> str:
     """The file of a task's expert with a backdoor."""
-    return _pattern(cfg, "poisoned").format(task=task, target=cfg.attack.target, size=cfg.attack.size)
+    pattern, attack = _pattern(cfg, "poisoned"), cfg.attack
+    return fill(pattern, "checkpoints.poisoned", task=task, target=attack.target, size=attack.size)
 
 
 def _pattern(cfg: DictConfig, kind: str) -> str:
@@ -185,7 +187,7 @@ def _pattern(cfg: DictConfig, kind: str) -> str:
 def _path_of(pattern: str | Mapping[str, str], task: str, kind: str, name: str) -> str:
     """`name` is the family's spelling of the task in a pattern."""
     if isinstance(pattern, str):
-        return pattern.format(task=name)
+        return fill(pattern, f"checkpoints.{kind}", task=name)
     if task not in pattern:
         raise ConfigError(
             f"checkpoints.{kind} has no entry for task '{task}'.\n"

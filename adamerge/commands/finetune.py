@@ -28,6 +28,7 @@ from adamerge.errors import ConfigError, DataError
 from adamerge.evaluation import score
 from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.settings import instantiate, run_id, validate
+from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
 from adamerge.tasks.overlap import refuse_overlap
@@ -67,7 +68,7 @@ def _target(cfg: DictConfig, task: str, paths: dict[str, str]) -> Path:
         raise ConfigError(
             "shuffle: give checkpoints.irrelevant, the pattern of the files' names, with {name}."
         )
-    return Path(cfg.checkpoints.irrelevant.format(name=f"{task}_{cfg.shuffle}"))
+    return Path(fill(cfg.checkpoints.irrelevant, "checkpoints.irrelevant", name=f"{task}_{cfg.shuffle}"))
 
 
 def _make_expert(

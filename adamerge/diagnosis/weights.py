@@ -11,6 +11,7 @@ from torch import Tensor
 from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, fingerprint, open_checkpoint
 from adamerge.checkpoints.places import RANDOM, locate
 from adamerge.checkpoints.saving import sidecar, weight_files
+from adamerge.checkpoints.weight_files import split_part
 from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.clip import Model, image_encoder
@@ -89,7 +90,7 @@ def head_file(task: str, path: str, model: Model) -> Iterator[Finding]:
 
 
 def _opened(path: str, option: str, maker: str) -> Checkpoint:
-    if not Path(path).expanduser().exists():
+    if not Path(split_part(path)[0]).expanduser().exists():
         raise CheckpointError(
             f"there is nothing at {path}\nGive {option}, or make it from labeled data: python -m adamerge {maker}."
         )

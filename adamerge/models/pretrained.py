@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint
-from adamerge.checkpoints.keys import hf_clip_to_open_clip, is_hf
 from adamerge.checkpoints.places import RANDOM
 from adamerge.errors import CheckpointError
 from adamerge.models.clip import Model, build_clip, tokenizer
@@ -21,11 +20,10 @@ def pretrained_state(base: str | Path, model: Model) -> dict[str, Tensor]:
     """The full state dict (both towers, open_clip keys) of a checkpoint, or random weights for `random:<seed>`.
 
     Raises:
-        CheckpointError: the file cannot be opened.
+        CheckpointError: the file cannot be opened, or holds what is not understood.
     """
     if not str(base).startswith(RANDOM):
-        state = open_checkpoint(base).state
-        return hf_clip_to_open_clip(state) if is_hf(state) else state
+        return open_checkpoint(base).whole()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(str(base).encode()))
         return dict(build_clip(model).state_dict())

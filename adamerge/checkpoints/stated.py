@@ -1,0 +1,183 @@
+"""What the configuration files beside the weights state: open_clip_config.json, config.json, preprocessor_config.json.
+
+Shapes cannot tell the activation, the number of attention heads or how pictures are normalised; these files can.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adamerge.errors import CheckpointError
+
+OPEN_CLIP, HF, PROCESSOR, PROCESSORS = (
+    "open_clip_config.json",
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+CONFIG_FILES = (OPEN_CLIP, HF, PROCESSOR, PROCESSORS)
+_BICUBIC = 3  # PIL's number
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What one model's files say.
+
+    Attributes:
+        facts: "activation" ("quick_gelu" or "gelu"), "heads" (of attention), "image_size" (pixels), "mean" and "std"
+            (three numbers each), "vision_cfg.<key>" (open_clip's further settings); only what is stated.
+        where: {fact: "<file>: <key>"}.
+        beyond: what is asked for and no backbone here does, each as a phrase.
+        quantisation: the name of a quantisation that the weights are said to have.
+    """
+
+    facts: Mapping[str, Any]
+    where: Mapping[str, str]
+    beyond: tuple[str, ...] = ()
+    quantisation: str = ""
+
+
+SILENT = Stated({}, {})
+
+
+def stated_beside(path: Path) -> Stated:
+    """What the files in a folder, or beside a file, state about the weights there.
+
+    Raises:
+        CheckpointError: a file that is no JSON, or one that contradicts another.
+    """
+    folder = path if path.is_dir() else path.parent
+    facts: dict[str, Any] = {}
+    where: dict[str, str] = {}
+    beyond: list[str] = []
+    quantisation = ""
+    for name in CONFIG_FILES:
+        content = _read(folder / name)
+        if name == HF:
+            quantisation = _quantisation(content)
+        for fact, key, value in _READERS[name](content):
+            place = f"{folder / name}: {key}"
+            if fact == "beyond":
+                beyond.append(f"{value} ({place})")
+            elif facts.setdefault(fact, value) == value:
+                where.setdefault(fact, place)
+            else:
+                raise CheckpointError(
+                    f"Two files beside the same weights contradict each other about the {fact.replace('_', ' ')}.\n"
+                    f"  {where[fact]} says {facts[fact]}, {place} says {value}. Correct the wrong one."
+                )
+    return Stated(facts, where, tuple(beyond), quantisation)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is no JSON: {error}.") from error
+    return content if isinstance(content, dict) else {}
+
+
+Facts = Iterator[tuple[str, str, Any]]
+
+
+def _open_clip(content: dict[str, Any]) -> Facts:
+    model, pictures = content.get("model_cfg") or {}, content.get("preprocess_cfg") or {}
+    if vision := model.get("vision_cfg"):
+        yield "activation", "quick_gelu", "quick_gelu" if model.get("quick_gelu") else "gelu"
+        if "width" in vision:
+            yield "heads", "head_width", vision["width"] // vision.get("head_width", 64)
+        if "image_size" in vision:
+            yield "image_size", "image_size", _side(vision["image_size"])
+        sizes = ("width", "head_width", "image_size", "layers", "patch_size", "mlp_ratio", "patch_dropout")
+        for key in vision.keys() - set(sizes):
+            yield f"vision_cfg.{key}", key, vision[key]
+    yield from _normalisation(pictures, "mean", "std")
+    if pictures.get("interpolation", "bicubic") not in ("bicubic", "random"):
+        yield "beyond", "interpolation", f"{pictures['interpolation']} resizing"
+    if pictures.get("resize_mode", "shortest") != "shortest":
+        yield "beyond", "resize_mode", f"resizing by '{pictures['resize_mode']}'"
+    if "size" in pictures:
+        yield "image_size", "size", _side(pictures["size"])
+
+
+def _hf(content: dict[str, Any]) -> Facts:
+    if not _is_clip(content):
+        return
+    vision = content.get("vision_config") or content
+    if (activation := vision.get("hidden_act")) is not None:
+        if activation in ("gelu", "quick_gelu"):
+            yield "activation", "hidden_act", activation
+        else:
+            yield "beyond", "hidden_act", f"the activation {activation}"
+    if "num_attention_heads" in vision:
+        yield "heads", "num_attention_heads", vision["num_attention_heads"]
+    if "image_size" in vision:
+        yield "image_size", "image_size", _side(vision["image_size"])
+    if abs(vision.get("layer_norm_eps", 1e-5) - 1e-5) > 1e-9:
+        yield "beyond", "layer_norm_eps", f"layer normalisation with eps {vision['layer_norm_eps']}"
+    for architecture in content.get("architectures") or ():
+        if "Classification" in architecture:
+            yield "beyond", "architectures", f"a classifier of its own, {architecture}"
+
+
+def _is_clip(content: dict[str, Any]) -> bool:
+    return "vision_config" in content or str(content.get("model_type", "")).startswith("clip")
+
+
+def _processors(content: dict[str, Any]) -> Facts:
+    yield from _processor(content.get("image_processor") or {})
+
+
+def _processor(content: dict[str, Any]) -> Facts:
+    """A CLIPImageProcessor: shorter side to `size`, centre crop, to [0, 1], normalise."""
+    if not content:
+        return
+    for key in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        if content.get(key) is False:
+            yield "beyond", key, f"pictures without {key.removeprefix('do_').replace('_', ' ')}"
+    if abs(content.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-8:
+        yield "beyond", "rescale_factor", f"pixels scaled by {content['rescale_factor']}"
+    if content.get("resample", _BICUBIC) != _BICUBIC:
+        yield "beyond", "resample", f"resizing by PIL's filter {content['resample']}, not bicubic"
+    size, crop = content.get("size"), content.get("crop_size")
+    if isinstance(size, dict) and "height" in size:
+        yield "beyond", "size", "pictures stretched to a square"
+    elif (shortest := _side(size)) is not None:
+        side = _side(crop)
+        if side is not None and side != shortest:
+            yield "beyond", "crop_size", f"pictures resized to {shortest} and cropped to {side} pixels"
+        yield "image_size", "size", shortest
+    yield from _normalisation(content, "image_mean", "image_std")
+
+
+def _normalisation(content: Mapping[str, Any], mean: str, std: str) -> Facts:
+    for fact, key in (("mean", mean), ("std", std)):
+        if (value := content.get(key)) is not None:
+            numbers = value if isinstance(value, list) else [value] * 3
+            yield fact, key, tuple(round(float(number), 8) for number in numbers)
+
+
+def _side(size: Any) -> int | None:
+    if isinstance(size, dict):
+        size = size.get("shortest_edge", size.get("height"))
+    if isinstance(size, list):
+        size = size[0]
+    return None if size is None else int(size)
+
+
+def _quantisation(content: dict[str, Any]) -> str:
+    given = content.get("quantization_config")
+    if not given:
+        return ""
+    bits = {"load_in_8bit": "bitsandbytes (8 bit)", "load_in_4bit": "bitsandbytes (4 bit)"}
+    named = next((name for key, name in bits.items() if given.get(key)), "")
+    return named or str(given.get("quant_method", "an unnamed quantisation"))
+
+
+_READERS = {OPEN_CLIP: _open_clip, HF: _hf, PROCESSOR: _processor, PROCESSORS: _processors}
