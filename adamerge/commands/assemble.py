@@ -27,6 +27,7 @@ from adamerge.settings.patterns import fill
 from adamerge.tasks.chosen import Sample, Validation
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.images import ImageSet
+from adamerge.tasks.picture import READING
 from adamerge.tasks.task import Task, build_tasks, check
 
 
@@ -95,6 +96,7 @@ def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
             size,
             corruption,
             _kept(task, split, size, corruption) if keep else None,
+            task.name,
         )
         for task in tasks
     }
@@ -108,7 +110,7 @@ def _kept(task: Task, split: str, size: int, corruption: Corruption | None) -> P
     identity = task.source.identity(split)
     if identity is None:
         return None
-    made_of = f"{task.name} {split} {identity} {size} {corruption}"
+    made_of = f"{task.name} {split} {identity} {size} {corruption} reading {READING}"
     return cache_dir() / "pixels" / hashlib.sha256(made_of.encode()).hexdigest()[:24]
 
 

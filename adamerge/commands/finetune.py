@@ -83,7 +83,7 @@ def _make_expert(
     model = model_of(cfg)
     encoder = ImageEncoder(build_clip(model).visual)
     encoder.load_state_dict(origin)
-    images = ImageSet(task.source.images("train"), image_size(model))
+    images = ImageSet(task.source.images("train"), image_size(model), task=task.name)
     if not cfg.suite.get("allow_overlap"):
         _check_overlap(task, images)
     data: Dataset[Any] = Labeled(task, images, cfg.batch_size, cfg.steps, cfg.seed, cfg.crop, cfg.shuffle)
@@ -126,7 +126,7 @@ def _check_overlap(task: Task, train: ImageSet) -> None:
         pictures = task.source.images("test")
     except DataError:
         return
-    refuse_overlap(task.name, train, ImageSet(pictures, train.size))
+    refuse_overlap(task.name, train, ImageSet(pictures, train.size, task=task.name))
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ from adamerge.models.clip import image_size
 from adamerge.settings import validate
 from adamerge.settings.mistakes import near
 from adamerge.tasks.images import resize_and_crop
-from adamerge.tasks.sources.folder import pictures_below, read_picture
+from adamerge.tasks.picture import read_picture
+from adamerge.tasks.sources.folder import pictures_below
 
 _SHOWN = 20  # rows of the table; the file has all
 _BATCH = 256

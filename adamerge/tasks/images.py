@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.errors import DataError
 from adamerge.tasks.corruptions import Corruption
+from adamerge.tasks.picture import standard
 from adamerge.tasks.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -36,22 +38,30 @@ class ImageSet:
     """Images as uint8 pixels (n, 3, size, size), decoded on first use.
 
     CLIP's evaluation transform up to the normalisation (reference 2.1): shorter side to `size` (bicubic),
-    centre crop, RGB. The normalisation follows in the encoder.
+    centre crop, RGB, of a picture that is upright and has 8 bits (`standard`). The encoder normalises.
 
     Args:
         images: the pictures. A uint8 array (n, size, size, 3) without a corruption is used as it is, without a copy.
         size: the model's resolution in pixels.
         corruption: applied to each picture at that resolution, once, on a copy.
         kept: where the decoded pictures are kept for later runs; named by what they were decoded from.
+        task: whose images they are, for messages.
 
     Raises:
+        DataError: when a picture is asked for that cannot be read; it names the picture and the task.
         RunError: no room in the temporary folder for a set that is too large for memory.
     """
 
     def __init__(
-        self, images: Pictures, size: int, corruption: Corruption | None = None, kept: Path | None = None
+        self,
+        images: Pictures,
+        size: int,
+        corruption: Corruption | None = None,
+        kept: Path | None = None,
+        task: str | None = None,
     ) -> None:
         self.size = size
+        self._task = task
         self._images = images
         self._corruption = corruption
         shape = (len(images), size, size, 3)
@@ -99,7 +109,10 @@ class ImageSet:
         return result.hexdigest()
 
     def _decode(self, store: Pixels, index: int) -> None:
-        pixels = resize_and_crop(self._images[index], self.size)
+        try:
+            pixels = resize_and_crop(self._images[index], self.size)
+        except DataError as error:
+            raise DataError(f"Task '{self._task}': {error}" if self._task else str(error)) from error
         store[index] = pixels if self._corruption is None else self._corruption(pixels, index)
 
 
@@ -108,7 +121,7 @@ def resize_and_crop(image: Image | NDArray[np.uint8], size: int) -> NDArray[np.u
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
-    resized = transforms.resize(_picture(image), size, InterpolationMode.BICUBIC)
+    resized = transforms.resize(standard(image), size, InterpolationMode.BICUBIC)
     # RGB comes last, as in open_clip: for a palette the order makes a difference.
     return np.asarray(transforms.center_crop(resized, [size, size]).convert("RGB"))
 
@@ -119,7 +132,7 @@ def random_crop(
     """uint8 (size, size, 3) of a random box, `scale` of the picture's area and 3/4 to 4/3 in shape."""
     from PIL.Image import Resampling
 
-    picture = _picture(image).convert("RGB")
+    picture = standard(image).convert("RGB")
     area = rng.uniform(*scale)
     ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     width = min(1.0, float(np.sqrt(area * ratio))) * picture.width
@@ -127,9 +140,3 @@ def random_crop(
     left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
     box = (left, top, min(left + width, picture.width), min(top + height, picture.height))
     return np.asarray(picture.resize((size, size), Resampling.BICUBIC, box=box))
-
-
-def _picture(image: Image | NDArray[np.uint8]) -> Image:
-    from PIL.Image import fromarray
-
-    return fromarray(image) if isinstance(image, np.ndarray) else image

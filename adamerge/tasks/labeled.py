@@ -135,7 +135,7 @@ def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) ->
         )
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/labeled".encode()))
     chosen = torch.randperm(len(labels), generator=generator)[:count]
-    images = ImageSet(Chosen(pictures, chosen.numpy()), size)
+    images = ImageSet(Chosen(pictures, chosen.numpy()), size, task=task.name)
     return images, torch.as_tensor(labels)[chosen]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from adamerge.errors import ConfigError
-from adamerge.tasks.task import suggest
+from adamerge.tasks.names import suggest
 
 _FILE = Path(__file__).with_suffix(".yaml")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adamerge.errors import ConfigError, DataError
+from adamerge.tasks.class_words import class_words
 from adamerge.tasks.images import Pictures, random_crop
+from adamerge.tasks.names import all_numbers, listed, suggest
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ class Source(ABC):
     @abstractmethod
     def labels(self, split: str) -> NDArray[np.int64] | None:
         """The class index of each picture, int64 (n,); None where the data has no labels."""
+
+    def notes(self, split: str) -> list[str]:
+        """What of a split's data was passed over or taken by a rule that a user may not expect, a sentence each."""
+        return []
 
     def identity(self, split: str) -> str | None:
         """What tells this split's pictures from any others without decoding them; None where nothing does."""
@@ -74,6 +79,7 @@ class Task:
         templates: prompts with "{}" in the class's place.
         source: the images.
         sizes: {split: number of pictures} that the published split has.
+        by_position: the classes' words are paired with the labels by their position alone.
     """
 
     name: str
@@ -81,6 +87,7 @@ class Task:
     templates: tuple[str, ...]
     source: Source
     sizes: Mapping[str, int] = field(default_factory=dict)
+    by_position: bool = False
 
     def prompts(self) -> list[list[str]]:
         """The prompts of each class.
@@ -96,8 +103,11 @@ class Task:
         return [[template.replace("{}", name) for template in self.templates] for name in self.classes]
 
 
-def check(task: Task, split: str = "test") -> None:
+def check(task: Task, split: str = "test", tell: Callable[[str], None] = log.warning) -> None:
     """Check that class names, labels and pictures of a split agree in number.
+
+    Args:
+        tell: is given what is not wrong but worth knowing, a sentence each.
 
     Raises:
         DataError: what does not agree.
@@ -107,14 +117,16 @@ def check(task: Task, split: str = "test") -> None:
     if task.classes is not None and known is not None and len(task.classes) != len(known):
         raise DataError(
             f"{where}: {len(task.classes)} class names are given, but the data has {len(known)} classes: "
-            f"{_list(known)}.\n  Mend suite.catalogue.{task.name}.classes; null takes the data's names."
+            f"{listed(known)}.\n  Mend suite.catalogue.{task.name}.classes; null takes the data's names."
         )
     images, labels = task.source.images(split), task.source.labels(split)
     if (expected := task.sizes.get(split)) not in (None, len(images)):
-        log.warning(
-            "%s: %d pictures, while the published split has %d; published numbers are for that.",
-            where, len(images), expected,
-        )  # fmt: skip
+        tell(
+            f"{where}: {len(images)} pictures, while the published split has {expected}; "
+            "published numbers are for that."
+        )
+    for note in task.source.notes(split):
+        tell(f"{where}: {note}.")
     if labels is None:
         return
     if len(labels) != len(images):
@@ -129,8 +141,11 @@ def check(task: Task, split: str = "test") -> None:
         )
 
 
-def check_head(task: Task, rows: int) -> None:
+def check_head(task: Task, rows: int, from_file: bool = False) -> None:
     """Check that a task's head has a row for each class.
+
+    Args:
+        from_file: the head is a file, which may have been made for another order of the classes.
 
     Raises:
         DataError: it has another number.
@@ -138,9 +153,16 @@ def check_head(task: Task, rows: int) -> None:
     names = task.classes if task.classes is not None else task.source.class_names
     if names is not None and len(names) != rows:
         raise DataError(
-            f"Task '{task.name}': its head has {rows} rows, but there are {len(names)} classes: {_list(names)}.\n"
+            f"Task '{task.name}': its head has {rows} rows, but there are {len(names)} classes: {listed(names)}.\n"
             f"  Give the head made for these classes, or mend suite.catalogue.{task.name}.classes."
         )
+    known = task.source.class_names
+    if from_file and known is not None and all_numbers(known) and list(known) != sorted(known):
+        log.warning(
+            "Task '%s': its classes are numbers, and the rows of its head are taken in their order: %s. A head made "
+            "with torchvision's ImageFolder has them in the order of text: %s.",
+            task.name, listed(known), listed(sorted(known)),
+        )  # fmt: skip
 
 
 def build_tasks(
@@ -150,8 +172,9 @@ def build_tasks(
 
     Args:
         catalogue: task -> {source, classes, templates}. `source` is what `instantiate` makes a Source of.
-            `classes` lists the words of each label in the labels' order, or maps the data's own names to
-            words (in any order), or is None for the data's own names with underscores turned to spaces.
+            `classes` lists words: those that are the data's own names but for case and punctuation are brought into
+            the order of its labels, others are paired by position, which is said. Or it maps the data's own names
+            to words (in any order), or is None for the data's own names with underscores turned to spaces.
             `templates` may be left out, and so may `names` (the data's own name for each of the classes
             listed, by which a source with another order of labels is recognised), `sizes` ({split: pictures})
             and `licence`. The entry "*" holds the defaults of all tasks.
@@ -162,13 +185,6 @@ def build_tasks(
         DataError: class names that do not fit the data, or data that is not there.
     """
     return [_build(name, _entry(name, catalogue), instantiate) for name in names]
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The nearest known name for an error text, else the known names."""
-    choices = list(known)
-    near = get_close_matches(name, choices, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"there are: {_list(choices)}."
 
 
 def _entry(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -201,32 +217,10 @@ def _build(name: str, entry: Mapping[str, Any], instantiate: Callable[..., Any])
         given = dict(zip(data_names, words, strict=True))
     elif given is not None:
         given = _words(f"{where}.classes", given)
+    names = None if entry.get("names") is None else _words(f"{where}.names", entry["names"])
     source = instantiate(entry["source"])
-    if isinstance(given, tuple) and entry.get("names") is not None:
-        given = _in_data_order(name, given, _words(f"{where}.names", entry["names"]), source.class_names)
-    return Task(name, _classes(name, given, source), templates, source, entry.get("sizes") or {})
-
-
-def _in_data_order(
-    name: str, words: tuple[str, ...], names: tuple[str, ...], known: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """The words in the order of the data's labels, where the data's names show that it numbers them otherwise."""
-    if len(names) != len(words):
-        raise ConfigError(
-            f"suite.catalogue.{name}: {len(words)} classes, but {len(names)} names; each class has one."
-        )
-    if known is None:
-        return words
-    place = {_plain(own): index for index, own in enumerate(names)}
-    order = [place.get(_plain(own)) for own in known]
-    if len(place) < len(names) or None in order or len(set(order)) < len(order):
-        return words  # the data's names are others: nothing can be told from them
-    return tuple(words[index] for index in order if index is not None)
-
-
-def _plain(text: str) -> str:
-    """A name's letters and digits: "AnnualCrop", "annual_crop" and "Annual Crop" are one."""
-    return "".join(c for c in text.lower() if c.isalnum())
+    found = class_words(name, given, source.class_names, names)
+    return Task(name, found.words, templates, source, entry.get("sizes") or {}, found.by_position)
 
 
 def _words(where: str, values: Any) -> tuple[str, ...]:
@@ -239,37 +233,3 @@ def _words(where: str, values: Any) -> tuple[str, ...]:
             )
             raise ConfigError(f"{where}: text is expected (got {value!r}).{hint}")
     return tuple(str(value) for value in values)
-
-
-def _classes(
-    name: str, given: Mapping[str, str] | tuple[str, ...] | None, source: Source
-) -> tuple[str, ...] | None:
-    """The words for each label: the given ones, else those of the data's own names."""
-    known = source.class_names
-    if isinstance(given, tuple):
-        if known is not None and given != known and sorted(given) == sorted(known):
-            raise DataError(
-                f"suite.catalogue.{name}.classes has the data's class names, but not in its labels' order.\n"
-                f"  Expected {_list(known)}. Null takes the data's names."
-            )
-        return given
-    if given is None:
-        return None if known is None else tuple(" ".join(word.replace("_", " ").split()) for word in known)
-    return _mapped(name, given, known)
-
-
-def _mapped(name: str, given: Mapping[str, str], known: tuple[str, ...] | None) -> tuple[str, ...]:
-    where = f"suite.catalogue.{name}.classes"
-    if known is None:
-        raise DataError(f"{where} maps the data's class names, but the data has none. Give a list of words.")
-    for key in given:
-        if key not in known:
-            raise DataError(f"{where}: the data has no class '{key}'; {suggest(key, known)}")
-    missing = [key for key in known if key not in given]
-    if missing:
-        raise DataError(f"{where} has no words for {len(missing)} of {len(known)} classes: {_list(missing)}.")
-    return tuple(given[key] for key in known)
-
-
-def _list(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

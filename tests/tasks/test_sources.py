@@ -158,7 +158,11 @@ def test_a_file_written_anew_is_read_anew(tmp_path: Path) -> None:
             {},
             r"Row 1 of .*a\.parquet: column 'image' cannot be",
         ),
-        ({"image": [png(0), None], "label": [0, 1]}, {}, r"Row 1 of .*a\.parquet has no picture"),
+        (
+            {"image": [png(0), None], "label": [0, 1]},
+            {},
+            r"Row 1 of .*a\.parquet: column 'image' has no picture",
+        ),
     ],
 )
 def test_mistakes_in_a_table(
@@ -395,3 +399,83 @@ def test_torchvision_downloads_only_on_request(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(DataError):
             Torchvision("MNIST", str(tmp_path), download=download).images("test")
     assert asked == [str(tmp_path)]
+
+
+def test_what_systems_leave_in_folders_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    source = folder(
+        tmp_path, "cat/1", "dog/1", "__MACOSX/cat/x", "@eaDir/x", ".hidden/x", "cat/.ipynb_checkpoints/1-copy",
+        "cat/__MACOSX/1", "dog/@eaDir/1", "dog/._1", ".trash/2",
+    )  # fmt: skip
+    (tmp_path / "cat" / "Thumbs.db").write_bytes(b"")
+    (tmp_path / "cat" / "desktop.ini").write_bytes(b"")
+    assert source.class_names == ("cat", "dog")
+    assert source.labels("test").tolist() == [0, 1]  # type: ignore[union-attr]
+    assert [shows(source.images("test")[i], i) for i in (0, 1)] == [True, True]
+    assert source.notes("test") == []
+
+
+def test_linked_folders_count_once_and_never_lead_back(tmp_path: Path) -> None:
+    """torchvision follows links too, but a link to a folder above it never ends there."""
+    folder(tmp_path / "real", "a", "b")
+    source = folder(tmp_path / "pets", "cat/own", "dog/1")
+    cat = tmp_path / "pets" / "cat"
+    (cat / "batch1").symlink_to(tmp_path / "real")
+    (cat / "batch2").symlink_to(tmp_path / "real")  # the same folder again
+    (cat / "all").symlink_to(tmp_path / "pets")
+    (cat / "self").symlink_to(cat)
+    (cat / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "pets" / "bird").symlink_to(tmp_path / "real")  # a class that is a link
+    assert source.class_names == ("bird", "cat", "dog")
+    assert source.labels("test").tolist() == [0, 0, 1, 1, 1, 2]  # type: ignore[union-attr]
+    notes = " ".join(source.notes("test"))
+    assert "2 pictures in folders inside the class folders count for the class, e.g." in notes
+    assert "1 links lead nowhere" in notes
+    assert "3 links lead back or to a folder that is counted already" in notes
+
+
+def test_notes_on_a_folder(tmp_path: Path) -> None:
+    source = folder(tmp_path, "test/cat/1", "test/cat/deep/2", "train/dog/3", "val/cat/4")
+    (tmp_path / "test" / "ape").mkdir()
+    (tmp_path / "test" / "cat" / "phone.HEIC").write_bytes(b"")
+    (tmp_path / "test" / "cat" / "notes.txt").write_bytes(b"")
+    notes = source.notes("test")
+    for text in (
+        "1 class folders have no pictures, but are classes: ape",
+        "1 classes of the other split have no folder here: dog",
+        "cat/deep/2.png",
+        "1 files have a suffix that is not read: 1 .heic",
+        "left out beside them: val",
+    ):
+        assert any(text in note for note in notes), text
+    assert len(notes) == 5
+
+
+def test_a_class_with_the_name_of_a_split_is_explained(tmp_path: Path) -> None:
+    source = folder(tmp_path, "train/1", "bus/2", "car/3")
+    with pytest.raises(DataError, match=r"no test pictures(.|\n)*left out beside them: bus, car"):
+        source.images("test")
+
+
+def test_numbered_folders_and_labels_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    source = folder(tmp_path / "folder", *(f"{number}/x" for number in range(12)))
+    names = tuple(str(number) for number in range(12))
+    assert source.class_names == names
+    labels, pictures = source.labels("test"), source.images("test")
+    assert labels is not None
+    assert sorted(labels.tolist()) == list(range(12))
+    assert all(shows(picture, label) for picture, label in zip(pictures, labels, strict=True))
+    file = write(tmp_path / "a.parquet", {"image": [png(i) for i in range(12)], "label": [*names]})
+    table = Parquet(test=file)
+    assert table.class_names == names
+    assert table.labels("test").tolist() == list(range(12))  # type: ignore[union-attr]
+
+
+def test_brackets_and_stars_in_a_path_stand_for_themselves(tmp_path: Path) -> None:
+    root = tmp_path / "pets [v1]{a}*b?"
+    root.mkdir()
+    as_hub(root / "test-0.parquet", [0, 1])
+    as_hub(root / "test-1.parquet", [2])
+    as_hub(root / "te[st].parquet", [1])
+    assert Parquet(test="test-*.parquet", root=str(root)).labels("test").tolist() == [0, 1, 2]  # type: ignore[union-attr]
+    assert Parquet(test="te[st].parquet", root=str(root)).labels("test").tolist() == [1]  # type: ignore[union-attr]
+    assert folder(root / "folders", "cat [x]/1").class_names == ("cat [x]",)

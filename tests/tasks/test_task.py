@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adamerge.errors import ConfigError, DataError
-from adamerge.tasks.task import Source, Task, build_tasks, check
+from adamerge.tasks.task import Source, Task, build_tasks, check, check_head
 
 
 class Fixed(Source):
@@ -54,14 +54,39 @@ def test_classes_as_a_mapping_follow_the_data_in_any_order() -> None:
     )
 
 
-def test_classes_as_a_list_are_taken_as_they_are() -> None:
-    assert build(classes=[0, "warm_dog"]).classes == ("0", "warm_dog")
+def test_words_that_are_no_names_are_paired_by_position(caplog: pytest.LogCaptureFixture) -> None:
+    task = build(classes=[0, "warm_dog"])
+    assert (task.classes, task.by_position) == (("0", "warm_dog"), True)
+    assert "'pets': its class words are not the data's names" in caplog.text
+    assert "by position: 0 -> cat, warm_dog -> hot_dog" in caplog.text
+
+
+def test_words_that_are_the_names_are_brought_into_their_order(caplog: pytest.LogCaptureFixture) -> None:
+    task = build(classes=["Hot Dog", "Cat"])
+    assert (task.classes, task.by_position) == (("Cat", "Hot Dog"), False)
+    assert not caplog.text
+
+
+def test_the_head_of_a_file_may_have_another_order_of_numbered_classes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = Task("pets", None, ("a {}.",), Fixed(names=("2", "10")))
+    check_head(task, 2)
+    assert not caplog.text
+    check_head(task, 2, from_file=True)
+    assert "in their order: 2, 10. A head made with torchvision's ImageFolder" in caplog.text
+    with pytest.raises(DataError, match="its head has 3 rows, but there are 2 classes"):
+        check_head(task, 3)
 
 
 @pytest.mark.parametrize(
     ("entry", "error", "message"),
     [
-        ({"classes": ["hot_dog", "cat"]}, DataError, "not in its labels' order"),
+        (
+            {"classes": ["a hound", "cat"]},
+            DataError,
+            r"1 of 2 words equal .* other positions, e\.g\. 'a hound' stands where the data has 'cat'",
+        ),
         (
             {"classes": {"cat": "cat", "hotdog": "dog"}},
             DataError,

@@ -23,7 +23,8 @@ from adamerge.tasks.mini import (
     textures,
     vehicles,
 )
-from adamerge.tasks.task import Source, suggest
+from adamerge.tasks.names import suggest
+from adamerge.tasks.task import Source
 
 Domain = Literal["task", "web"]
 Images = NDArray[np.uint8]

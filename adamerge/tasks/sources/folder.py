@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
+from adamerge.tasks.names import in_order, listed, suggest
+from adamerge.tasks.picture import read_picture
 from adamerge.tasks.sources.places import folder_of
-from adamerge.tasks.task import Source, suggest
+from adamerge.tasks.sources.walk import Found, class_folders, find_pictures, is_picture, no_pictures
+from adamerge.tasks.task import Source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 _SPLITS = ("train", "test")
 
 
@@ -31,8 +33,9 @@ class Folder(Source):
     - `<folder>/<class>/*.png`: test pictures only.
     - `<folder>/*.png`: unlabeled test pictures.
 
-    Labels follow the sorted names of the class folders, those of both splits together. Class folders may have
-    folders of their own. As in the reference, an orientation tag (EXIF) does not turn a picture.
+    Labels follow the names of the class folders, those of both splits together: by value where all are numbers, else
+    by their text. Class folders may have folders of their own and links to folders, whose pictures count for the
+    class. Hidden files and what systems leave behind (__MACOSX, @eaDir, Thumbs.db) are no classes and no pictures.
 
     Args:
         folder: below `root`.
@@ -55,15 +58,19 @@ class Folder(Source):
 
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
-        """The sorted names of the class folders; None without class folders."""
-        names = {entry.name for place in self._places.values() for entry in _folders(place)}
-        return tuple(sorted(names)) or None
+        """The names of the class folders in order; None without class folders."""
+        return (
+            in_order(entry.name for place in self._places.values() for entry in class_folders(place)) or None
+        )
 
     def images(self, split: str) -> Pictures:
         return Files(self._listing(split).files)
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
         return self._listing(split).labels
+
+    def notes(self, split: str) -> list[str]:
+        return [*self._listing(split).notes, *self._beside()]
 
     def identity(self, split: str) -> str:
         return identity_of(self._listing(split).files)
@@ -75,12 +82,24 @@ class Folder(Source):
         places = {split: place for split, place in named.items() if place.is_dir()}
         return places or {"test": self.folder}
 
+    def _beside(self) -> list[str]:
+        """What lies beside the folders of the splits."""
+        if self.folder in self._places.values():
+            return []
+        splits = {Path(name).parts[0] for name in self.names.values()}
+        others = [entry.name for entry in class_folders(self.folder) if entry.name not in splits]
+        if not others:
+            return []
+        return [
+            f"{self.folder} has splits ({', '.join(self._places)}); left out beside them: {listed(others)}"
+        ]
+
     def _listing(self, split: str) -> _Listing:
         if split not in self._splits:
             if split not in self._places:
                 raise DataError(
                     f"{self.folder} has no {split} pictures; {suggest(split, self._places)}\n"
-                    f"  Put them into {self.folder / split}/<class>/."
+                    f"  Put them into {self.folder / split}/<class>/.{''.join(f' {n}.' for n in self._beside())}"
                 )
             self._splits[split] = _list(self._places[split], self.class_names)
         return self._splits[split]
@@ -90,6 +109,7 @@ class Folder(Source):
 class _Listing:
     files: list[Path]
     labels: NDArray[np.int64] | None
+    notes: tuple[str, ...] = ()
 
 
 def identity_of(files: Sequence[Path]) -> str:
@@ -102,29 +122,40 @@ def identity_of(files: Sequence[Path]) -> str:
 
 
 def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:
-    loose = [entry for entry in sorted(place.iterdir()) if is_picture(entry)]
-    classes = _folders(place)
-    if not classes and loose:
-        return _Listing(loose, None)
+    entries = sorted(place.iterdir())
+    loose, classes = [entry for entry in entries if is_picture(entry)], class_folders(place)
+    if not classes:
+        if not loose:
+            raise no_pictures(place, find_pictures(place))
+        return _Listing(loose, None, tuple(find_pictures(place).notes()))
     if loose:
         raise DataError(
             f"{place} has {len(loose)} pictures beside its class folders, e.g. {loose[0].name}.\n"
             "  Put each into a class folder, or all into one folder without class folders."
         )
     index = {name: i for i, name in enumerate(class_names or ())}
-    found = [
-        (file, index[entry.name])
-        for entry in classes
-        for file in sorted(entry.rglob("*"))
-        if is_picture(file)
-    ]
-    if not found:
-        raise DataError(f"{place} has no pictures; expected files ending in {', '.join(sorted(_SUFFIXES))}.")
-    return _Listing([file for file, _ in found], np.array([label for _, label in found], np.int64))
+    found = {folder: find_pictures(folder) for folder in classes}
+    labels = [index[folder.name] for folder, inside in found.items() for _ in inside.files]
+    files = [file for inside in found.values() for file in inside.files]
+    if not files:
+        raise no_pictures(place)
+    return _Listing(files, np.array(labels, np.int64), tuple(_notes(found, index)))
 
 
-def _folders(place: Path) -> list[Path]:
-    return sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _notes(found: Mapping[Path, Found], classes: Iterable[str]) -> Iterator[str]:
+    """What a user may not expect of the class folders, a sentence each."""
+    if empty := [folder.name for folder, inside in found.items() if not inside.files]:
+        yield f"{len(empty)} class folders have no pictures, but are classes: {listed(empty)}"
+    if absent := [name for name in classes if name not in {folder.name for folder in found}]:
+        yield f"{len(absent)} classes of the other split have no folder here: {listed(absent)}"
+    if nested := [file for folder, inside in found.items() for file in inside.files if file.parent != folder]:
+        yield f"{len(nested)} pictures in folders inside the class folders count for the class, e.g. {nested[0]}"
+    whole = Found()
+    for inside in found.values():
+        whole.unread += inside.unread
+        whole.broken += inside.broken
+        whole.loops += inside.loops
+    yield from whole.notes()
 
 
 def pictures_below(place: Path) -> list[Path]:
@@ -135,30 +166,10 @@ def pictures_below(place: Path) -> list[Path]:
     """
     if not place.is_dir():
         raise DataError(f"There is no picture and no folder {place}.")
-    found = [file for file in sorted(place.rglob("*")) if is_picture(file)]
-    if not found:
-        raise DataError(f"{place} has no pictures; expected files ending in {', '.join(sorted(_SUFFIXES))}.")
-    return found
-
-
-def read_picture(file: Path) -> Image:
-    """Decode a file.
-
-    Raises:
-        DataError: it cannot be read as a picture.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(file) as picture:
-            picture.load()
-            return picture
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as a picture ({error}).\n  Replace or remove it.") from error
-
-
-def is_picture(file: Path) -> bool:
-    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
+    found = find_pictures(place)
+    if not found.files:
+        raise no_pictures(place, found)
+    return found.files
 
 
 class Files:
@@ -172,3 +183,7 @@ class Files:
 
     def __getitem__(self, index: int) -> Image:
         return read_picture(self._files[index])
+
+    def encoded(self, index: int) -> tuple[str, Path]:
+        """The file's name and its place, to look at it without decoding it."""
+        return str(self._files[index]), self._files[index]

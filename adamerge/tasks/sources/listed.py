@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
+from adamerge.tasks.names import in_order, suggest
 from adamerge.tasks.sources.folder import Files, identity_of
 from adamerge.tasks.sources.places import folder_of
-from adamerge.tasks.task import Source, suggest
+from adamerge.tasks.sources.walk import class_folders
+from adamerge.tasks.task import Source
 
 
 class Listed(Source):
@@ -40,8 +42,8 @@ class Listed(Source):
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The sorted names of the class folders."""
-        return tuple(sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir()))
+        """The names of the class folders in order."""
+        return in_order(entry.name for entry in class_folders(self.folder))
 
     def images(self, split: str) -> Pictures:
         return Files(self._files(split))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +17,13 @@ from numpy.typing import NDArray
 
 from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
+from adamerge.tasks.names import in_order, suggest
 from adamerge.tasks.sources.places import folder_of
-from adamerge.tasks.task import Source, suggest
+from adamerge.tasks.sources.rows import Rows
+from adamerge.tasks.task import Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from PIL.Image import Image
     from pyarrow import ChunkedArray
 
 
@@ -43,7 +46,7 @@ class _Table(Source):
 
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
-        """The names in the table's ClassLabel feature, or the sorted names where the labels are names."""
+        """The names in the table's ClassLabel feature, or the names in order where the labels are names."""
         from datasets import ClassLabel
 
         if self.label is None or not self.splits:
@@ -54,9 +57,7 @@ class _Table(Source):
         if not _holds_names(feature):
             return None
         # All splits together: a class may be absent from one of them.
-        return tuple(
-            sorted({str(name) for split in self.splits for name in self._table(split).unique(self.label)})
-        )
+        return in_order(str(name) for split in self.splits for name in self._table(split).unique(self.label))
 
     def images(self, split: str) -> Pictures:
         from datasets import Image as ImageFeature
@@ -71,7 +72,7 @@ class _Table(Source):
                     f"Column '{self.image}' of {self._place(split)} holds no pictures but {feature}.\n"
                     "  Expected encoded bytes, or {bytes, path}. Name the column of pictures with image=..."
                 ) from error
-        return _Rows(pictures, self.image, self._place(split))
+        return Rows(pictures, self.image, self._place(split))
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
         if self.label is None:
@@ -139,32 +140,6 @@ class _Table(Source):
         )
 
 
-class _Rows:
-    """The pictures alone, each decoded when asked for."""
-
-    def __init__(self, table: Dataset, column: str, place: str) -> None:
-        self._table = table
-        self._column = column
-        self._place = place
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __getitem__(self, index: int) -> Image:
-        try:
-            picture = self._table[index][self._column]
-        except (OSError, ValueError, SyntaxError) as error:  # what PIL and the image feature raise
-            raise DataError(
-                f"Row {index} of {self._place}: column '{self._column}' cannot be read as a picture "
-                f"({error}).\n  Replace or remove that row."
-            ) from error
-        if picture is None:
-            raise DataError(
-                f"Row {index} of {self._place} has no picture in column '{self._column}'; remove it."
-            )
-        return picture
-
-
 class Parquet(_Table):
     """Parquet files with a column of encoded pictures, as the Hugging Face Hub serves them.
 
@@ -193,6 +168,12 @@ class Parquet(_Table):
         self.patterns = {
             split: str(folder_of(path, root) / path) for split, path in patterns.items() if path is not None
         }
+        # The root is a folder's name as it stands, whatever brackets are in it.
+        self._globs = {
+            split: str(Path(glob.escape(str(folder_of(path, root)))) / path)
+            for split, path in patterns.items()
+            if path is not None
+        }
         super().__init__(image, label, tuple(self.patterns))
 
     def _open(self, split: str) -> Dataset:
@@ -200,7 +181,8 @@ class Parquet(_Table):
         from datasets.exceptions import DatasetGenerationError
 
         pattern = self.patterns[split]
-        files = sorted(glob.glob(pattern))
+        # A file whose own name has brackets goes before what they would stand for.
+        files = [pattern] if Path(pattern).is_file() else sorted(glob.glob(self._globs[split]))
         if not files:
             raise DataError(
                 f"No Parquet file {pattern} (split {split}).\n"
@@ -208,7 +190,7 @@ class Parquet(_Table):
                 f"holds it, or name the file with {split}=..."
             )
         try:
-            return load_dataset("parquet", data_files={split: files}, split=split)
+            return load_dataset("parquet", data_files={split: [*map(_escaped, files)]}, split=split)
         except (DatasetGenerationError, OSError, ValueError) as error:
             reason = error.__cause__ or error
             if _without_rows(files):
@@ -286,6 +268,11 @@ def _offline(active: bool) -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
+
+
+def _escaped(file: str) -> str:
+    """A file's name for `datasets`, which takes every name for a pattern."""
+    return re.sub(r"([\[*?])", r"[\1]", file)
 
 
 def _without_rows(files: Sequence[str]) -> bool:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from adamerge.errors import ConfigError, DataError
 from adamerge.tasks.images import Pictures
+from adamerge.tasks.names import suggest
+from adamerge.tasks.picture import standard, unreadable
 from adamerge.tasks.sources.places import folder_of
-from adamerge.tasks.task import Source, suggest
+from adamerge.tasks.task import Source
 
 # Where torchvision looks below the root, for the datasets that papers on merging use most.
 _PLACES = {
@@ -160,9 +162,9 @@ class _Rows:
 
     def __getitem__(self, index: int) -> Any:
         row = int(self._rows[index])
+        name = f"Picture {row} of torchvision's {self._name}"
         try:
-            return self._dataset[row][0]
-        except OSError as error:
-            raise DataError(
-                f"Picture {row} of torchvision's {self._name} cannot be read ({error})."
-            ) from error
+            picture = self._dataset[row][0]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise unreadable(name, error) from error
+        return standard(picture, name)
