@@ -20,22 +20,24 @@ class Ties(Rule):
     Args:
         top_k: share of entries kept per task, counted over the whole flattened vector.
         scale: coefficient of a static merge; 0.3 with the sum (AdaMerging's benchmark), 1.0 with the mean (paper).
-        aggregate: "sum" or "mean" of the entries that agree with the elected sign.
+        aggregate: "sum" or "mean" of the entries that agree with the elected sign, or "max": the largest of them.
         reference_size: number of entries that `top_k` refers to. None counts the tensors of the pool. The published
-            numbers count the text tensors that the original checkpoints carry along unchanged: 113448705 for
-            ViT-B/32, 111792129 for B/16, 342562049 for L/14.
+            numbers count the text tensors that the original checkpoints carry along unchanged (the families of
+            checkpoints know how many: `ties_reference_size`).
 
     The result stays one vector per task, so that coefficients can be learned on it (AdaMerging++).
     """
 
     top_k: float = 0.2
     scale: float = 0.3
-    aggregate: Literal["sum", "mean"] = "sum"
+    aggregate: Literal["sum", "mean", "max"] = "sum"
     reference_size: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.top_k <= 1.0:
             raise ValueError(f"top_k is the share of entries to keep, in (0, 1], not {self.top_k}")
+        if self.reference_size is not None and self.reference_size < 1:
+            raise ValueError(f"reference_size is a number of entries, not {self.reference_size}")
 
     def coefficient(self, count: int) -> float:
         return self.scale
@@ -54,6 +56,9 @@ class Ties(Rule):
         kept = torch.where(stack * elected > 0, stack, 0.0)
         if self.aggregate == "mean":
             kept = kept / (kept != 0).sum(dim=0).clamp(min=1)
+        elif self.aggregate == "max":
+            first = kept.abs().argmax(dim=0, keepdim=True)  # one task where several are equally large
+            kept = torch.zeros_like(kept).scatter(0, first, kept.gather(0, first))
         return kept
 
 

@@ -92,6 +92,7 @@ class BackboneSection(_Section):
     summary: str = ""
     model: str | dict[str, Any]
     names: dict[str, str] = {}
+    papers: dict[str, int] = {}
 
 
 class CheckpointsSection(_Section):
@@ -106,6 +107,9 @@ class CheckpointsSection(_Section):
     names: dict[str, str] = {}
     text: str | None = None
     origin: str = ""
+    emnist: str = "emnist"
+    ties_reference_size: int | None = Field(default=None, gt=0)
+    presets: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 

@@ -26,11 +26,12 @@ COUNTS = {
     "fashion_mnist": (10, 2),
     "rendered_sst2": (2, 1),
     "emnist": (10, 1),
+    "emnist_letters": (26, 1),
     "kmnist": (10, 1),
 }
 
 
-def test_the_tasks_are_the_twenty() -> None:
+def test_the_tasks_are_the_twenty_and_fusion_benchs_letters() -> None:
     assert known_tasks() == tuple(COUNTS)
     assert sum(classes for classes, _ in list(COUNTS.values())[:8]) == 758
 
