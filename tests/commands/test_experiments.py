@@ -96,7 +96,8 @@ def test_every_experiment_composes_with_its_sweep(name, home, capsys):
     content = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text())
     assert content["experiment_name"] == name
     methods = content["hydra"]["sweeper"]["params"]["method"].split(",")
-    assert all((conf_dir() / "method" / f"{method}.yaml").exists() for method in methods)
+    if not methods[0].startswith("${"):  # those that the family of experts names: test_clip_experiments.py
+        assert all((conf_dir() / "method" / f"{method}.yaml").exists() for method in methods)
     main(["train", f"experiment={name}", "--cfg", "job"])
     assert f"experiment_name: {name}" in capsys.readouterr().out
 

@@ -18,7 +18,17 @@ from adamerge.training.schedule import Schedule
 # What every preset is composed with unless a row says otherwise: the papers' eight tasks and files.
 HOME = ("suite=eight", "backbone=vit_b_32", "checkpoints=task_vectors")
 _WORDS = ("name", "summary", "paper", "needs", "trains", "memory")
-_OPTIMIZER = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "momentum", "dampening", "nesterov")
+_OPTIMIZER = (
+    "lr",
+    "betas",
+    "eps",
+    "weight_decay",
+    "amsgrad",
+    "maximize",
+    "momentum",
+    "dampening",
+    "nesterov",
+)
 Flat = dict[str, Any]
 
 

@@ -68,6 +68,23 @@ class TestTies:
         expected = [5 / 2, -4 / 2, 0, 5 / 2, 6, 5 / 2, 2, 0, 0, 0]
         torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
 
+    def test_max_takes_the_largest_of_those_who_agree(self):
+        result = merged(Ties(top_k=0.4, scale=1.0, aggregate="max")(flat_pool(self.vectors)))
+        expected = [4, -3, 0, 3, 6, 4, 2, 0, 0, 0]
+        torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
+
+    def test_max_takes_one_of_equally_large(self):
+        result = merged(Ties(top_k=1.0, scale=1.0, aggregate="max")(flat_pool(torch.full((3, 10), -2.0))))
+        assert torch.equal(result, torch.full((10,), -2.0))
+
+    @pytest.mark.parametrize("size", [0, -3])
+    def test_a_reference_size_is_a_number_of_entries(self, size):
+        with pytest.raises(ValueError, match="reference_size"):
+            Ties(reference_size=size)
+
+    def test_the_rule_of_its_own_counts_the_encoder(self):
+        assert Ties().reference_size is None
+
     def test_equal_magnitudes_at_the_threshold_are_all_kept(self):
         result = merged(Ties(top_k=0.2, scale=1.0)(flat_pool(torch.ones(1, 10))))
         assert torch.equal(result, torch.ones(10))
