@@ -9,7 +9,7 @@ from functools import partial
 from importlib.metadata import version
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from adamerge.cache import cached
 from adamerge.commands.assemble import Data, attacked, device_of, open_data, open_tasks, suite_name
@@ -22,7 +22,7 @@ from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods import Method, Static, experts
 from adamerge.rules import Individual, Pretrained, WeightAverage
-from adamerge.settings import cache_dir
+from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.poison import Trigger
 from adamerge.tracking.journal import Journal
@@ -85,7 +85,16 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         baselines=baselines,
         unseen=_unseen(run, method, pool),
         attack=_attack(run, method, pool, data),
+        objective=_objective(cfg),
     )
+
+
+def _objective(cfg: DictConfig) -> str | None:
+    """The method's objective with its unit; a class of the user's may have no name for it."""
+    if cfg.method.objective is None:
+        return None
+    made = instantiate(cfg.method.objective)
+    return str(getattr(made, "name", type(made).__name__))
 
 
 def _warn_of_chance(predicted: dict[str, torch.Tensor], pool: Pool, data: Data) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from adamerge.checkpoints.atomic import write_atomically
+from adamerge.report.collect import flat_config
 from adamerge.report.layers import block, depth
 from adamerge.report.names import COLORS, CYCLE, shown
+from adamerge.report.objectives import loss_label
 from adamerge.report.table import columns
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Results
@@ -25,7 +27,9 @@ def write_figures(folder: Path, results: Results) -> list[Path]:
     written = []
     records = Journal(folder / "journal.jsonl").read()
     if records:
-        written.append(loss_curves(records, folder / "figures" / "loss.png"))
+        config = folder / "config.yaml"
+        label = loss_label(results, flat_config(config) if config.exists() else {})
+        written.append(loss_curves(records, folder / "figures" / "loss.png", label))
     table = folder / "coefficients.json"
     if table.exists():
         written.append(coefficients(json.loads(table.read_text()), folder / "figures" / "coefficients.png"))
@@ -34,35 +38,43 @@ def write_figures(folder: Path, results: Results) -> list[Path]:
     return written
 
 
-def loss_curves(
-    records: Sequence[dict[str, Any]], path: Path, label: str = "entropy, summed over batches (nats)"
-) -> Path:
-    """Loss of each task over the steps: raw values faint, a running mean strong."""
-    names = [key for key in records[0] if key.startswith("loss/")]
+def loss_curves(records: Sequence[dict[str, Any]], path: Path, label: str) -> Path:
+    """Loss of each task over the steps: raw values faint, a running mean strong.
+
+    A task without a value in a step (no image passed the confidence filter, or it was not finite) has a gap there.
+    """
+    names = list(dict.fromkeys(key for record in records for key in record if key.startswith("loss/")))
     steps = np.array([record["step"] for record in records])
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         for name, color in zip(names, CYCLE * (1 + len(names) // len(CYCLE)), strict=False):
-            values = np.array([np.nan if r[name] is None else r[name] for r in records], float)
+            values = np.array([np.nan if r.get(name) is None else r[name] for r in records], float)
             axes.plot(steps, values, color=color, alpha=0.2, linewidth=0.8)
             axes.plot(
                 steps, _running_mean(values), color=color, linewidth=1.6, label=name.removeprefix("loss/")
             )
         axes.set(xlabel="step", ylabel=label, xlim=(steps[0], max(steps[-1], steps[0] + 1)))
-        axes.set_ylim(bottom=0)
+        if all((record["loss"] or 0.0) >= 0 for record in records):
+            axes.set_ylim(bottom=0)  # an objective of the user's may be negative
         figure.legend(loc="outside right upper", frameon=False)
 
     return _save(draw, path, (7.5, 3.8))
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of about a twentieth of the run, shorter at the ends."""
+    """Mean over a centred window of about a twentieth of the run, shorter at the ends; of the values that there are."""
     half = max(1, len(values) // 40)
-    total = np.cumsum(np.concatenate([[0.0], np.nan_to_num(values)]))
     low = np.maximum(np.arange(len(values)) - half, 0)
     high = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    return (total[high] - total[low]) / (high - low)
+
+    def over_window(summands: np.ndarray) -> np.ndarray:
+        total = np.cumsum(np.concatenate([[0.0], summands]))
+        return total[high] - total[low]
+
+    known = over_window(np.isfinite(values).astype(float))
+    with np.errstate(invalid="ignore"):
+        return over_window(np.nan_to_num(values)) / known
 
 
 def coefficients(table: dict[str, Any], path: Path) -> Path:
@@ -116,7 +128,7 @@ def accuracy_bars(results: Results, path: Path) -> Path:
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         for index, (name, column) in enumerate(accuracies.items()):
-            heights = [100 * (column[row] or 0.0) for row in rows]
+            heights = [np.nan if (share := column[row]) is None else 100 * share for row in rows]
             at = np.arange(len(rows)) + (index - (len(accuracies) - 1) / 2) * width
             label = results.method if name == "run" else shown(name)
             axes.bar(at, heights, width, color=COLORS[name], label=label)

@@ -72,9 +72,13 @@ class Recorded:
         return content
 
     def names(self) -> dict[str, str]:
-        """{"method_name": ..., "rule_name": ...}: dashboards group by flat keys only."""
+        """{"method_name": ..., "rule_name": ..., "objective_name": ...}: dashboards group by flat keys only."""
         config = self.config()
         given = {key: config[key].get("name") for key in _NAMED if isinstance(config.get(key), dict)}
+        method = config.get("method")
+        objective = method.get("objective") if isinstance(method, dict) else None
+        if isinstance(objective, dict):
+            given["objective"] = str(objective.get("_target_")).rpartition(".")[2]
         return {f"{key}_name": str(name) for key, name in given.items() if name is not None}
 
     def journal(self) -> list[Record]:

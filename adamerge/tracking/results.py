@@ -74,7 +74,8 @@ class Attack:
 class Results:
     """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks.
 
-    `unseen` are tasks that no expert was merged for, `attack` the tasks whose expert has a backdoor.
+    `unseen` are tasks that no expert was merged for, `attack` the tasks whose expert has a backdoor, `objective` is
+    what the losses in the journal are, with the unit; None where nothing is trained.
     """
 
     run_id: str
@@ -94,6 +95,7 @@ class Results:
     baselines: dict[str, Reference] = field(default_factory=dict)
     unseen: dict[str, TaskResult] = field(default_factory=dict)
     attack: dict[str, Attack] = field(default_factory=dict)
+    objective: str | None = None
     schema: int = SCHEMA
 
     @property

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 FILE = "workspace.json"
+# One panel holds methods of different objectives; the run's config names each one's: objective_name.
+_LOSS = "each method's own objective, summed over a step's batches"
 
 
 def workspace(entity: str, project: str, tasks: Sequence[str]) -> Workspace:
@@ -45,19 +47,27 @@ def workspace(entity: str, project: str, tasks: Sequence[str]) -> Workspace:
         return wr.ScatterPlot(title=title, x=x, y=y, log_x=log)
 
     def curve(metric: str, title: str) -> Any:
-        return wr.LinePlot(title=title, x="step", y=[metric], groupby=method, smoothing_factor=0.8)
+        return wr.LinePlot(
+            title=title,
+            x="step",
+            y=[metric],
+            groupby=method,
+            smoothing_factor=0.8,
+            title_x="step",
+            title_y=_LOSS,
+        )
 
     accuracy = [
-        bars("test/average", "average accuracy"),
-        bars("test/agreement", "agreement with the experts"),
-        against("test/agreement", "accuracy against agreement"),
-        *(bars(f"test/{task}", f"accuracy on {task}") for task in tasks),
+        bars("test/average", "average accuracy (share)"),
+        bars("test/agreement", "agreement with the experts (share)"),
+        against("test/agreement", "average accuracy against agreement (shares)"),
+        *(bars(f"test/{task}", f"accuracy on {task} (share)") for task in tasks),
         wr.WeavePanelSummaryTable(table_name="tables/tasks"),
     ]
     curves = [curve("loss", "loss"), *(curve(f"loss/{task}", f"loss on {task}") for task in tasks)]
     cost = [
-        against("cost/trainable_parameters", "accuracy against trained parameters", log=True),
-        against("cost/seconds_adapt", "accuracy against seconds of adapting", log=True),
+        against("cost/trainable_parameters", "average accuracy (share) against trained parameters", log=True),
+        against("cost/seconds_adapt", "average accuracy (share) against seconds of adapting", log=True),
         bars("cost/seconds_adapt", "seconds of adapting"),
         bars("cost/peak_memory_bytes", "peak memory (bytes)"),
     ]

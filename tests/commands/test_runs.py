@@ -87,6 +87,17 @@ def test_the_same_command_again_finds_the_finished_run(train, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("surgery", "distance to the expert (mean absolute difference)"),
+        ("tinting_pp", "cross-entropy to the expert (nats)"),
+    ],
+)
+def test_a_run_notes_what_its_loss_is(train, method, name):
+    assert train(method, steps=1)[1].objective == name
+
+
 def test_another_seed_is_another_run(train, home):
     train("adamerging_taskwise")
     train("adamerging_taskwise", "seed=1")

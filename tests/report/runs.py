@@ -16,6 +16,9 @@ LAYERS = (
 )  # fmt: skip
 
 
+OBJECTIVES = {"Entropy": "entropy (nats)", "Alignment": "distance to the expert (mean absolute difference)"}
+
+
 def write_run(
     root: Path,
     method: str,
@@ -37,7 +40,8 @@ def write_run(
         "method": {"name": method, "model": model, "objective": {"_target_": f"adamerge.losses.{objective}"}},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "results.json").write_text(json.dumps(_results(method, seed, accuracy, tasks, steps, suite)))
+    results = _results(method, seed, accuracy, tasks, steps, suite) | {"objective": OBJECTIVES.get(objective)}
+    (folder / "results.json").write_text(json.dumps(results))
     records = [
         {"step": i, "loss": 2.0, **{f"loss/{t}": 1 / (i + 1 + j) for j, t in enumerate(tasks)}}
         for i in range(steps)

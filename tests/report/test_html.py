@@ -11,11 +11,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report.runs import LAYERS, TASKS, write_representations, write_run
+from report.runs import LAYERS, OBJECTIVES, TASKS, write_representations, write_run
 
 from adamerge.report.collect import Collected, collect
 from adamerge.report.comparison import lines, spread
-from adamerge.report.html import objectives
 from adamerge.report.html.artifacts import POINTS, read_artifacts
 from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.page import page
@@ -210,10 +209,10 @@ def test_every_objective_gets_a_colour_at_first(tmp_path):
     assert View.of(comparison, "s").picked == (0, 1, 2, 3, 6)
 
 
-def test_objectives_have_the_words_of_the_losses():
-    from adamerge import losses
-
-    assert {name: getattr(losses, name).name for name in objectives.OBJECTIVES} == objectives.OBJECTIVES
+def test_losses_of_different_objectives_have_charts_and_axes_of_their_own(found):
+    text = page(found)
+    for name in OBJECTIVES.values():
+        assert f"Line chart: {name} over the steps" in text
 
 
 def test_axes_have_round_ticks():

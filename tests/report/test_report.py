@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from tracking.test_tracking import example
 
+from adamerge.report import figures
 from adamerge.report.figures import write_figures
 from adamerge.report.names import memory, percent, seconds
 from adamerge.report.table import results_table, to_markdown
@@ -62,6 +65,53 @@ def test_figures_are_written_for_what_there_is(tmp_path, rows):
         pixels = np.asarray(Image.open(path).convert("L"))
         assert pixels.shape[1] > 900
         assert (pixels < 250).mean() > 0.005  # something is drawn
+
+
+@pytest.fixture
+def axes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """The axes of every picture that is saved, by the file's name."""
+    drawn: dict[str, list[Any]] = {}
+    save = figures._save
+
+    def keep(draw: Any, path: Path, size: Any) -> Path:
+        def noted(figure: Any) -> None:
+            draw(figure)
+            drawn[path.name] = figure.axes
+
+        return save(noted, path, size)
+
+    monkeypatch.setattr(figures, "_save", keep)
+    return drawn
+
+
+@pytest.mark.parametrize("name", ["entropy (nats)", "distance to the expert (mean absolute difference)"])
+def test_the_loss_is_called_what_the_run_minimised(tmp_path, axes_of, name):
+    Journal(tmp_path / "journal.jsonl").append({"step": 0, "loss": 1.0, "loss/signs": 1.0})
+    write_figures(tmp_path, example(objective=name))
+    assert axes_of["loss.png"][0].get_ylabel() == f"{name}, summed over a step's batches"
+    assert axes_of["loss.png"][0].get_xlabel() == "step"
+
+
+def test_a_step_without_a_loss_is_a_gap_and_no_zero(tmp_path, axes_of):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append({"step": 0, "loss": 1.0, "loss/digits": 1.0})
+    journal.append({"step": 1, "loss": 3.0, "loss/digits": None, "loss/signs": 3.0})
+    journal.append({"step": 2, "loss": 4.0, "loss/digits": 1.0, "loss/signs": 3.0})
+    write_figures(tmp_path, example(objective="o"))
+    digits, mean, signs, _ = (line.get_ydata() for line in axes_of["loss.png"][0].lines)
+    np.testing.assert_equal(digits, [1.0, np.nan, 1.0])
+    np.testing.assert_allclose(mean, 1.0)
+    np.testing.assert_equal(signs, [np.nan, 3.0, 3.0])
+
+
+def test_an_unknown_accuracy_has_no_bar(tmp_path, axes_of):
+    tasks = {
+        "signs": TaskResult(0.8, 10, None, None, None, 0.9),
+        "birds": TaskResult(None, 10, None, None, None, 0.9),
+    }
+    write_figures(tmp_path, example(tasks=tasks, baselines={}))
+    heights = [bar.get_height() for bar in axes_of["accuracy.png"][0].patches]
+    np.testing.assert_equal(heights, [80.0, np.nan, np.nan])
 
 
 def test_numbers_for_people():

@@ -21,7 +21,7 @@ def clouds(found: Representations, name: str) -> Markup | None:
     crosses = "".join(f"M{number(x.at(a) - 3)} {number(y.at(b) - 3)}l6 6m0 -6l-6 6" for a, b in found.merged)
     return picture(
         f"Scatter chart: representations of {found.task} by {name} and by the expert, {len(every)} points",
-        frame(x, y, "first direction", "second direction"),
+        frame(x, y, "first principal direction of the expert's features", "second principal direction"),
         tag("path", d=rings, class_="line c2"),
         tag("path", d=crosses, class_="line c3"),
     )

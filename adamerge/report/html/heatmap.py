@@ -133,7 +133,7 @@ def _legend(low: float, high: float, colors: list[str], bottom: float) -> Markup
     parts.append(
         tag(
             "text",
-            "coefficient",
+            "merging coefficient",
             class_="small",
             text_anchor="middle",
             transform=f"translate({x + 48:g} {number(middle)}) rotate(90)",

@@ -12,12 +12,12 @@ from adamerge.report.html.clouds import clouds
 from adamerge.report.html.curves import curves
 from adamerge.report.html.heatmap import block_name, edges, heatmap
 from adamerge.report.html.markup import Markup, joined, tag
-from adamerge.report.html.objectives import objective
 from adamerge.report.html.picker import legend, picker, switch
 from adamerge.report.html.radar import radar
 from adamerge.report.html.scatter import Point, scatter
 from adamerge.report.html.tables import Cell, accuracy_table, cost_table, scrolling, settings_table, sortable
 from adamerge.report.html.view import View
+from adamerge.report.objectives import objective
 
 
 def section(view: View, problems: list[tuple[Path, str]]) -> Markup:
@@ -109,7 +109,8 @@ def _curves(view: View, found: list[Artifacts]) -> Markup | None:
     by_objective: dict[str, dict[int, Curve]] = defaultdict(dict)
     for index, (group, own) in enumerate(zip(view.groups, found, strict=True)):
         if own.curve:
-            by_objective[objective(group.runs[0].config)][index] = own.curve
+            first = group.runs[0]
+            by_objective[objective(first.results, first.config)][index] = own.curve
     if not by_objective:
         return None
     charts = [
@@ -162,7 +163,10 @@ def _representations(view: View, found: list[Artifacts]) -> Markup | None:
         chart = clouds(own, group.name)
         if chart:
             panels.append((group.name, figure(_cloud_words(group.name, own.task), chart)))
-    caption = "Distance of the merged representation to the expert's, per task; the less, the better."
+    caption = (
+        "Distance of the merged features to the expert's, per task: mean absolute difference over images and channels; "
+        "the less, the better."
+    )
     table = sortable(caption, view.tasks, rows)
     return joined((table, switch(f"{view.key}-cloud", "Representations of", panels) if panels else Markup()))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from adamerge.report.collect import Comparison, Group, Spread
 from adamerge.report.comparison import Line, is_reference, lines
-from adamerge.report.html.objectives import objective
+from adamerge.report.objectives import objective
 
 _PICKED = 5
 _COLORS = 8
@@ -56,7 +56,8 @@ def _first(comparison: Comparison) -> tuple[int, ...]:
     methods: dict[str, int] = {}
     for index, group in enumerate(comparison.groups):
         if not is_reference(group.name):
-            kinds.setdefault(objective(group.runs[0].config), index)
+            first = group.runs[0]
+            kinds.setdefault(objective(first.results, first.config), index)
             methods.setdefault(group.runs[0].results.method, index)
     picked = [*kinds.values()][:_COLORS]
     others = [index for index in methods.values() if index not in picked]
