@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from adamerge.settings.mistakes import near
 
@@ -12,6 +12,23 @@ from adamerge.settings.mistakes import near
 class _Section(BaseModel):
     # Strict: a truth value or a text is no number.
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _named(node: dict[str, Any]) -> dict[str, Any]:
+    if "_target_" not in node:
+        raise ValueError("should name its class or function: _target_: <module>.<name>")
+    return node
+
+
+def _factory(node: dict[str, Any]) -> dict[str, Any]:
+    if node.get("_partial_") is not True:
+        raise ValueError("should have _partial_: true; it is made when the parameters are there")
+    return node
+
+
+# Their options are checked against the signature of what they name.
+Component = Annotated[dict[str, Any], AfterValidator(_named)]
+Factory = Annotated[Component, AfterValidator(_factory)]
 
 
 class ScheduleSection(_Section):
@@ -42,6 +59,37 @@ class TunedSection(_Section):
     mask_lr: float | None = Field(default=None, gt=0)
     block_steps: int | None = Field(default=None, gt=0)
     atm_steps: int | None = Field(default=None, gt=0)
+
+
+class MethodSection(_Section):
+    """What is trained, by which loss, optimiser and schedule; the words are for people."""
+
+    name: str
+    summary: str = ""
+    paper: str = ""
+    needs: str = ""
+    trains: str = ""
+    memory: str = ""
+    model: Component
+    objective: Component | None
+    optimizer: Factory | None
+    schedule: Any  # a section of its own
+    training: Component | None = None
+    labels: int | None = Field(default=None, gt=0)
+
+
+class RuleSection(_Section):
+    name: str
+    summary: str = ""
+    paper: str = ""
+    rule: Component | None
+
+
+class LoggerSection(BaseModel):
+    """Mirrors by any name."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, Component]
 
 
 class SuiteSection(_Section):
@@ -148,10 +196,20 @@ TRAINER_OPTIONS = (
 )
 
 
-class CommonSection(BaseModel):
-    """The single values beside the groups, in whichever command has them."""
+class CommonSection(_Section):
+    """The top level: the groups, and the single values beside them, in whichever command has them."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    suite: Any = None
+    backbone: Any = None
+    checkpoints: Any = None
+    method: Any = None
+    rule: Any = None
+    attack: Any = None
+    trainer: Any = None
+    logger: Any = None
+    evaluation: Any = None
+    optimizer: Factory | None = None
+    experiment_name: str | None = None
     seed: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=1, gt=0)
     workers: int = Field(default=0, ge=0)
@@ -170,6 +228,14 @@ class CommonSection(BaseModel):
     images: str | None = None
     task: str | None = None
     out: str | None = None
+    folder: str | None = None
+    shuffle: int | None = Field(default=None, ge=0)
+    name: str = ""
+    tasks: int = Field(default=1, gt=0)
+    classes: int = Field(default=1, gt=0)
+    rounds: int = Field(default=1, gt=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     top: int = Field(default=1, gt=0)
     format: Literal["open_clip", "hf", "safetensors", "onnx", "torch_export"] = "open_clip"
 
@@ -181,5 +247,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "evaluation": EvaluationSection,
     "attack": AttackSection,
     "trainer": TrainerSection,
+    "logger": LoggerSection,
+    "rule": RuleSection,
+    "method": MethodSection,
     "method.schedule": ScheduleSection,
 }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from adamerge.commands import COMMANDS
 from adamerge.errors import ConfigError
 from adamerge.settings import validate
+from adamerge.settings.check import find_mistakes
+from adamerge.settings.folders import opened_folders
+from adamerge.settings.mistakes import Mistakes
+from adamerge.settings.overrides import read_overrides
 from adamerge.settings.paths import conf_dir
 
 
@@ -52,11 +56,49 @@ from adamerge.settings.paths import conf_dir
         (["checkpoints.base=null"], "checkpoints.base: should be text (got None)."),
         (["method.model.clamp=${nope}"], "method.model.clamp: Interpolation key 'nope' not found"),
         (["method._target_=x"], "method._target_"),
+        (["+method.traning.x=1"], "method.traning: no such option; did you mean 'training'"),
+        (["+method.lables=100"], "method.lables: no such option; did you mean 'labels'"),
+        (["+method.labels=0"], "method.labels: should be greater than 0 (got 0)."),
+        (["+method.optimiser.lr=1"], "method.optimiser: no such option; did you mean 'optimizer'?"),
+        (["+rule.rul=1"], "rule.rul: no such option; did you mean 'rule'?"),
+        (["+attack.taget=1"], "attack.taget: no such option; did you mean 'target'?"),
+        (["+logger.mine=3"], "logger.mine: should be a group of options (got 3)."),
+        (["+logger.mine.project=a"], "logger.mine: should name its class or function: _target_"),
+        (["++method.optimizer._partial_=false"], "method.optimizer: should have _partial_: true"),
+        (["~method.objective._target_"], "method.objective: should name its class or function: _target_"),
+        (["~method.schedule"], "method.schedule: has no value; give method.schedule=..."),
+        (["+evalution.batch_size=5"], "evalution: no such option; did you mean 'evaluation'?"),
+        (["+checkpoint_evry=5"], "checkpoint_evry: no such option; did you mean 'checkpoint_every'"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_expected(check, words: list[str], line: str) -> None:
     found = check(*words)
     assert found[0].startswith(line), found
+
+
+def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
+    """Composing a file adds any key it has: only the check of the whole config can find it."""
+    text = "defaults: [adamerging_layerwise, _self_]\nname: mine\nlables: 100\n"
+    text += "traning: {_target_: adamerge.training.SoftSteps}\n"
+    folder = own("method/mine", text)
+    own("rule/own", "name: own\nrule: {_target_: adamerge.rules.Ties}\nscale: 0.3\n")
+    own("experiment/e", "# @package _global_\nexperiment_nam: e\nevalution: {batch_size: 3}\n")
+    mistakes = Mistakes()
+    words = ["method=mine", "rule=own", "experiment=e"]
+    with opened_folders(conf_dir(), folder, words) as folders:
+        _, (config,) = read_overrides(folders, "train", words, False, mistakes)
+        with open_dict(config):
+            del config["hydra"]
+        find_mistakes(config, mistakes)
+    assert [line.partition(";")[0] for line in sorted(mistakes.lines)] == [
+        "evalution: no such option",
+        "experiment_nam: no such option",
+        "method.lables: no such option",
+        "method.traning: no such option",
+        "rule.scale: no such option",
+    ]
+    hints = " ".join(line.partition("; ")[2] for line in mistakes.lines)
+    assert all(f"did you mean '{name}'" in hints for name in ("evaluation", "training", "labels"))
 
 
 def test_missing_values_are_named_once_with_the_way_to_give_them(check) -> None:
