@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -11,21 +12,25 @@ from typing import NoReturn
 
 from adamerge import __version__
 from adamerge.commands import COMMANDS
-from adamerge.errors import AdamergeError, ConfigError
+from adamerge.commands.stopping import Terminated, sigterm_raises
+from adamerge.errors import AdamergeError, ConfigError, from_system
 
 _USAGE = "usage: python -m adamerge <command> [key=value ...]\n\n{commands}\n\n{more}\n"
 _MORE = "adamerge <command> --help lists a command's options, adamerge show methods what can be trained."
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one command. Exit code 0: the job is done, 2: a mistake in the input, 130: interrupted."""
+    """Run one command. Exit code 0: the job is done, 2: a mistake in the input, 130: interrupted, 143: terminated."""
     try:
-        _run(list(sys.argv[1:] if words is None else words))
+        with sigterm_raises():
+            _run(list(sys.argv[1:] if words is None else words))
     except AdamergeError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        sys.exit(2)
+        _mistake(error)
     except KeyboardInterrupt:
         _interrupted()
+    except Terminated:
+        sys.stderr.write("Terminated by SIGTERM.\n")
+        sys.exit(128 + signal.SIGTERM)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into an exit of its own.
         if isinstance(stop.__context__, KeyboardInterrupt):
@@ -35,10 +40,19 @@ def main(words: Sequence[str] | None = None) -> None:
         # The reader (head, a pager) has gone; Python must not complain when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if (told := from_system(error)) is None:
+            raise
+        _mistake(told)
+
+
+def _mistake(error: AdamergeError) -> NoReturn:
+    sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    sys.exit(2)
 
 
 def _interrupted() -> NoReturn:
-    sys.stderr.write("Interrupted. The same command goes on from the last checkpoint.\n")
+    sys.stderr.write("Interrupted.\n")
     sys.exit(130)
 
 

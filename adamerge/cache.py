@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
-from adamerge.errors import CheckpointError
+from adamerge.errors import CheckpointError, RunError
 
 Tensors = dict[str, Tensor]
 
@@ -20,6 +21,9 @@ def cached(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensor
     """The tensors that `make` returns, read from `folder` if they were made before.
 
     `made_from` must hold everything that the result depends on, as plain data. A damaged file is made anew.
+
+    Raises:
+        RunError: nothing can be written into the folder; this is found before anything is computed.
     """
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:24]
     path = folder / f"{digest}.safetensors"
@@ -28,6 +32,19 @@ def cached(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensor
             return open_checkpoint(path).state
         except CheckpointError:
             path.unlink()
+    _check_writable(folder)
     tensors = make()
     save_tensors(path, tensors, {"made_from": json.dumps(made_from, sort_keys=True)})
     return tensors
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("Permission denied")
+    except OSError as error:
+        raise RunError(
+            f"Nothing can be written into the cache, {folder}: {error.strerror or error}.\n"
+            "  Set ADAMERGE_CACHE=<folder> to one that can be written: what is frozen is computed once and kept there."
+        ) from error

@@ -5,9 +5,27 @@ The command line prints them on stderr without a traceback and exits with code 2
 
 from __future__ import annotations
 
+import errno
+import os
+
+# No permission, a read-only disk, a file where a folder is needed or the other way round, a name that is too long.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
 
 class AdamergeError(Exception):
     """A mistake in the input (config, checkpoint, data, run folder), not in the program."""
+
+
+def from_system(error: OSError) -> AdamergeError | None:
+    """A refusal of the operating system that the user can mend, as an error of ours; None for any other.
+
+    A file that is not there is none of them: every place that opens a user's file says so itself.
+    """
+    if error.filename is None or error.errno not in _REFUSALS:
+        return None
+    return RunError(
+        f"{os.fsdecode(error.filename)}: {error.strerror}.\n  Nothing can be read or written there; name another place."
+    )
 
 
 class ConfigError(AdamergeError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -13,6 +15,7 @@ import pytest
 import adamerge
 from adamerge.__main__ import main
 from adamerge.commands import COMMANDS
+from adamerge.commands.stopping import Terminated
 from adamerge.errors import RunError
 
 HEAVY = ("torch", "pytorch_lightning", "open_clip", "datasets", "matplotlib", "wandb")
@@ -163,10 +166,53 @@ def test_ctrl_c_is_one_line(
     as_train: Install, capsys: pytest.CaptureFixture[str], stop: Callable[..., None]
 ) -> None:
     as_train(stop)
-    assert fails(["train"], capsys) == (
-        130,
-        "Interrupted. The same command goes on from the last checkpoint.\n",
-    )
+    assert fails(["train"], capsys) == (130, "Interrupted.\n")
+
+
+def test_sigterm_stops_the_command_and_is_no_success(
+    as_train: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(cfg: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    as_train(run)
+    assert fails(["train"], capsys) == (143, "Terminated by SIGTERM.\n")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_sigterm_stops_a_sweep(as_train: Install, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def run(cfg: SimpleNamespace) -> None:
+        if cfg.seed == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    given = as_train(run)
+    assert fails(["train", "-m", "seed=0,1,2", f"outputs={tmp_path}/o"], capsys)[0] == 143
+    assert [cfg.seed for cfg in given] == [0, 1]
+
+
+def test_what_breaks_after_sigterm_is_no_error_of_its_own(
+    as_train: Install, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A loader's worker gets the signal as well, and torch tells of its death by an error."""
+
+    def run(cfg: object) -> None:
+        with suppress(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+
+    given = as_train(run)
+    assert fails(["train"], capsys) == (143, "Terminated by SIGTERM.\n")
+    assert fails(["train", "-m", "seed=0,1", f"outputs={tmp_path}/o"], capsys)[0] == 143
+    assert len(given) == 2
+
+
+def test_what_the_system_refuses_is_a_message(as_train: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(cfg: object) -> None:
+        Path("/dev/null/below").mkdir()
+
+    as_train(run)
+    code, text = fails(["train"], capsys)
+    assert (code, text.splitlines()[0]) == (2, "RunError: /dev/null/below: Not a directory.")
 
 
 def test_a_plain_word_is_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.errors import ConfigError
+from adamerge.commands.stopping import say_what_is_kept, terminated
+from adamerge.errors import ConfigError, RunError
 from adamerge.settings import instantiate
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import ERROR
@@ -18,7 +19,7 @@ from adamerge.tracking.recorded import ERROR
 @contextmanager
 def mirrored(cfg: DictConfig, folder: Path) -> Iterator[list[Mirror]]:
     """Around the work on a run folder that has its config. Whatever ends the work, the mirrors are closed; an
-    interruption is no failure.
+    interruption by hand is no failure, SIGTERM is one.
 
     Raises:
         ConfigError: a logger whose package is not installed.
@@ -32,15 +33,24 @@ def mirrored(cfg: DictConfig, folder: Path) -> Iterator[list[Mirror]]:
             started.append(mirror)
         yield mirrors
     except BaseException as error:
-        if isinstance(error, Exception):
-            with suppress(OSError):
-                atomic_write_text(folder / ERROR, f"{type(error).__name__}: {error}\n")
+        if why := _why(error, folder):
+            with suppress(OSError, RunError):
+                atomic_write_text(folder / ERROR, f"{why}\n")
         for mirror in started:
             with suppress(Exception):  # the first error is what the user must see
                 mirror.finish()
         raise
     for mirror in mirrors:
         mirror.finish()
+
+
+def _why(error: BaseException, folder: Path) -> str | None:
+    """What is noted as the reason of a failure; None of an interruption by hand. Of either, and of a termination,
+    stderr gets what is kept."""
+    if isinstance(error, Exception) and not terminated():
+        return f"{type(error).__name__}: {error}"
+    kept = say_what_is_kept(folder)
+    return f"Terminated by SIGTERM: {kept}." if terminated() else None
 
 
 def _open(cfg: DictConfig, folder: Path) -> list[Mirror]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
 from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.errors import ConfigError
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.loop import run_steps
@@ -17,8 +19,20 @@ from adamerge.training.steps import StepModule
 
 
 def start_folder(cfg: DictConfig, folder: Path, uses: Mapping[str, Weights]) -> None:
-    """Make the folder and write into it the resolved config, and which weight files are used."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the folder and write into it the resolved config, and which weight files are used.
+
+    Raises:
+        ConfigError: the folder cannot be made or written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("Permission denied")
+    except OSError as error:
+        raise ConfigError(
+            f"outputs: the run folder {folder} cannot be written: {error.strerror or error}.\n"
+            "  Give outputs=<folder>, or set ADAMERGE_OUTPUTS, to a folder that can be written."
+        ) from error
     atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_lineage(folder, uses)
 

@@ -22,7 +22,8 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
-from adamerge.errors import AdamergeError, ConfigError, RunError
+from adamerge.commands.stopping import Terminated, terminated
+from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
 from adamerge.settings.check import find_mistakes
 from adamerge.settings.folders import opened_folders, tidy
 from adamerge.settings.mistakes import Mistakes
@@ -196,9 +197,12 @@ def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any
             import_module("adamerge.commands.sweep").in_worker()
         try:
             return import_module(f"adamerge.commands.{command}").run(config)
-        except Exception as error:
+        except Exception as failure:
             if os.getpid() != process:
                 raise  # a launcher's process: only Hydra can bring the exception home
+            if terminated():
+                raise Terminated from failure
+            error = (from_system(failure) if isinstance(failure, OSError) else None) or failure
             failures.append(error)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _tell(error)

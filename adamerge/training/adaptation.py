@@ -81,7 +81,7 @@ class Adaptation(StepModule):
         losses = self.gradients.accumulate(batches, self.manual_backward)
         if losses:
             self.check_finite(losses)
-            optimizer.step()
+            self.take_step(optimizer)
             self.method.after_update()
         return losses
 
@@ -112,7 +112,7 @@ class Adaptation(StepModule):
         for task in dict.fromkeys(culprits):
             where = f", images {self._indices(task, self.step).tolist()}" if self._indices else ""
             lines.append(f"  Task {task}{where}.")
-        lines.append("  Look at these images, lower optimizer.lr, or use trainer.precision=32-true.")
+        lines.append("  Look at these images, lower method.optimizer.lr, or use trainer.precision=32-true.")
         raise RunError("\n".join(lines))
 
 

@@ -55,6 +55,6 @@ class AlternatingTuning(Adaptation):
             optimizer.zero_grad()
             found = self.gradients.accumulate([part], self.manual_backward)
             self.check_finite(found)
-            optimizer.step()
+            self.take_step(optimizer)
             losses += found
         return losses

@@ -92,7 +92,7 @@ class Bilevel(Adaptation):
         self.check_finite(losses)
         if restart:
             self.method.merging.values.data.copy_(self.start)
-        optimizer.step()
+        self.take_step(optimizer)
         return losses
 
 

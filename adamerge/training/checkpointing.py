@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,6 +28,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return loaded
+
+
+def steps_done(path: Path) -> int | None:
+    """The steps that a checkpoint has behind it; None where there is none, or none that can be read."""
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["adamerge"]["step"])
+    except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError):
+        return None
 
 
 class SaveLast(pl.Callback):

@@ -51,7 +51,7 @@ class DefenseAware(Bilevel):
                 ]
             self.gradients.accumulate(shaken, lambda loss: self.manual_backward(self.weight * loss))
         self.check_finite(losses)
-        optimizer.step()
+        self.take_step(optimizer)
         return losses
 
     def perturb(self, batches: Sequence[Batch], optimizer: Any) -> None:
@@ -64,7 +64,7 @@ class DefenseAware(Bilevel):
                 shaken = self.method.perturbed(_images(batch), batch.task, bounded=False)
                 loss = -cross_entropy(self.method.logits(shaken, batch.task), clean)
                 self.manual_backward(loss)
-        optimizer.step()
+        self.take_step(optimizer)
 
 
 def _images(batch: Batch) -> Tensor:

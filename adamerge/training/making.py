@@ -47,7 +47,7 @@ class _Supervised(StepModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-        optimizer.step()
+        self.take_step(optimizer)
         self.finish_step({"all": loss})
 
 

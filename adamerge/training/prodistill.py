@@ -64,7 +64,7 @@ class BlockByBlock(Adaptation):
         self.manual_backward(torch.stack([loss for _, loss in losses]).sum())
         losses = [(task, loss.detach()) for task, loss in losses]
         self.check_finite(losses)
-        optimizer.step()
+        self.take_step(optimizer)
         return losses
 
     @torch.no_grad()

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from adamerge.errors import RunError
+
 
 class StepModule(pl.LightningModule):
     """A LightningModule that counts its steps and describes the last one in `record` for the journal."""
@@ -33,6 +35,32 @@ class StepModule(pl.LightningModule):
         if self._trainer is not None:
             self.log("loss", self.record["loss"], prog_bar=True, logger=False, batch_size=1)
         self.step += 1
+
+    def take_step(self, optimizer: Any) -> None:
+        """One step of the optimiser.
+
+        Raises:
+            RunError: numbers that are not finite, in the step or in what is trained.
+        """
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):  # torch's words for a learning rate beyond float32
+                raise
+            raise RunError(self._of_lr(optimizer, f"cannot be taken: {error}")) from error
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        finite = torch.stack([p.detach().isfinite().all() for p in trained])
+        if not finite.all():
+            names = {id(p): name for name, p in self.named_parameters()}
+            first = next(p for p, good in zip(trained, finite.tolist(), strict=True) if not good)
+            raise RunError(self._of_lr(optimizer, f"left numbers in {names[id(first)]} that are not finite"))
+
+    def _of_lr(self, optimizer: Any, what: str) -> str:
+        rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)
+        return (
+            f"The update of step {self.step} with lr={rates} {what}.\n"
+            "  Lower the optimizer's lr; 1e-3 to 1e-2 is usual."
+        )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Only now: setting up the training draws random numbers of its own.

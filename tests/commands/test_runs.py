@@ -132,6 +132,33 @@ def test_a_killed_run_goes_on_to_the_same_bits(home, cache, train):
     assert read_results(whole).tasks == read_results(resumed).tasks
 
 
+def test_a_terminated_run_says_what_it_keeps_and_goes_on(home, cache):
+    """By a real signal to a real process: Lightning has a handler of its own, after which the run looks finished."""
+    words = ["train", "method=adamerging_taskwise", "method.schedule.steps=150", *QUICK, "checkpoint_every=7"]
+    command = [sys.executable, "-m", "adamerge", *words]
+    environment = {**os.environ, "ADAMERGE_CACHE": str(cache)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    journal = _wait_for_lines(home, 10, process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143, said
+    run = journal.parent
+    done = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["adamerge"]["step"]
+    assert done >= 7
+    assert done % 7 == 0
+    assert f"{run.relative_to(home)}: {done} steps are kept; the same command goes on from there." in said
+    assert said.endswith("Terminated by SIGTERM.\n")
+    assert "Traceback" not in said
+    assert (run / "error.txt").read_text().startswith(f"Terminated by SIGTERM: {done} steps are kept")
+    assert not (run / "results.json").exists()
+    seconds = [line["seconds"] for line in Journal(journal).read()][:done]
+    main(words)
+    records = Journal(journal).read()
+    assert [line["step"] for line in records] == list(range(150))
+    assert [line["seconds"] for line in records][:done] == seconds
+    assert not (run / "error.txt").exists()
+
+
 def _wait_for_lines(folder: Path, lines: int, process: subprocess.Popen) -> Path:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
