@@ -18,11 +18,12 @@ _WHERE = {
     "merge": "adamerge.models.pool",
     "fit": "adamerge.training",
     "Schedule": "adamerge.training",
+    "Head": "adamerge.merging",
     "Pool": "adamerge.merging",
 }
 _MODULES = ("losses", "methods", "rules")
 
-__all__ = ["Pool", "Schedule", "fit", "losses", "merge", "methods", "open_pool", "rules"]
+__all__ = ["Head", "Pool", "Schedule", "fit", "losses", "merge", "methods", "open_pool", "rules"]
 
 
 def __getattr__(name: str) -> Any:

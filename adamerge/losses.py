@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, l1_loss, linear, mse_loss, normalize
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss, normalize
 
 Representation = tuple[Tensor, ...]
 
@@ -62,9 +63,15 @@ def confident(logits: Tensor, teacher: Tensor) -> Tensor:
     return agree | (expert.amax(dim=-1) >= own.amax(dim=-1))
 
 
+class Head(Protocol):
+    """A frozen classifier of features."""
+
+    def logits(self, features: Tensor) -> Tensor: ...
+
+
 class _Pool(Protocol):
     @property
-    def heads(self) -> dict[str, Tensor]: ...
+    def heads(self) -> Mapping[str, Head]: ...
 
 
 class Classifier(Protocol):
@@ -134,7 +141,7 @@ class Alignment:
 
 
 class PseudoLabels:
-    """Cross-entropy to the predictions of the task's expert with its frozen zero-shot head.
+    """Cross-entropy to the predictions of the task's expert with its frozen head.
 
     Args:
         confidence: keep only the images that pass the confidence filter (Tinting++ and SyMerge); where none does,
@@ -155,7 +162,7 @@ class PseudoLabels:
         self, method: Classifier, representation: Representation, task: str, target: Representation
     ) -> Tensor | None:
         logits = _wide(method.classify(representation[-1], task))
-        teacher = _wide(linear(normalize(target[-1], dim=-1), method.pool.heads[task]))
+        teacher = _wide(method.pool.heads[task].logits(target[-1]))
         if self.confidence:
             kept = confident(logits, teacher)
             if not kept.any():

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
 
 TASKS = ("signs", "digits", "scenes")
@@ -45,7 +45,7 @@ def make_pool(seed: int = 0, dtype: torch.dtype = torch.float64, tasks: tuple[st
     encoder = TinyEncoder()
     base = {key: value.detach().to(dtype) for key, value in encoder.state_dict().items()}
     experts = {task: {k: v + 0.3 * torch.randn_like(v) for k, v in base.items()} for task in tasks}
-    heads = {task: 3.0 * torch.randn(CLASSES.get(task, 4), 4, dtype=dtype) for task in tasks}
+    heads = {task: Head(3.0 * torch.randn(CLASSES.get(task, 4), 4, dtype=dtype)) for task in tasks}
     vectors = stack_task_vectors(base, experts.values(), len(tasks), dtype)
     skeleton = TinyEncoder().to("meta").requires_grad_(False)
     return Pool(skeleton, base, vectors, tasks, heads)
@@ -69,7 +69,7 @@ def make_vit_pool(
     encoder = ImageEncoder(build_clip(TINY_VIT).visual)
     base = {key: value.detach().to(dtype) for key, value in encoder.state_dict().items()}
     experts = {task: {k: v + spread * torch.randn_like(v) for k, v in base.items()} for task in tasks}
-    heads = {task: torch.randn(CLASSES.get(task, 4), 4, dtype=dtype) for task in tasks}
+    heads = {task: Head(torch.randn(CLASSES.get(task, 4), 4, dtype=dtype)) for task in tasks}
     vectors = stack_task_vectors(base, experts.values(), len(tasks), dtype)
     return Pool(image_encoder(TINY_VIT), base, vectors, tasks, heads)
 

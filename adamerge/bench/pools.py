@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.models.clip import image_encoder, image_size
 
 
@@ -29,7 +29,9 @@ def random_pool(options: dict[str, Any]) -> Pool:
         for key, value in base.items()
     }
     width = base["visual.proj"].shape[1]
-    heads = {task: 10 * torch.randn(options["classes"], width, device=device) / width**0.5 for task in tasks}
+    heads = {
+        task: Head(10 * torch.randn(options["classes"], width, device=device) / width**0.5) for task in tasks
+    }
     return Pool(encoder, base, vectors, tasks, heads)
 
 

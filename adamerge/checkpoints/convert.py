@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adamerge import __version__
+from adamerge.checkpoints.heads import tensors_of_head
 from adamerge.checkpoints.reading import open_checkpoint
 from adamerge.checkpoints.saving import fingerprint, save_tensors
 from adamerge.errors import CheckpointError
@@ -19,7 +20,7 @@ def convert(source: Path, out: Path | None = None) -> Path:
         CheckpointError: nothing in it can be converted, or `out` is the source itself.
     """
     checkpoint = open_checkpoint(source)
-    tensors = {"weight": checkpoint.head()} if checkpoint.keys == "head" else checkpoint.image_encoder()
+    tensors = tensors_of_head(checkpoint.head()) if checkpoint.keys == "head" else checkpoint.image_encoder()
     target = out or (
         source / "image_encoder.safetensors" if source.is_dir() else source.with_suffix(".safetensors")
     )

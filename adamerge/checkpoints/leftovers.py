@@ -122,7 +122,7 @@ def refuse_leftovers(state: State, encoder: Collection[str], source: str, featur
             f"have.\n  {_OTHER_FEATURES}"
         )
     log.warning(
-        "%s holds a head (%s), which is not used: heads come from prompts or from checkpoints.heads.",
+        "%s holds a head (%s), which is not used unless checkpoints.heads names this file.",
         source, ", ".join(heads),
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from adamerge.checkpoints.contents import the_model_in
+from adamerge.checkpoints.heads import head_of, is_head
 from adamerge.checkpoints.keys import (
     TEXT_LEFTOVERS,
     hf_clip_to_open_clip,
@@ -32,6 +33,7 @@ from adamerge.checkpoints.unpickling import (
 )
 from adamerge.checkpoints.weight_files import refuse_unmerged, split_part, weights_in
 from adamerge.errors import CheckpointError
+from adamerge.merging.head import Head
 
 State = dict[str, Tensor]
 
@@ -61,7 +63,7 @@ class Checkpoint:
             return "hf"
         if "visual.conv1.weight" in self.state:
             return "open_clip"
-        return "head" if self._head_weight() is not None else "unknown"
+        return "head" if is_head(self.state) else "unknown"
 
     def image_encoder(self) -> State:
         """The image encoder in float32 with keys `visual.*`; without `visual.proj` where the file has none.
@@ -100,26 +102,17 @@ class Checkpoint:
         state = hf_clip_to_open_clip(self.state) if self.keys == "hf" else self.state
         return {key: value for key, value in state.items() if key in encoder or is_text(key)}
 
-    def head(self) -> Tensor:
-        """A classification head's weight (classes, d) in float32.
+    def head(self) -> Head:
+        """A classification head in float32, alone in the file or beside an encoder.
 
         Raises:
-            CheckpointError: the file holds no head.
+            CheckpointError: the file holds no head, several, or more than a linear one.
         """
-        weight = self._head_weight()
-        if weight is None:
-            raise CheckpointError(
-                f"{self.source} holds no classification head: a tensor 'weight' (classes, d) is expected."
-            )
-        return weight.float()
+        return head_of(self.state, self.source)
 
     def text_leftovers(self) -> State:
         """The text tensors that the task-vectors checkpoints carry along."""
         return {key: self.state[key] for key in TEXT_LEFTOVERS if key in self.state}
-
-    def _head_weight(self) -> Tensor | None:
-        weight = self.state.get("weight", self.state.get("classification_head.weight"))
-        return weight if weight is not None and weight.ndim == 2 else None
 
 
 def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:

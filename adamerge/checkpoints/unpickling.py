@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamerge.checkpoints.heads import NORMALIZE
 from adamerge.errors import CheckpointError
 
 
@@ -231,6 +232,8 @@ def states_in(loaded: Any, depth: int = 0) -> dict[str, dict[str, Tensor]]:
     if not isinstance(loaded, dict) or depth > _DEEPEST:
         return {}
     own = {str(key): value.detach() for key, value in loaded.items() if isinstance(value, Tensor)}
+    if own and loaded.get(NORMALIZE) is False:
+        own[NORMALIZE] = torch.tensor(False)
     found = {"": own} if own else {}
     for name, value in loaded.items():
         for inner, state in states_in(value, depth + 1).items():
@@ -244,6 +247,9 @@ def _walk(module: Stub, prefix: str) -> Iterator[tuple[str, Tensor]]:
         for name, value in (fields.get(group) or {}).items():
             if isinstance(value, Tensor) and name not in (fields.get("_non_persistent_buffers_set") or ()):
                 yield f"{prefix}{name}", value.detach()
+    # True is what a head without this attribute does.
+    if type(module).__name__ == "ClassificationHead" and fields.get(NORMALIZE) is False:
+        yield f"{prefix}{NORMALIZE}", torch.tensor(False)
     for name, child in (fields.get("_modules") or {}).items():
         if isinstance(child, Stub):
             yield from _walk(child, f"{prefix}{name}.")

@@ -12,16 +12,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from adamerge.commands.assemble import checkpoint_places, device_of, model_of
+from adamerge.commands.assemble import checkpoint_places, device_of, model_of, open_tasks
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
 from adamerge.diagnosis.need import enough, memory_need
 from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
-from adamerge.errors import RunError
+from adamerge.errors import AdamergeError, RunError
 from adamerge.models.clip import image_size
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
+from adamerge.tasks.task import check, check_head
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -67,8 +68,8 @@ def _findings(cfg: DictConfig | None, mistakes: Mistakes) -> Iterator[Finding]:
         "checkpoints": _checkpoints,
         "memory": _memory,
     }
-    for what, check in checks.items():
-        yield from guarded(what, partial(check, cfg), wrong)
+    for what, findings in checks.items():
+        yield from guarded(what, partial(findings, cfg), wrong)
 
 
 def _config(cfg: DictConfig) -> Iterator[Finding]:
@@ -101,13 +102,23 @@ def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
             "base": partial(base_file, path, model, needs_text, seen),
             "text": partial(text_file, path, model),
             "experts": partial(expert_file, task, path, model, seen),
-            "heads": partial(head_file, task, path, model),
+            "heads": partial(head_file, task, path, model, partial(_check_rows, cfg, task)),
         }
         if kind in checks:
             yield from guarded(f"{kind.removesuffix('s')} {task}".strip(), checks[kind])
     if "experts" not in {name.partition("/")[0] for name in paths}:
         advice = "Give checkpoints.experts=<folder>/{task}.safetensors."
         yield Finding("problem", "experts", "checkpoints.experts is not given", advice)
+
+
+def _check_rows(cfg: DictConfig, name: str, rows: int) -> None:
+    """The rows of a task's head against the data, where that can be opened; else another line tells why not."""
+    try:
+        (task,) = [task for task in (*open_tasks(cfg), *open_tasks(cfg, unseen=True)) if task.name == name]
+        check(task, "test")
+    except AdamergeError:
+        return
+    check_head(task, rows, from_file=True)
 
 
 def _memory(cfg: DictConfig) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from adamerge.commands.trained import load_without_data, save_heads
 from adamerge.errors import ConfigError, PoolError
 from adamerge.export.card import Exported, card
 from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
-from adamerge.export.heads import linear_heads, tasks_with_parts
+from adamerge.export.heads import final_heads, tasks_with_parts
 from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.methods import Method
 from adamerge.models.pretrained import pretrained_state
@@ -39,12 +39,12 @@ def run(cfg: DictConfig) -> None:
     opened, method, classes = load_without_data(source)
     with folder_atomically(target) as folder:
         _write(cfg, opened, method, folder)
-        heads = linear_heads(method)
+        heads = final_heads(method)
         save_heads(folder, heads, classes)
         _copy_state(source, folder)
         parts = [] if cfg.task is not None else tasks_with_parts(method, heads, model_of(opened.cfg))
         config = (source / "config.yaml").read_text()
-        exported = Exported(cfg.format, cfg.task, parts, opened.paths, config, results)
+        exported = Exported(cfg.format, cfg.task, heads, parts, opened.paths, config, results)
         atomic_write_text(folder / "README.md", card(exported, folder))
     console = Console()
     console.print(

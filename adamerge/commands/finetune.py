@@ -1,7 +1,8 @@
-"""`finetune`: an expert of each task from the base, through the frozen zero-shot head."""
+"""`finetune`: an expert of each task from the base, through a frozen head: the zero-shot one, or the one given."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,18 @@ from adamerge.commands.assemble import (
 )
 from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run_folder import start_folder, train_in
-from adamerge.errors import ConfigError, DataError
+from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation import score
+from adamerge.merging import Head
 from adamerge.models.clip import ImageEncoder, build_clip, image_size
+from adamerge.models.heads import head_fault, open_head
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.poison import Poisoned, Trigger
-from adamerge.tasks.task import Task
+from adamerge.tasks.task import Task, check_head
 from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.making import Finetuning
 
@@ -48,8 +51,8 @@ def run(cfg: DictConfig) -> None:
     paths = checkpoint_paths(cfg, experts_exist=False)
     base = Weights(paths["base"], fingerprint(paths["base"]))
     tasks = open_tasks(cfg)
-    heads = open_heads(cfg, tasks, paths, base.identity)
     origin = open_checkpoint(paths["base"]).image_encoder()
+    heads = _heads(tasks, open_heads(cfg, tasks, paths, base.identity), origin)
     for task in tasks:
         if cfg.task not in (None, task.name) or (attacked(cfg) and task.name not in attacked(cfg)):
             continue
@@ -58,6 +61,20 @@ def run(cfg: DictConfig) -> None:
             console.print(f"{task.name}: there is an expert at {target} already.")
             continue
         _make_expert(cfg, task, heads[task.name], origin, target, base, console)
+
+
+def _heads(tasks: list[Task], given: Mapping[str, Any], origin: Mapping[str, Tensor]) -> dict[str, Head]:
+    """The checked head of each task.
+
+    Raises:
+        CheckpointError, DataError, PoolError: a head that does not fit the base or the task's classes.
+    """
+    heads = {task.name: open_head(given[task.name]) for task in tasks}
+    for task in tasks:
+        if fault := head_fault(heads[task.name], origin["visual.proj"].shape[1]):
+            raise PoolError(f"{task.name}: {fault}")
+        check_head(task, heads[task.name].classes, "train")
+    return heads
 
 
 def _target(cfg: DictConfig, task: str, paths: dict[str, str]) -> Path:
@@ -74,7 +91,7 @@ def _target(cfg: DictConfig, task: str, paths: dict[str, str]) -> Path:
 def _make_expert(
     cfg: DictConfig,
     task: Task,
-    head: Tensor,
+    head: Head,
     origin: dict[str, Tensor],
     target: Path,
     base: Weights,
@@ -104,7 +121,7 @@ def _make_expert(
 
 
 def _save_expert(
-    cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Tensor, target: Path, base_id: str
+    cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Head, target: Path, base_id: str
 ) -> float | None:
     """Write the expert with its origin; returns its accuracy where that can be known."""
     accuracy = _accuracy(cfg, task, encoder, head)
@@ -130,7 +147,7 @@ def _check_overlap(task: Task, train: ImageSet) -> None:
 
 
 @torch.no_grad()
-def _accuracy(cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Tensor) -> float | None:
+def _accuracy(cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Head) -> float | None:
     """Accuracy on the test split, where there is one with labels."""
     try:
         data = open_data(cfg, [task])
@@ -142,6 +159,6 @@ def _accuracy(cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Tensor) 
     device = device_of(cfg)
     encoder.to(device).eval()
     batches = data.images[task.name].batches(cfg.evaluation.batch_size)
-    # The head has no bias, so the feature's length does not matter for the largest logit.
-    logits = [encoder(pixels.to(device)) @ head.to(device).t() for pixels in batches]
+    head = head.map(lambda tensor: tensor.to(device))
+    logits = [head.logits(encoder(pixels.to(device))) for pixels in batches]
     return score(torch.cat(logits).argmax(dim=-1).cpu(), labels, None).accuracy

@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.task not in method.pool.tasks:
         raise ConfigError(f"task: this run has no task '{cfg.task}'; {near(cfg.task, method.pool.tasks)}")
     device = device_of(opened.cfg) if torch.cuda.is_available() else torch.device("cpu")
-    names = _names(classes.get(cfg.task), len(method.pool.heads[cfg.task]))
+    names = _names(classes.get(cfg.task), method.pool.heads[cfg.task].classes)
     shares = _shares(method.to(device), cfg.task, files, image_size(model_of(opened.cfg)), device)
     root = place if place.is_dir() else place.parent
     predictions = [_best(file.relative_to(root), row, names, cfg.top) for file, row in shares]

@@ -53,7 +53,7 @@ class Run:
         every = [*tasks, *open_tasks(self.cfg, unseen=True)]
         pool = open_suite_pool(self.cfg, every, self.paths, self.files)
         for task in every:
-            check_head(task, len(pool.heads[task.name]), from_file=f"heads/{task.name}" in self.paths)
+            check_head(task, pool.heads[task.name].classes, from_file=f"heads/{task.name}" in self.paths)
         return pool, data
 
     @property

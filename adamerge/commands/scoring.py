@@ -21,6 +21,7 @@ from adamerge.label_free import estimate, mean_entropy
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods import Method, Static, experts
+from adamerge.models.heads import head_digest
 from adamerge.rules import Individual, Pretrained, WeightAverage
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
@@ -102,7 +103,7 @@ def _warn_of_chance(predicted: dict[str, torch.Tensor], pool: Pool, data: Data) 
     for task, labels in data.labels.items():
         if labels is None:
             continue
-        accuracy, classes = score(predicted[task], labels, None).accuracy, len(pool.heads[task])
+        accuracy, classes = score(predicted[task], labels, None).accuracy, pool.heads[task].classes
         chance = 1 / classes
         # Two standard deviations above guessing.
         if accuracy is not None and accuracy < chance + 2 * (chance * (1 - chance) / len(labels)) ** 0.5:
@@ -177,11 +178,11 @@ def _baseline_predictions(
     cfg, rules = run.cfg, baselines(run)
     shared = {
         "kind": "predictions",
-        "files": run.files,
+        "files": {name: file for name, file in run.files.items() if not name.startswith("heads/")},
         "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
         "dtype": cfg.checkpoints.dtype,
         "images": {task: images.digest() for task, images in data.images.items()},
-        "prompts": {} if cfg.checkpoints.heads else {task.name: task.prompts() for task in data.tasks},
+        "heads": {task: head_digest(head) for task, head in pool.heads.items()},
     }
 
     def make(name: str) -> dict[str, torch.Tensor]:

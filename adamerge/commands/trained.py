@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
 from adamerge.commands.assemble import open_heads, open_tasks, pool_with_heads
 from adamerge.commands.run import Run, open_run
 from adamerge.errors import RunError
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.methods import Method
 
 HEADS = "heads.safetensors"
@@ -53,13 +53,13 @@ def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:
     return run, trained_method(run, folder, pool_with_heads(run.cfg, run.paths, heads)), classes
 
 
-def save_heads(folder: Path, heads: Mapping[str, Tensor], classes: ClassNames) -> None:
+def save_heads(folder: Path, heads: Mapping[str, Head], classes: ClassNames) -> None:
     """Write the heads that a model classifies with, the names of their rows beside them."""
-    save_tensors(folder / HEADS, heads, {"classes": json.dumps(classes), "format": "pt"})
+    save_tensors(folder / HEADS, tensors_of_heads(heads), {"classes": json.dumps(classes), "format": "pt"})
 
 
-def read_heads(folder: Path) -> tuple[dict[str, Tensor], ClassNames] | None:
-    """The heads (the logit scale in them) and class names by task; None where the run kept none.
+def read_heads(folder: Path) -> tuple[dict[str, Head], ClassNames] | None:
+    """The heads and class names by task; None where the run kept none.
 
     Raises:
         CheckpointError, RunError: a damaged file, or one of another origin.
@@ -69,7 +69,7 @@ def read_heads(folder: Path) -> tuple[dict[str, Tensor], ClassNames] | None:
     path = folder / HEADS
     if not path.exists():
         return None
-    heads = open_checkpoint(path).state
+    heads = heads_of_tensors(open_checkpoint(path).state)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     try:

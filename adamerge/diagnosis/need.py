@@ -15,7 +15,7 @@ from torch.func import functional_call
 from adamerge.commands.assemble import model_of
 from adamerge.diagnosis.findings import Finding
 from adamerge.memory import free_memory_bytes
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.models.clip import Model, image_encoder, image_size
 from adamerge.report.names import memory
 from adamerge.settings import instantiate
@@ -90,7 +90,7 @@ def meta_pool(model: Model, tasks: Sequence[str], dtype: torch.dtype) -> Pool:
         key: torch.empty(len(tasks), value.numel(), dtype=dtype, device="meta") for key, value in base.items()
     }
     width = base["visual.proj"].shape[1]
-    heads = {task: torch.empty(_CLASSES, width, device="meta") for task in tasks}
+    heads = {task: Head(torch.empty(_CLASSES, width, device="meta")) for task in tasks}
     return Pool(encoder, base, vectors, tuple(tasks), heads)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from adamerge.checkpoints.weight_files import split_part
 from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.clip import Model, image_encoder
+from adamerge.models.heads import head_fault
 from adamerge.models.pretrained import has_text_tower, pretrained_state
 
 _NO_TEXT = (
@@ -77,16 +78,19 @@ def expert_file(task: str, path: str, model: Model, seen: dict[str, str]) -> Ite
     yield Finding("ok", what, f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}")
 
 
-def head_file(task: str, path: str, model: Model) -> Iterator[Finding]:
-    """One head file against the backbone's embedding."""
+def head_file(
+    task: str, path: str, model: Model, check_rows: Callable[[int], None] = lambda rows: None
+) -> Iterator[Finding]:
+    """One head file against the backbone's embedding, and its rows against the data's classes."""
     path = locate(path, model)
-    weight = open_checkpoint(path).head()
-    width = backbone_shapes(model)["visual.proj"].shape[1]
-    if weight.shape[1] != width:
-        text = f"{path} is {tuple(weight.shape)}, expected (classes, {width})"
-        yield Finding("problem", f"head {task}", text, "Give the head made for this backbone.")
+    head = open_checkpoint(path).head()
+    if fault := head_fault(head, backbone_shapes(model)["visual.proj"].shape[1]):
+        yield Finding("problem", f"head {task}", f"{path}: {fault}", "Give the head made for this backbone.")
         return
-    yield Finding("ok", f"head {task}", f"{path}: {len(weight)} classes, {_sums(path)}")
+    check_rows(head.classes)
+    said = ["with bias" if head.bias is not None else "no bias"]
+    said += [] if head.normalize else ["features not normalised"]
+    yield Finding("ok", f"head {task}", f"{path}: {head.classes} classes, {', '.join(said)}, {_sums(path)}")
 
 
 def _opened(path: str, option: str, maker: str) -> Checkpoint:

@@ -9,6 +9,7 @@ from pathlib import Path
 from adamerge import __version__
 from adamerge.checkpoints.places import RANDOM
 from adamerge.checkpoints.saving import sha256_of, weight_files
+from adamerge.merging import Head
 from adamerge.report.table import to_markdown
 from adamerge.settings.paths import PACKAGE
 from adamerge.tracking.results import Results
@@ -33,7 +34,7 @@ session = onnxruntime.InferenceSession("model.onnx")
 }
 _CLASSIFY = """from safetensors.torch import load_file
 heads = load_file("heads.safetensors")  # (classes, d) per task, the logit scale in it
-logits = torch.nn.functional.normalize(features, dim=-1) @ heads["{task}"].T"""
+logits = {features} @ heads["{task}"].T{bias}"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Exported:
 
     Attributes:
         task: whose logits the program gives; None for features.
+        heads: by task; those of the file heads.safetensors.
         parts: tasks whose results need more than the encoder and the head.
         sources: the weight files that were merged, by name.
         config: the run's config.yaml.
@@ -49,6 +51,7 @@ class Exported:
 
     format: str
     task: str | None
+    heads: Mapping[str, Head]
     parts: Sequence[str]
     sources: Mapping[str, str]
     config: str
@@ -88,16 +91,32 @@ def _use(exported: Exported, tasks: Sequence[str]) -> str:
     text = f"```python\n{code}\n```"
     if exported.task:
         return f"{text}\n\nThe program gives the logits of the task {exported.task}."
-    text += f"\n\n```python\n{_CLASSIFY.format(task=tasks[0])}\n```"
-    text += (
-        "\n\nA task with a bias has it as `<task>.bias`. The class names stand in the metadata of the heads."
-    )
+    text += f"\n\n```python\n{_classify(tasks[0], exported.heads[tasks[0]])}\n```"
+    text += f"\n\n{_heads(exported.heads)} The class names stand in the metadata of the heads."
     if exported.parts:
         text += (
             f"\n\n**The encoder and the heads alone do not give the results below** for {', '.join(exported.parts)}: "
             "the method's parts for each task (state.safetensors) belong to it. `format=torch_export task=<task>` "
             "exports everything together."
         )
+    return text
+
+
+def _classify(task: str, head: Head) -> str:
+    features = "torch.nn.functional.normalize(features, dim=-1)" if head.normalize else "features"
+    bias = "" if head.bias is None else f' + heads["{task}.bias"]'
+    return _CLASSIFY.format(task=task, features=features, bias=bias)
+
+
+def _heads(heads: Mapping[str, Head]) -> str:
+    """Which heads have a bias, and which take the features as they are."""
+    biased = [task for task, head in heads.items() if head.bias is not None]
+    plain = [task for task, head in heads.items() if not head.normalize]
+    text = (
+        f"With a bias, `<task>.bias`, to be added: {', '.join(biased)}." if biased else "No head has a bias."
+    )
+    if plain:
+        text += f" Features are not normalised before the heads of {', '.join(plain)}."
     return text
 
 

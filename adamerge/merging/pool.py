@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adamerge.errors import PoolError
 from adamerge.merging.functional import merge_tensors
+from adamerge.merging.head import Head
 from adamerge.merging.layers import layer_table, row_count
 
 State = Mapping[str, Tensor]
@@ -24,7 +25,7 @@ class Pool:
         base: the pre-trained encoder's tensors by key.
         vectors: for each key that some expert changed, the task vectors stacked as (T, numel).
         names: names of the T task vectors. One per task, or a single one where a rule has merged them.
-        heads: per task the classification head's weight (classes, d), with the logit scale in it.
+        heads: per task its classification head.
         unseen: tasks with a head that are predicted, but of which no expert is merged and no image adapted on.
         coefficient: what a static merge multiplies the task vectors with: one number, or a table (rows, T) with one
             row for all layers or one per layer.
@@ -35,7 +36,7 @@ class Pool:
     base: dict[str, Tensor]
     vectors: dict[str, Tensor]
     names: tuple[str, ...]
-    heads: dict[str, Tensor]
+    heads: dict[str, Head]
     unseen: tuple[str, ...] = ()
     coefficient: float | Tensor = 1.0
     by_task: bool = False
@@ -98,7 +99,9 @@ class Pool:
         """The same pool with `fn` (a move to another device or type) applied to every tensor."""
         base = {key: fn(value) for key, value in self.base.items()}
         vectors = {key: _keep_narrow(fn(value), value) for key, value in self.vectors.items()}
-        return replace(self, base=base, vectors=vectors, heads={t: fn(h) for t, h in self.heads.items()})
+        return replace(
+            self, base=base, vectors=vectors, heads={t: head.map(fn) for t, head in self.heads.items()}
+        )
 
     def _one_hot(self, task: str, value: float) -> Tensor:
         if task not in self.names:

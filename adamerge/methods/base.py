@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import linear, normalize
 
 from adamerge.errors import PoolError
-from adamerge.merging import Merged, Pool
+from adamerge.merging import Head, Merged, Pool
 from adamerge.models.blocks import after_blocks
 
 # What of an image is compared with its expert: tensors (n, ...), the last one the feature (n, d) after the projection,
@@ -27,7 +26,7 @@ class Method(nn.Module):
 
         encode    the encoder's pass. `merge` says how its tensors come about.
         correct   a task-specific part behind the encoder (Surgery's adapter).
-        classify  the task's head (Tinting's trained head).
+        head      the classifier of the features (Tinting's trained head).
 
     Attributes:
         deep: representations hold the token means after every residual block.
@@ -118,11 +117,15 @@ class Method(nn.Module):
             return encoded[-1]
         return self.correct(encoded, task)[-1]
 
-    def classify(self, features: Tensor, task: str) -> Tensor:
-        """Logits (n, classes): the task's zero-shot head on the normalised features."""
+    def head(self, task: str) -> Head:
+        """What classifies a task's features; the pool's, weight and bias frozen, unless a method trains its own."""
         if task not in self.pool.heads:
             raise PoolError(f"No head for task '{task}'; the pool has {', '.join(self.pool.heads)}.")
-        return linear(normalize(features, dim=-1), self.pool.heads[task])
+        return self.pool.heads[task]
+
+    def classify(self, features: Tensor, task: str) -> Tensor:
+        """Logits (n, classes) of features (n, d), not normalised."""
+        return self.head(task).logits(features)
 
     def logits(self, images: Tensor, task: str) -> Tensor:
         """Logits (n, classes) of images (n, 3, H, W): normalised floats, or uint8 pixels."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
 
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.merging.coefficients import Granularity
 from adamerge.merging.layers import Layout
 from adamerge.methods.adamerging import AdaMerging
@@ -23,11 +23,13 @@ class Tinting(AdaMerging):
 
     Args:
         pool: after any rule that keeps one encoder.
-        layer: "head" tints the classifier, weight and bias, as the released code does. Any other name tints the
+        layer: "head" tints the classifier, weight and bias, as the released code does; a head without a bias gets
+            one that starts at 0. Any other name tints the
             encoder's tensors at or below it, e.g. "visual.proj" or "visual.transformer.resblocks.11.mlp": each task
             then has its own copy of them, which starts at the merged model's.
         train_coefficients: False keeps the coefficients at their start.
-        head_start: "zero_shot", or "xavier" for random heads (the paper's ablation).
+        head_start: "zero_shot" for the pool's head, or "xavier" for random weights over no bias (the paper's
+            ablation).
         granularity, start, clamp, layout: of the coefficients, as in AdaMerging.
 
     Raises:
@@ -54,9 +56,9 @@ class Tinting(AdaMerging):
             nn.ParameterList(nn.Parameter(merged[key].detach().clone()) for key in self.tinted_keys)
             for _ in pool.tasks
         )
-        heads = [_head(pool.heads[task], head_start) for task in pool.tasks] if layer == HEAD else []
-        self.weights = nn.ParameterList(heads)
-        self.biases = nn.ParameterList(torch.zeros_like(head[:, 0]) for head in heads)
+        heads = [_start(pool.heads[task], head_start) for task in pool.tasks] if layer == HEAD else []
+        self.weights = nn.ParameterList(nn.Parameter(weight) for weight, _ in heads)
+        self.biases = nn.ParameterList(nn.Parameter(bias) for _, bias in heads)
 
     @property
     def by_task(self) -> bool:
@@ -89,18 +91,19 @@ class Tinting(AdaMerging):
         self._frozen = None
         return super()._apply(fn, recurse)
 
-    def classify(self, features: Tensor, task: str) -> Tensor:
+    def head(self, task: str) -> Head:
         if self.tinted_keys or task in self.pool.unseen:
-            return super().classify(features, task)
+            return super().head(task)
         index = self.task_index(task)
-        return linear(normalize(features, dim=-1), self.weights[index], self.biases[index])
+        return replace(self.pool.heads[task], weight=self.weights[index], bias=self.biases[index])
 
 
-def _head(zero_shot: Tensor, start: str) -> nn.Parameter:
-    weight = zero_shot.detach().clone()
+def _start(head: Head, start: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias that a tinted head starts from."""
+    weight, none = head.weight.detach().clone(), torch.zeros_like(head.weight[:, 0])
     if start == "xavier":
-        nn.init.xavier_uniform_(weight)
-    return nn.Parameter(weight)
+        return nn.init.xavier_uniform_(weight), none
+    return weight, none if head.bias is None else head.bias.detach().clone()
 
 
 def _keys_of(layer: str, pool: Pool) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ from adamerge.checkpoints import (
 )
 from adamerge.checkpoints.misfits import Difference
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
 from adamerge.models.clip import Model, image_encoder
+from adamerge.models.heads import HeadSource, head_fault, open_head
 
 Source = str | Path | Mapping[str, Tensor]
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 def open_pool(
     base: Source,
     experts: Mapping[str, Source],
-    heads: Mapping[str, Source | Tensor],
+    heads: Mapping[str, HeadSource],
     backbone: Model | None = None,
     dtype: torch.dtype = torch.float32,
     without_task: Sequence[str] = (),
@@ -40,7 +41,8 @@ def open_pool(
     Args:
         base: the pre-trained model; a path in any supported format or a state dict (open_clip or HF keys).
         experts: {task: checkpoint} in the order of the tasks.
-        heads: {task: weight (classes, d) with the logit scale in it, or a head checkpoint}.
+        heads: {task: weight (classes, d) with the logit scale in it, (weight, bias), an nn.Linear, a Head, or a
+            checkpoint of one}. Features are normalised before it unless the head or its file says otherwise.
         backbone: open_clip model name or configuration; guessed from the base's shapes when left out.
         dtype: storage type of the task vectors, float32 or bfloat16.
         without_task: experts that belong to no task and need no head: candidates that may be of no use.
@@ -65,13 +67,13 @@ def open_pool(
     origin = {key: origin[key] for key in encoder.state_dict() if key in origin}
     # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
-    weights = {task: _head(task, heads[task]) for task in order}
-    _check_heads(weights, tuple(task for task in experts if task not in without_task), origin)
+    opened_heads = {task: open_head(heads[task]) for task in order}
+    _check_heads(opened_heads, heads, tuple(task for task in experts if task not in without_task), origin)
     vectors = stack_task_vectors(origin, _fitting(experts, opened, origin), len(experts), dtype)
     if not vectors:
         raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
-    unseen = tuple(task for task in weights if task not in experts)
-    return Pool(encoder, origin, vectors, tuple(experts), weights, unseen)
+    unseen = tuple(task for task in opened_heads if task not in experts)
+    return Pool(encoder, origin, vectors, tuple(experts), opened_heads, unseen)
 
 
 def merge(pool: Pool, rule: str = "task_arithmetic", **options: Any) -> dict[str, Tensor]:
@@ -158,17 +160,17 @@ def check_encoder(source: str, state: Mapping[str, Tensor], base: Mapping[str, T
     _check({"the checkpoint": (source, state)}, base, what="the base model")
 
 
-def _head(task: str, source: Source | Tensor) -> Tensor:
-    return source.float() if isinstance(source, Tensor) else open_checkpoint(source).head()
-
-
-def _check_heads(heads: Mapping[str, Tensor], experts: tuple[str, ...], origin: Mapping[str, Tensor]) -> None:
-    wanted = origin["visual.proj"].shape[1]
+def _check_heads(
+    heads: Mapping[str, Head],
+    sources: Mapping[str, HeadSource],
+    experts: tuple[str, ...],
+    origin: Mapping[str, Tensor],
+) -> None:
+    width = origin["visual.proj"].shape[1]
     lines = [f"  {task}: no head." for task in experts if task not in heads]
-    lines += [
-        f"  {task}: the head is {tuple(weight.shape)}, expected (classes, {wanted})."
-        for task, weight in heads.items()
-        if weight.ndim != 2 or weight.shape[1] != wanted
-    ]
+    for task, head in heads.items():
+        if fault := head_fault(head, width):
+            source = sources[task]
+            lines.append(f"  {task}: {fault}" + (f" ({source})" if isinstance(source, str | Path) else ""))
     if lines:
-        raise PoolError("The heads do not fit the base model.\n" + "\n".join(lines))
+        raise PoolError("These heads cannot be used with the base model.\n" + "\n".join(lines))

@@ -141,8 +141,8 @@ def check(task: Task, split: str = "test", tell: Callable[[str], None] = log.war
         )
 
 
-def check_head(task: Task, rows: int, from_file: bool = False) -> None:
-    """Check that a task's head has a row for each class.
+def check_head(task: Task, rows: int, split: str = "test", from_file: bool = False) -> None:
+    """Check that a task's head has a row for each class; where these have no names, for each label of the split.
 
     Args:
         from_file: the head is a file, which may have been made for another order of the classes.
@@ -151,7 +151,14 @@ def check_head(task: Task, rows: int, from_file: bool = False) -> None:
         DataError: it has another number.
     """
     names = task.classes if task.classes is not None else task.source.class_names
-    if names is not None and len(names) != rows:
+    if names is None:
+        labels = task.source.labels(split)
+        if labels is not None and len(labels) and labels.max() >= rows:
+            raise DataError(
+                f"Task '{task.name}', split {split}: its head has {rows} rows, but the labels go up to "
+                f"{labels.max()}.\n  Give the head made for these classes, rows in the order of the labels."
+            )
+    elif len(names) != rows:
         raise DataError(
             f"Task '{task.name}': its head has {rows} rows, but there are {len(names)} classes: {listed(names)}.\n"
             f"  Give the head made for these classes, or mend suite.catalogue.{task.name}.classes."

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, normalize
+from torch.nn.functional import cross_entropy, normalize
 from torch.optim import Optimizer
 
 from adamerge.errors import RunError
+from adamerge.merging import Head
 from adamerge.models.clip import ImageEncoder, normalise
 from adamerge.training.adaptation import OptimizerFactory, with_initial_lr
 from adamerge.training.steps import StepModule
@@ -78,17 +80,21 @@ class Pretraining(_Supervised):
 
 
 class Finetuning(_Supervised):
-    """Cross-entropy on a task's labels through the frozen zero-shot head; only the encoder is trained."""
+    """Cross-entropy on a task's labels through a frozen head; only the encoder is trained."""
 
     def __init__(
-        self, encoder: ImageEncoder, head: Tensor, optimizer: OptimizerFactory, steps: int, warmup: int
+        self, encoder: ImageEncoder, head: Head, optimizer: OptimizerFactory, steps: int, warmup: int
     ) -> None:
         super().__init__(optimizer, steps, warmup)
         self.encoder = encoder
-        self.register_buffer("head", head, persistent=False)
-        self.head: Tensor
+        self._head = head
+        # Buffers follow the module to its device.
+        self.register_buffer("head_weight", head.weight, persistent=False)
+        self.register_buffer("head_bias", head.bias, persistent=False)
+        self.head_weight: Tensor
+        self.head_bias: Tensor | None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         pixels, labels = batch
-        features = normalize(self.encoder(pixels), dim=-1)
-        self.update(cross_entropy(linear(features, self.head), labels))
+        head = replace(self._head, weight=self.head_weight, bias=self.head_bias)
+        self.update(cross_entropy(head.logits(self.encoder(pixels)), labels))

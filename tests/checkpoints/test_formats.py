@@ -128,7 +128,9 @@ def test_head_pickles(tmp_path, form):
     save_head_pickle(tmp_path / "head_Cars.pt", weight, form)
     opened = open_checkpoint(tmp_path / "head_Cars.pt")
     assert opened.keys == "head"
-    assert torch.equal(opened.head(), weight)
+    assert torch.equal(opened.head().weight, weight)
+    assert opened.head().bias is None
+    assert opened.head().normalize
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

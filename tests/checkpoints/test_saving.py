@@ -81,7 +81,7 @@ def test_convert_a_head(tmp_path):
     weight = torch.randn(4, 8)
     save_head_pickle(tmp_path / "head_DTD.pt", weight)
     main(["convert", str(tmp_path / "head_DTD.pt"), "--out", str(tmp_path / "dtd.safetensors")])
-    assert torch.equal(open_checkpoint(tmp_path / "dtd.safetensors").head(), weight)
+    assert torch.equal(open_checkpoint(tmp_path / "dtd.safetensors").head().weight, weight)
 
 
 def test_convert_does_not_overwrite_its_source(tmp_path, capsys):

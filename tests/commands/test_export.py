@@ -159,6 +159,29 @@ def test_a_trained_head_is_exported_with_its_bias(runs, home, images):
     assert "alone do not" not in (home / "out" / "README.md").read_text()
 
 
+def test_given_heads_are_exported_with_bias_and_normalisation(home, images):
+    from safetensors.torch import save_file
+
+    given = {"weight": torch.randn(12, 64), "bias": torch.randn(12)}
+    save_file({**given, "normalize": torch.tensor(False)}, home / "signs.safetensors")
+    save_file({name: value[:10].clone() for name, value in given.items()}, home / "digits.safetensors")
+    main(["merge", "rule=task_arithmetic", f"checkpoints.heads={home}/{{task}}.safetensors", *QUICK[:3]])
+    run = finished(home)["task_arithmetic"]
+    for form in ("safetensors", "torch_export"):
+        heads = load_file(export(run, form, home / form) / "heads.safetensors")
+        features = expected(run, images)
+        equal(linear(features, heads["signs"], heads["signs.bias"]), expected(run, images, "signs"))
+        digits = linear(normalize(features, dim=-1), heads["digits"], heads["digits.bias"])
+        equal(digits, expected(run, images, "digits"))
+        card = (home / form / "README.md").read_text()
+        assert 'heads["digits"].T + heads["digits.bias"]' in card
+        assert "not normalised before the heads of signs." in card
+    program = torch.export.load(
+        export(run, "torch_export", home / "one", "task=signs") / "model.pt2"
+    ).module()
+    equal(program(images), linear(features, given["weight"], given["bias"]))
+
+
 def test_the_card_says_what_it_is(runs, home):
     run = runs("surgery")
     out = export(run, "open_clip", home / "out")

@@ -10,7 +10,7 @@ from conftest import TASKS, make_vit_pool
 from restating import arithmetic, expert, forward, images64, logits, pool64
 
 from adamerge.losses import Alignment, Entropy, PseudoLabels, confident
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.methods import (
     DAM,
     AdaMerging,
@@ -56,7 +56,7 @@ def test_at_first_it_is_task_arithmetic(name):
     pool = pool64()
     method = STARTS[name](TaskArithmetic()(pool))
     for task, images in images64().items():
-        expected = logits(pool.heads[task], forward(arithmetic(pool), images)[1])
+        expected = logits(pool.heads[task].weight, forward(arithmetic(pool), images)[1])
         with torch.no_grad():
             torch.testing.assert_close(method.logits(images, task), expected)
 
@@ -143,7 +143,7 @@ class _Answers:
     """A classifier whose features are its logits, with the identity as the teacher's head."""
 
     def __init__(self):
-        self.pool = SimpleNamespace(heads={"digits": torch.eye(2)})
+        self.pool = SimpleNamespace(heads={"digits": Head(torch.eye(2))})
 
     def classify(self, features, task):
         return features
@@ -232,7 +232,7 @@ def meta_pool(model: str) -> Pool:
     base = dict(encoder.state_dict())
     vectors = {key: torch.empty(8, value.numel(), device="meta") for key, value in base.items()}
     width = base["visual.proj"].shape[1]
-    heads = {task: torch.empty(count, width, device="meta") for task, count in CLASSES.items()}
+    heads = {task: Head(torch.empty(count, width, device="meta")) for task, count in CLASSES.items()}
     return Pool(encoder, base, vectors, tuple(CLASSES), heads, coefficient=0.3)
 
 

@@ -133,7 +133,7 @@ def test_tinting(confidence, soft):
     adapt(method, PseudoLabels(confidence, soft), images, Schedule(2, batch_size=8, update="task"))
 
     table = torch.full((len(pool.keys), 3), 0.3, dtype=torch.float64, requires_grad=True)
-    weights = clones(pool.heads[task] for task in TASKS)
+    weights = clones(pool.heads[task].weight for task in TASKS)
     biases = [torch.zeros(len(w), dtype=torch.float64, requires_grad=True) for w in weights]
     optimizer = ADAM([table, *weights, *biases])
     for _ in range(2):
@@ -144,7 +144,9 @@ def test_tinting(confidence, soft):
                 for row, key in enumerate(pool.keys)
             }
             z = logits(weights[k], forward(theta, images[task])[1], biases[k])
-            teacher = logits(pool.heads[task], forward(expert(pool, task), images[task])[1]).softmax(-1)
+            teacher = logits(pool.heads[task].weight, forward(expert(pool, task), images[task])[1]).softmax(
+                -1
+            )
             (p_teacher, y_teacher), (p_own, y_own) = teacher.max(-1), z.softmax(-1).max(-1)
             keep = (
                 (y_teacher == y_own) | (p_teacher >= p_own) if confidence else torch.ones(8, dtype=torch.bool)
@@ -175,8 +177,8 @@ def test_tinting_of_a_layer_in_the_encoder():
     for _ in range(2):
         for task in TASKS:
             theta = {**merged, **dict(zip(keys, own[task], strict=True))}
-            z = logits(pool.heads[task], forward(theta, images[task])[1])
-            target = logits(pool.heads[task], forward(expert(pool, task), images[task])[1]).argmax(-1)
+            z = logits(pool.heads[task].weight, forward(theta, images[task])[1])
+            target = logits(pool.heads[task].weight, forward(expert(pool, task), images[task])[1]).argmax(-1)
             optimizer.zero_grad()
             cross_entropy(z, target).backward()
             optimizer.step()
@@ -224,7 +226,7 @@ def test_wemoe(layers, reduce, shared):
         optimizer.zero_grad()
         for task in TASKS:
             for batch in images[task].split(2):
-                mean_entropy(logits(pool.heads[task], forward(theta, batch, mix=mix)[1])).backward()
+                mean_entropy(logits(pool.heads[task].weight, forward(theta, batch, mix=mix)[1])).backward()
         optimizer.step()
     for key, own in method.named_parameters():
         close(own, state[key])
@@ -241,7 +243,7 @@ def concrete(pool, table: Tensor, masks: list[Tensor], seed: int, draw: int) -> 
 
 
 def entropy_of(pool, theta, images: dict[str, Tensor]) -> Tensor:
-    return sum(mean_entropy(logits(pool.heads[t], forward(theta, x)[1])) for t, x in images.items())
+    return sum(mean_entropy(logits(pool.heads[t].weight, forward(theta, x)[1])) for t, x in images.items())
 
 
 def test_concrete_task_arithmetic():
@@ -321,8 +323,8 @@ class Attack:
         theta = {key: value.detach() for key, value in theta.items()}
         self.optimizer.zero_grad()
         for task, x in images.items():
-            clean = logits(self.pool.heads[task], forward(theta, x)[1]).argmax(-1)
-            z = logits(self.pool.heads[task], forward(theta, x + self.deltas[task])[1])
+            clean = logits(self.pool.heads[task].weight, forward(theta, x)[1]).argmax(-1)
+            z = logits(self.pool.heads[task].weight, forward(theta, x + self.deltas[task])[1])
             (-cross_entropy(z, clean)).backward()
         self.optimizer.step()
 
@@ -369,7 +371,7 @@ def test_supermerge():
         }
         optimizer.zero_grad()
         sum(
-            cross_entropy(logits(pool.heads[t], forward(theta, x)[1]), labels64()[t])
+            cross_entropy(logits(pool.heads[t].weight, forward(theta, x)[1]), labels64()[t])
             for t, x in images64().items()
         ).backward()
         optimizer.step()
@@ -382,7 +384,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def gradient_at(pool, theta, task: str) -> dict[str, Tensor]:
     leaves = {key: theta[key].detach().clone().requires_grad_() for key in pool.keys}
-    z = logits(pool.heads[task], forward({**pool.base, **leaves}, images64()[task])[1])
+    z = logits(pool.heads[task].weight, forward({**pool.base, **leaves}, images64()[task])[1])
     cross_entropy(z, labels64()[task]).backward()
     return {key: leaf.grad for key, leaf in leaves.items()}
 
@@ -456,7 +458,7 @@ def test_alternating_tuning():
             for x, y in zip(images64()[task].split(2), labels64()[task].split(2), strict=True):
                 optimizer.zero_grad()
                 state = dict(zip(pool.keys, local, strict=True))
-                cross_entropy(logits(pool.heads[task], forward(state, x)[1]), y).backward()
+                cross_entropy(logits(pool.heads[task].weight, forward(state, x)[1]), y).backward()
                 optimizer.step()
             differences = [
                 d + (p.detach() - o) / 3 for d, p, o in zip(differences, local, theta, strict=True)

@@ -6,14 +6,14 @@ import torch
 from conftest import TASKS, make_vit_pool
 from torch import Tensor
 
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.rules import Emr
 
 
 def test_by_hand():
     first = torch.tensor([[1.0, -2.0, 3.0, 0.0], [2.0, -1.0, -3.0, 0.0]])
     second = torch.tensor([[-4.0, 1.0], [1.0, 1.0]])
-    heads = {"a": torch.ones(2, 1), "b": torch.ones(2, 1)}
+    heads = {task: Head(torch.ones(2, 1)) for task in "ab"}
     base = {"v": torch.zeros(4), "w": torch.zeros(2)}
     pool = Emr()(Pool(torch.nn.Identity(), base, {"v": first, "w": second}, ("a", "b"), heads))
     # Signs of the sums: v (+, -, 0 -> -, 0 -> -), w (-, +); the largest magnitude among those of that sign:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.rules import Individual, Pretrained, TaskArithmetic, Ties, WeightAverage
 
 
 def flat_pool(vectors: Tensor) -> Pool:
     """A pool of one tensor of ten zeros and the given task vectors (T, 10)."""
     names = tuple(f"t{i}" for i in range(len(vectors)))
-    heads = {name: torch.ones(2, 1) for name in names}
+    heads = {name: Head(torch.ones(2, 1)) for name in names}
     return Pool(torch.nn.Identity(), {"w": torch.zeros(vectors.shape[1])}, {"w": vectors}, names, heads)
 
 
