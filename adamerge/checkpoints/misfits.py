@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -117,6 +117,14 @@ def _cause(state: State, wanted: Architecture) -> str:
         return "It is no CLIP vision transformer, or an incomplete one."
     if found == wanted:
         return ""
+    if found.image != wanted.image and replace(found, image=0, embed_dim=0) == replace(
+        wanted, image=0, embed_dim=0
+    ):
+        return (
+            f"Its positions are those of {found.image} px images, expected are those of {wanted.image} px.\n"
+            f"  Set backbone.image_size={found.image} for a pool of that size; backbone.resize_positions=true brings "
+            "positions of another size to the backbone's."
+        )
     if found.name != wanted.name:
         backbone = (
             found.name.lower().replace("-", "_") if found.name.startswith("ViT") else "<its configuration>"

@@ -18,9 +18,11 @@ from adamerge.checkpoints.places import RANDOM, check_there, locate
 from adamerge.errors import CheckpointError, ConfigError
 from adamerge.merging import Pool
 from adamerge.models.blocks import recompute_blocks
-from adamerge.models.clip import Model, image_size
+from adamerge.models.clip import Model, at_size, image_size
+from adamerge.models.pictures import PictureRules
 from adamerge.models.pool import open_pool
 from adamerge.models.pretrained import RandomExperts, build_heads, pretrained_state
+from adamerge.models.settling import picture_rules, settle, stated_of
 from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
 from adamerge.settings.patterns import fill
@@ -33,8 +35,42 @@ from adamerge.tasks.task import Task, build_tasks, check
 
 def model_of(cfg: DictConfig) -> Model:
     """The backbone's open_clip model name or configuration."""
+    model, size = named_model(cfg), cfg.backbone.get("image_size")
+    return model if size is None else at_size(model, size)
+
+
+def named_model(cfg: DictConfig) -> Model:
+    """The same before another image size is asked for: open_clip publishes weights by its name."""
     model = cfg.backbone.model
     return model if isinstance(model, str) else OmegaConf.to_container(model, resolve=True)  # type: ignore[return-value]
+
+
+def pictures_for(cfg: DictConfig) -> PictureRules:
+    """How the backbone wants its pictures."""
+    return picture_rules(model_of(cfg), cfg.backbone.get("mean"), cfg.backbone.get("std"))
+
+
+def settled(cfg: DictConfig, paths: Mapping[str, str]) -> DictConfig:
+    """The config with what its backbone leaves open taken from the files beside the weights.
+
+    Raises:
+        PoolError: files that contradict the backbone or each other.
+    """
+    stated = {
+        {"base": "the base"}.get(name, name.removeprefix("experts/")): stated_of(path)
+        for name, path in paths.items()
+        if name == "base" or name.startswith("experts/")
+    }
+    given = (cfg.backbone.get("mean"), cfg.backbone.get("std"))
+    resizes = cfg.backbone.get("resize_positions", False)
+    found = settle(model_of(cfg), stated, *given, resize_positions=resizes)
+    values: dict[str, Any] = {"mean": list(found.pictures.mean), "std": list(found.pictures.std)}
+    if not isinstance(named_model(cfg), str):
+        values["model"] = found.model
+    result = cfg.copy()
+    for key, value in values.items():
+        OmegaConf.update(result, f"backbone.{key}", value, force_add=True)
+    return result
 
 
 def device_of(cfg: DictConfig) -> torch.device:
@@ -120,12 +156,12 @@ def checkpoint_paths(cfg: DictConfig, experts_exist: bool = True) -> dict[str, s
     Raises:
         CheckpointError: files that are not on this machine, all of them, or that cannot be fetched.
     """
-    places, model = checkpoint_places(cfg), model_of(cfg)
+    places = checkpoint_places(cfg)
     paths: dict[str, str] = {}
     missing: list[str] = []
     for name, place in places.items():
         try:
-            path = locate(place, model, cfg.get("download", False))
+            path = locate(place, named_model(cfg), cfg.get("download", False))
             if (experts_exist or not name.startswith("experts/")) and not path.startswith(RANDOM):
                 check_there(path)
             paths[name] = path
@@ -242,7 +278,16 @@ def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[st
         base = pretrained_state(base, model)
         experts = RandomExperts(base, experts)
     dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
-    pool = open_pool(base, experts, heads, backbone=model, dtype=dtype, without_task=without_task)
+    pool = open_pool(
+        base,
+        experts,
+        heads,
+        backbone=model,
+        dtype=dtype,
+        without_task=without_task,
+        pictures=pictures_for(cfg),
+        resize_positions=cfg.backbone.get("resize_positions", False),
+    )
     if cfg.get("activation_checkpointing"):
         recompute_blocks(pool.encoder)
     return pool

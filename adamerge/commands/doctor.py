@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,22 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from adamerge.commands.assemble import checkpoint_places, device_of, model_of, open_tasks
+from adamerge.checkpoints.places import locate
+from adamerge.commands.assemble import (
+    checkpoint_places,
+    device_of,
+    model_of,
+    named_model,
+    open_tasks,
+    pictures_for,
+    settled,
+)
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
 from adamerge.diagnosis.need import enough, memory_need
 from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
-from adamerge.errors import AdamergeError, RunError
+from adamerge.errors import AdamergeError, CheckpointError, RunError
 from adamerge.models.clip import image_size
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
@@ -94,18 +104,22 @@ def _data(cfg: DictConfig) -> Iterator[Finding]:
 
 def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
     paths, model = checkpoint_places(cfg), model_of(cfg)
+    resize = cfg.backbone.get("resize_positions", False)
+    yield from guarded("backbone", partial(_backbone, cfg, paths))
     seen: dict[str, str] = {}
     needs_text = cfg.checkpoints.heads is None and "text" not in paths
     for name, path in paths.items():
         kind, _, task = name.partition("/")
         checks: dict[str, Any] = {
-            "base": partial(base_file, path, model, needs_text, seen),
-            "text": partial(text_file, path, model),
-            "experts": partial(expert_file, task, path, model, seen),
-            "heads": partial(head_file, task, path, model, partial(_check_rows, cfg, task)),
+            "base": partial(base_file, model=model, needs_text=needs_text, seen=seen, resize=resize),
+            "text": partial(text_file, model=model),
+            "experts": partial(expert_file, task, model=model, seen=seen, resize=resize),
+            "heads": partial(head_file, task, model=model, check_rows=partial(_check_rows, cfg, task)),
         }
         if kind in checks:
-            yield from guarded(f"{kind.removesuffix('s')} {task}".strip(), checks[kind])
+            yield from guarded(
+                f"{kind.removesuffix('s')} {task}".strip(), partial(_located, cfg, path, checks[kind])
+            )
     if "experts" not in {name.partition("/")[0] for name in paths}:
         advice = "Give checkpoints.experts=<folder>/{task}.safetensors."
         yield Finding("problem", "experts", "checkpoints.experts is not given", advice)
@@ -119,6 +133,21 @@ def _check_rows(cfg: DictConfig, name: str, rows: int) -> None:
     except AdamergeError:
         return
     check_head(task, rows, from_file=True)
+
+
+def _located(cfg: DictConfig, place: str, check: Any) -> Iterator[Finding]:
+    yield from check(path=locate(place, named_model(cfg)))
+
+
+def _backbone(cfg: DictConfig, places: Mapping[str, str]) -> Iterator[Finding]:
+    """The backbone against the configuration files beside the weights."""
+    paths = {}
+    for name, place in places.items():
+        with suppress(CheckpointError):  # what is not there is told of below
+            paths[name] = locate(place, named_model(cfg))
+    pictures = pictures_for(settled(cfg, paths))
+    mean, std = (", ".join(f"{value:.3f}" for value in colour) for colour in (pictures.mean, pictures.std))
+    yield Finding("ok", "backbone", f"{cfg.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}")
 
 
 def _memory(cfg: DictConfig) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from adamerge.commands.run import open_run
 from adamerge.errors import ConfigError
 from adamerge.methods import Fixed
 from adamerge.models.pool import check_encoder
+from adamerge.models.positions import resized
 from adamerge.report.table import results_table
 from adamerge.settings import validate
 from adamerge.tracking.results import Results
@@ -37,6 +38,8 @@ def _of_checkpoint(cfg: DictConfig) -> Results:
     state = open_checkpoint(cfg.checkpoint).image_encoder()
     opened = open_run(cfg)
     pool, data = opened.open()
+    if cfg.backbone.get("resize_positions"):
+        state = resized(state, pool.encoder)
     check_encoder(cfg.checkpoint, state, pool.base)
     named = replace(opened, name=Path(cfg.checkpoint).stem)
     return evaluate(named, Fixed(pool, state), pool, data)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from adamerge.checkpoints.atomic import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.checkpoints.saving import sidecar
-from adamerge.commands.assemble import model_of
+from adamerge.commands.assemble import model_of, pictures_for
 from adamerge.commands.run import Run
 from adamerge.commands.trained import load_without_data, save_heads
 from adamerge.errors import ConfigError, PoolError
@@ -56,6 +56,7 @@ def run(cfg: DictConfig) -> None:
 
 def _write(cfg: DictConfig, opened: Run, method: Method, folder: Path) -> None:
     model = model_of(opened.cfg)
+    pictures = pictures_for(opened.cfg)
     if cfg.format in _PROGRAMS:
         _PROGRAMS[cfg.format](folder, method, model, cfg.task)
         return
@@ -65,9 +66,9 @@ def _write(cfg: DictConfig, opened: Run, method: Method, folder: Path) -> None:
         hint = "format=torch_export writes such a model whole; with task=<task> it gives that task's logits."
         raise PoolError(f"{error}\n  {hint}") from error
     if cfg.format == "open_clip":
-        write_open_clip(folder, encoder, model, pretrained_state(opened.paths["base"], model))
+        write_open_clip(folder, encoder, model, pretrained_state(opened.paths["base"], model), pictures)
     elif cfg.format == "hf":
-        write_hf(folder, encoder, model)
+        write_hf(folder, encoder, model, pictures)
     else:
         write_safetensors(folder, encoder, model)
 

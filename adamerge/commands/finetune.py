@@ -22,6 +22,8 @@ from adamerge.commands.assemble import (
     open_data,
     open_heads,
     open_tasks,
+    pictures_for,
+    settled,
 )
 from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run_folder import start_folder, train_in
@@ -30,6 +32,8 @@ from adamerge.evaluation import score
 from adamerge.merging import Head
 from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.models.heads import head_fault, open_head
+from adamerge.models.pool import check_encoder
+from adamerge.models.positions import resized
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet
@@ -49,6 +53,7 @@ def run(cfg: DictConfig) -> None:
         )
     console = Console()
     paths = checkpoint_paths(cfg, experts_exist=False)
+    cfg = settled(cfg, {"base": paths["base"]})
     base = Weights(paths["base"], fingerprint(paths["base"]))
     tasks = open_tasks(cfg)
     origin = open_checkpoint(paths["base"]).image_encoder()
@@ -98,7 +103,10 @@ def _make_expert(
     console: Console,
 ) -> None:
     model = model_of(cfg)
-    encoder = ImageEncoder(build_clip(model).visual)
+    encoder = ImageEncoder(build_clip(model).visual, pictures_for(cfg))
+    if cfg.backbone.get("resize_positions"):
+        origin = resized(origin, encoder)
+    check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
     encoder.load_state_dict(origin)
     images = ImageSet(task.source.images("train"), image_size(model), task=task.name)
     if not cfg.suite.get("allow_overlap"):

@@ -43,7 +43,7 @@ def execute(cfg: DictConfig) -> Results:
         _tell(run.folder, results, console, again=True)
         return results
     resumes = (run.folder / "checkpoints" / "last.ckpt").exists()
-    start_folder(cfg, run.folder, run.weights)
+    start_folder(run.cfg, run.folder, run.weights)
     going_on = ", goes on from its last checkpoint" if resumes else ""
     console.print(
         f"[bold]{run.name}[/] on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}", highlight=False

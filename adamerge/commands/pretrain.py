@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from adamerge.checkpoints import fingerprint
-from adamerge.commands.assemble import model_of, open_tasks
+from adamerge.commands.assemble import model_of, open_tasks, pictures_for
 from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run_folder import start_folder, train_in
-from adamerge.models.clip import build_clip, image_size, tokenizer
+from adamerge.models.clip import build_clip, tokenizer
 from adamerge.models.local_dir import CONFIG, save_local_dir
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.labeled import Captioned
@@ -31,8 +31,9 @@ def run(cfg: DictConfig) -> None:
     tasks = open_tasks(cfg)
     torch.manual_seed(cfg.seed)
     clip = build_clip(model).train()
-    module = Pretraining(clip, tokenizer(model), instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
-    data = Captioned(tasks, cfg.batch_size, cfg.steps, image_size(model), cfg.seed)
+    pictures = pictures_for(cfg)
+    module = Pretraining(clip, tokenizer(model), pictures, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
+    data = Captioned(tasks, cfg.batch_size, cfg.steps, pictures.size, cfg.seed)
     folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / run_id(cfg, {}, "pretrain")
     start_folder(cfg, folder, {})
     console.print(
@@ -40,6 +41,8 @@ def run(cfg: DictConfig) -> None:
     )
     with mirrored(cfg, folder) as mirrors:
         train_in(folder, cfg, module, data, cfg.steps, mirrors)
-        save_local_dir(target, {key: value.half() for key, value in clip.state_dict().items()}, model)
+        save_local_dir(
+            target, {key: value.half() for key, value in clip.state_dict().items()}, model, pictures
+        )
         write_lineage(folder, {}, {"base": Weights(str(target), fingerprint(target))})
     console.print(f"Base model: {target}")

@@ -16,6 +16,7 @@ from adamerge.commands.assemble import (
     open_data,
     open_suite_pool,
     open_tasks,
+    settled,
 )
 from adamerge.errors import ConfigError
 from adamerge.merging import Pool
@@ -86,6 +87,7 @@ class Run:
 def open_run(cfg: DictConfig) -> Run:
     """The run's identity, from the config and the content of the weight files."""
     paths = checkpoint_paths(cfg)
+    cfg = settled(cfg, paths)
     files = fingerprints(paths)
     identity = run_id(cfg, files, "train")
     name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name

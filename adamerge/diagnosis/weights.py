@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, fingerprint, open_checkpoint
-from adamerge.checkpoints.places import RANDOM, locate
+from adamerge.checkpoints.places import RANDOM
 from adamerge.checkpoints.saving import sidecar, weight_files
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.clip import Model, image_encoder
 from adamerge.models.heads import head_fault
+from adamerge.models.positions import resized
 from adamerge.models.pretrained import has_text_tower, pretrained_state
 
 _NO_TEXT = (
@@ -28,19 +29,21 @@ def backbone_shapes(model: Model) -> dict[str, Tensor]:
     return dict(image_encoder(model).state_dict())
 
 
-def base_file(path: str, model: Model, needs_text: bool, seen: dict[str, str]) -> Iterator[Finding]:
+def base_file(
+    path: str, model: Model, needs_text: bool, seen: dict[str, str], resize: bool = False
+) -> Iterator[Finding]:
     """The base model.
 
     Args:
         needs_text: heads are made from prompts, which takes its text tower.
         seen: gets the file's name by its content.
+        resize: positions of another image size are brought to the backbone's.
     """
     if path.startswith(RANDOM):
         yield Finding("ok", "base", f"{path}: random weights")
         return
-    path = locate(path, model)
     checkpoint = _opened(path, "checkpoints.base=<file>", "pretrain")
-    _fits(path, checkpoint.image_encoder(), backbone_shapes(model))
+    _fits(path, _at_size(checkpoint.image_encoder(), model, resize), backbone_shapes(model))
     seen[fingerprint(path)] = "base"
     if needs_text and not has_text_tower(pretrained_state(path, model)):
         yield Finding("problem", "base", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
@@ -50,23 +53,23 @@ def base_file(path: str, model: Model, needs_text: bool, seen: dict[str, str]) -
 
 def text_file(path: str, model: Model) -> Iterator[Finding]:
     """The CLIP whose text tower makes the heads."""
-    path = locate(path, model)
     if not has_text_tower(pretrained_state(path, model)):
         yield Finding("problem", "text", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
     else:
         yield Finding("ok", "text", f"{path}: {_sums(path)}")
 
 
-def expert_file(task: str, path: str, model: Model, seen: dict[str, str]) -> Iterator[Finding]:
+def expert_file(
+    task: str, path: str, model: Model, seen: dict[str, str], resize: bool = False
+) -> Iterator[Finding]:
     """One expert. `seen` holds the names of the files looked at before by their content, and gets this one."""
     what = f"expert {task}"
     if path.startswith(RANDOM):
         yield Finding("ok", what, f"{path}: random weights")
         return
-    path = locate(path, model)
     checkpoint = _opened(path, "checkpoints.experts='<folder>/{task}.safetensors'", "finetune")
     expected = backbone_shapes(model)
-    state = checkpoint.image_encoder()
+    state = _at_size(checkpoint.image_encoder(), model, resize)
     if "visual.proj" not in state:  # the base's is used then
         del expected["visual.proj"]
     _fits(path, state, expected)
@@ -82,7 +85,6 @@ def head_file(
     task: str, path: str, model: Model, check_rows: Callable[[int], None] = lambda rows: None
 ) -> Iterator[Finding]:
     """One head file against the backbone's embedding, and its rows against the data's classes."""
-    path = locate(path, model)
     head = open_checkpoint(path).head()
     if fault := head_fault(head, backbone_shapes(model)["visual.proj"].shape[1]):
         yield Finding("problem", f"head {task}", f"{path}: {fault}", "Give the head made for this backbone.")
@@ -99,6 +101,10 @@ def _opened(path: str, option: str, maker: str) -> Checkpoint:
             f"there is nothing at {path}\nGive {option}, or make it from labeled data: python -m adamerge {maker}."
         )
     return open_checkpoint(path)
+
+
+def _at_size(state: dict[str, Tensor], model: Model, resize: bool) -> dict[str, Tensor]:
+    return resized(state, image_encoder(model)) if resize else state
 
 
 def _fits(path: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

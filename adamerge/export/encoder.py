@@ -13,13 +13,14 @@ from adamerge.checkpoints import compare_states, save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import CheckpointError
 from adamerge.export.hf import vision_config, vision_state
-from adamerge.models.clip import MEAN, STD, Model, build_clip, image_size
+from adamerge.models.clip import Model, build_clip
 from adamerge.models.local_dir import save_local_dir
+from adamerge.models.pictures import PictureRules
 
 State = Mapping[str, Tensor]
 
 
-def write_open_clip(folder: Path, encoder: State, model: Model, base: State) -> None:
+def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pictures: PictureRules) -> None:
     """An open_clip `local-dir:` folder: the merged image tower beside the base's text tower, so that the whole CLIP
     loads. float32.
 
@@ -39,10 +40,10 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State) -> 
             f"shape, e.g. {wrong[0].key}), so no whole CLIP can be written for open_clip.\n"
             "  format=hf and format=safetensors write the image encoder alone."
         )
-    save_local_dir(folder, {key: value.float() for key, value in whole.items()}, model)
+    save_local_dir(folder, {key: value.float() for key, value in whole.items()}, model, pictures)
 
 
-def write_hf(folder: Path, encoder: State, model: Model) -> None:
+def write_hf(folder: Path, encoder: State, model: Model, pictures: PictureRules) -> None:
     """A Hugging Face folder for CLIPVisionModelWithProjection, with its preprocessing. float32.
 
     Raises:
@@ -50,7 +51,7 @@ def write_hf(folder: Path, encoder: State, model: Model) -> None:
     """
     config = vision_config(encoder, model)
     save_tensors(folder / "model.safetensors", vision_state(encoder), {"format": "pt"})
-    size = image_size(model)
+    size = pictures.size
     preprocess = {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
@@ -62,8 +63,8 @@ def write_hf(folder: Path, encoder: State, model: Model) -> None:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": MEAN,
-        "image_std": STD,
+        "image_mean": pictures.mean,
+        "image_std": pictures.std,
     }
     atomic_write_text(folder / "preprocessor_config.json", json.dumps(preprocess, indent=2) + "\n")
     atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adamerge.merging import Pool
 from adamerge.methods.concrete import Concrete
-from adamerge.models.clip import normalise
+from adamerge.models.clip import pictures_of
 
 
 class DAM(Concrete):
@@ -17,13 +17,18 @@ class DAM(Concrete):
 
     Args:
         pool: after any rule that keeps one encoder.
-        image_size: side of the images in pixels.
+        image_size: side of the images in pixels; the encoder's when left out.
         options: those of Concrete.
     """
 
-    def __init__(self, pool: Pool, image_size: int, train_coefficients: bool = True, **options: Any) -> None:
+    def __init__(
+        self, pool: Pool, image_size: int | None = None, train_coefficients: bool = True, **options: Any
+    ) -> None:
         super().__init__(pool, train_coefficients=train_coefficients, **options)
-        shape = (3, image_size, image_size)
+        pictures = pictures_of(pool.encoder)
+        self._pictures = pictures
+        side = image_size or pictures.size
+        shape = (3, side, side)
         self.perturbations = nn.ParameterList(torch.zeros(shape) for _ in pool.tasks)
 
     def perturbed(self, images: Tensor, task: str, bounded: bool) -> Tensor:
@@ -37,4 +42,4 @@ class DAM(Concrete):
         if images.dtype != torch.uint8:
             return images + delta
         pixels = images.to(delta.dtype) / 255.0 + delta
-        return normalise((pixels.clamp(0.0, 1.0) if bounded else pixels) * 255.0, delta.dtype)
+        return self._pictures.normalise((pixels.clamp(0.0, 1.0) if bounded else pixels) * 255.0, delta.dtype)

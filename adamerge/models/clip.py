@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from adamerge.errors import ConfigError
+from adamerge.models.pictures import PictureRules
 
 if TYPE_CHECKING:
     import open_clip
-
-# The mean and standard deviation of CLIP's training images (reference 2.1).
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 Model = str | Mapping[str, Any]
 
@@ -26,25 +24,29 @@ class ImageEncoder(nn.Module):
     Called with images (n, 3, H, W): uint8 pixels are scaled and normalised here, on the device they are on (a
     quarter of the bytes to move); floats are taken as normalised already. Returns features (n, d) after the
     projection, not normalised.
+
+    Args:
+        visual: open_clip's vision tower.
+        pictures: the rules of its pictures; CLIP's by default.
     """
 
-    def __init__(self, visual: nn.Module) -> None:
+    def __init__(self, visual: nn.Module, pictures: PictureRules | None = None) -> None:
         super().__init__()
         self.visual = visual
+        self.pictures = pictures or PictureRules(_side(getattr(visual, "image_size", 224)))
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
             like = next(self.parameters())
-            images = normalise(images, like.dtype)
+            images = self.pictures.normalise(images, like.dtype)
         features: Tensor = self.visual(images)
         return features
 
 
-def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 pixels (n, 3, H, W) as CLIP's normalised floats."""
-    mean = torch.tensor(MEAN, device=pixels.device, dtype=dtype).view(3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device, dtype=dtype).view(3, 1, 1)
-    return (pixels.to(dtype) / 255.0 - mean) / std
+def pictures_of(encoder: nn.Module) -> PictureRules:
+    """The rules of an encoder's pictures; CLIP's for one that does not say."""
+    rules = getattr(encoder, "pictures", None)
+    return rules if isinstance(rules, PictureRules) else PictureRules(224)
 
 
 def model_config(model: Model) -> dict[str, Any]:
@@ -69,17 +71,31 @@ def build_clip(model: Model, state: Mapping[str, Tensor] | None = None) -> open_
     return clip.eval()
 
 
-def image_encoder(model: Model) -> ImageEncoder:
+def image_encoder(model: Model, pictures: PictureRules | None = None) -> ImageEncoder:
     """The image encoder without storage (on the meta device): shapes and code, no weights."""
     with torch.device("meta"):
         clip = build_clip(model)
-    return ImageEncoder(clip.visual).eval().requires_grad_(False)
+    return ImageEncoder(clip.visual, pictures).eval().requires_grad_(False)
 
 
 def image_size(model: Model) -> int:
     """Side length of the input images in pixels."""
-    size = model_config(model)["vision_cfg"]["image_size"]
+    return _side(model_config(model)["vision_cfg"]["image_size"])
+
+
+def _side(size: Any) -> int:
     return int(size if isinstance(size, int) else size[0])
+
+
+def at_size(model: Model, size: int) -> Model:
+    """The same backbone for images of another side length in pixels."""
+    config = model_config(model)
+    vision = {**config["vision_cfg"], "image_size": size}
+    if isinstance(model, str):  # a name leaves nothing open, which a configuration does
+        from open_clip import CLIPVisionCfg
+
+        config, vision = {"quick_gelu": False, **config}, {**asdict(CLIPVisionCfg()), **vision}
+    return {**config, "vision_cfg": vision}
 
 
 def tokenizer(model: Model) -> Any:

@@ -10,15 +10,21 @@ from torch import Tensor
 
 from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.models.clip import MEAN, STD, Model, model_config
+from adamerge.models.clip import Model, model_config
+from adamerge.models.pictures import PictureRules
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
 
 
-def save_local_dir(folder: Path, state: Mapping[str, Tensor], model: Model) -> None:
+def save_local_dir(folder: Path, state: Mapping[str, Tensor], model: Model, pictures: PictureRules) -> None:
     """Write both towers' tensors (open_clip keys). The config comes last: it marks the folder complete."""
     save_tensors(folder / WEIGHTS, state)
-    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
+    preprocess = {
+        "mean": pictures.mean,
+        "std": pictures.std,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
     text = json.dumps({"model_cfg": model_config(model), "preprocess_cfg": preprocess}, indent=2)
     atomic_write_text(folder / CONFIG, text + "\n")

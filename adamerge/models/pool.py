@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from adamerge.checkpoints import (
     Checkpoint,
     compare_states,
     describe_misfits,
-    guess_architecture,
     open_checkpoint,
 )
 from adamerge.checkpoints.misfits import Difference
@@ -23,6 +23,10 @@ from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
 from adamerge.models.clip import Model, image_encoder
 from adamerge.models.heads import HeadSource, head_fault, open_head
+from adamerge.models.guessing import guess
+from adamerge.models.pictures import Colour, PictureRules
+from adamerge.models.positions import resized
+from adamerge.models.settling import settle, stated_of
 
 Source = str | Path | Mapping[str, Tensor]
 log = logging.getLogger(__name__)
@@ -35,6 +39,8 @@ def open_pool(
     backbone: Model | None = None,
     dtype: torch.dtype = torch.float32,
     without_task: Sequence[str] = (),
+    pictures: PictureRules | None = None,
+    resize_positions: bool = False,
 ) -> Pool:
     """Open the base, its experts and their heads as one pool.
 
@@ -43,14 +49,19 @@ def open_pool(
         experts: {task: checkpoint} in the order of the tasks.
         heads: {task: weight (classes, d) with the logit scale in it, (weight, bias), an nn.Linear, a Head, or a
             checkpoint of one}. Features are normalised before it unless the head or its file says otherwise.
-        backbone: open_clip model name or configuration; guessed from the base's shapes when left out.
+        backbone: open_clip model name or configuration; when left out, that of the base's shapes and of the
+            configuration files beside it, and what neither tells is guessed, with a warning.
         dtype: storage type of the task vectors, float32 or bfloat16.
         without_task: experts that belong to no task and need no head: candidates that may be of no use.
+
+        pictures: mean and deviation of the pictures; when left out, those that the files state, or CLIP's.
+        resize_positions: bring positional embeddings of another image size to the backbone's, as open_clip does.
 
     A head without an expert belongs to an unseen task.
 
     Raises:
-        PoolError: files that do not fit; one error that names all of them.
+        PoolError: files that do not fit; one error that names all of them. Or settings stated beside the weights that
+            contradict the backbone or each other.
         CheckpointError: a file that cannot be opened.
     """
     opened = open_checkpoint(base)
@@ -60,8 +71,15 @@ def open_pool(
             f"The base model {opened.source} has no projection, so its features do not reach the heads.\n"
             "  Give the whole CLIP, or Hugging Face's CLIPVisionModelWithProjection (experts may go without)."
         )
-    model = backbone if backbone is not None else _guess(origin)
-    encoder = image_encoder(model)
+    stated = {"the base": opened.stated, **{task: stated_of(source) for task, source in experts.items()}}
+    model = backbone if backbone is not None else guess(origin, opened.stated, pictures)
+    given: tuple[Colour | None, Colour | None] = (
+        (None, None) if pictures is None else (pictures.mean, pictures.std)
+    )
+    settled = settle(model, stated, *given, resize_positions)
+    encoder = image_encoder(settled.model, settled.pictures)
+    resize = partial(resized, encoder=encoder) if resize_positions else dict[str, Tensor]
+    origin = resize(origin)
     _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")
     # The rows of the coefficient table follow the module's order, whatever order the file has.
     origin = {key: origin[key] for key in encoder.state_dict() if key in origin}
@@ -69,7 +87,7 @@ def open_pool(
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
     opened_heads = {task: open_head(heads[task]) for task in order}
     _check_heads(opened_heads, heads, tuple(task for task in experts if task not in without_task), origin)
-    vectors = stack_task_vectors(origin, _fitting(experts, opened, origin), len(experts), dtype)
+    vectors = stack_task_vectors(origin, _fitting(experts, opened, origin, resize), len(experts), dtype)
     if not vectors:
         raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
     unseen = tuple(task for task in opened_heads if task not in experts)
@@ -90,31 +108,17 @@ def merge(pool: Pool, rule: str = "task_arithmetic", **options: Any) -> dict[str
     return getattr(rules, name)(**options)(pool).static()  # type: ignore[no-any-return]
 
 
-def _guess(origin: Mapping[str, Tensor]) -> Model:
-    """The open_clip configuration that the shapes of an encoder tell; activations cannot be seen in shapes."""
-    shape = guess_architecture(origin)
-    log.warning("No backbone given: taken as %s with QuickGELU, as OpenAI's models have it.", shape.name)
-    return {
-        "embed_dim": shape.embed_dim,
-        "quick_gelu": True,
-        "vision_cfg": {
-            "image_size": shape.image,
-            "layers": shape.blocks,
-            "width": shape.width,
-            "patch_size": shape.patch,
-            "head_width": shape.width // shape.heads,
-        },
-        "text_cfg": {"context_length": 77, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1},
-    }
-
-
 def _fitting(
-    experts: Mapping[str, Source], base: Checkpoint, origin: Mapping[str, Tensor]
+    experts: Mapping[str, Source],
+    base: Checkpoint,
+    origin: Mapping[str, Tensor],
+    resize: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
 ) -> Iterator[Mapping[str, Tensor]]:
     """The experts' encoders, one open at a time; at the end one error for all that do not fit."""
     misfits: dict[str, tuple[list[Difference], Mapping[str, Tensor]]] = {}
     for task, source in experts.items():
         where, state = _expert(task, source, base)
+        state = resize(state)
         if differences := _differences(origin, state):
             # Of a misfit the shapes are enough, to tell what it looks like.
             shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
@@ -155,9 +159,11 @@ def _differences(reference: Mapping[str, Tensor], state: Mapping[str, Tensor]) -
     return compare_states({k: v for k, v in reference.items() if k in state or k != "visual.proj"}, state)
 
 
-def check_encoder(source: str, state: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
+def check_encoder(
+    source: str, state: Mapping[str, Tensor], base: Mapping[str, Tensor], what: str = "the base model"
+) -> None:
     """Raise a PoolError unless one encoder has the base's tensors and shapes."""
-    _check({"the checkpoint": (source, state)}, base, what="the base model")
+    _check({"the checkpoint": (source, state)}, base, what)
 
 
 def _check_heads(

@@ -5,15 +5,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from adamerge.checkpoints import open_checkpoint
+from adamerge.checkpoints import compare_states, open_checkpoint
 from adamerge.checkpoints.places import RANDOM
 from adamerge.errors import CheckpointError
 from adamerge.models.clip import Model, build_clip, tokenizer
 from adamerge.models.heads import zero_shot_head
+
+if TYPE_CHECKING:
+    import open_clip
 
 
 def pretrained_state(base: str | Path, model: Model) -> dict[str, Tensor]:
@@ -67,13 +71,30 @@ def build_heads(
     """Zero-shot heads {task: (classes, d)} from the text tower in `state`.
 
     Raises:
-        CheckpointError: the checkpoint has an image encoder only.
+        CheckpointError: the checkpoint has an image encoder only, or a text tower that is not the backbone's.
     """
     if not has_text_tower(state):
         raise CheckpointError(
             "The base checkpoint has no text tower, so no zero-shot heads can be made from prompts.\n"
             "  Give a full CLIP as checkpoints.base, or head files as checkpoints.heads=<folder>/{task}.safetensors."
         )
-    clip = build_clip(model, state)
+    clip = _text_tower(state, model)
     tokenize = tokenizer(model)
     return {task: zero_shot_head(clip, tokenize, texts) for task, texts in prompts.items()}
+
+
+def _text_tower(state: Mapping[str, Tensor], model: Model) -> open_clip.CLIP:
+    """A CLIP with the text tower in `state`; its vision tower, of whatever image size, is of no use for heads."""
+    clip = build_clip(model)
+    expected = {key: value for key, value in clip.state_dict().items() if not key.startswith("visual.")}
+    text = {key: value.float() for key, value in state.items() if not key.startswith("visual.")}
+    if wrong := [d for d in compare_states(expected, text) if d.expected is not None]:
+        first = wrong[0]
+        raise CheckpointError(
+            f"The text tower is not that of the backbone: {len(wrong)} tensors are missing or of another shape, e.g. "
+            f"{first.key} {first.found or ''}, expected {first.expected}.\n"
+            "  Set the backbone's text_cfg as the checkpoint has it, or give head files as "
+            "checkpoints.heads=<folder>/{task}.safetensors."
+        )
+    clip.load_state_dict(text, strict=False)
+    return clip

@@ -141,6 +141,10 @@ class BackboneSection(_Section):
     model: str | dict[str, Any]
     names: dict[str, str] = {}
     papers: dict[str, int] = {}
+    mean: list[float] | None = Field(default=None, min_length=3, max_length=3)
+    std: list[float] | None = Field(default=None, min_length=3, max_length=3)
+    image_size: int | None = Field(default=None, gt=0)
+    resize_positions: bool = False
 
 
 class CheckpointsSection(_Section):

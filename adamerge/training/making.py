@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from adamerge.errors import RunError
 from adamerge.merging import Head
-from adamerge.models.clip import ImageEncoder, normalise
+from adamerge.models.clip import ImageEncoder
+from adamerge.models.pictures import PictureRules
 from adamerge.training.adaptation import OptimizerFactory, with_initial_lr
 from adamerge.training.steps import StepModule
 
@@ -60,16 +61,23 @@ class Pretraining(_Supervised):
     """
 
     def __init__(
-        self, clip: open_clip.CLIP, tokenize: Any, optimizer: OptimizerFactory, steps: int, warmup: int
+        self,
+        clip: open_clip.CLIP,
+        tokenize: Any,
+        pictures: PictureRules,
+        optimizer: OptimizerFactory,
+        steps: int,
+        warmup: int,
     ) -> None:
         super().__init__(optimizer, steps, warmup)
         self.clip = clip
+        self._pictures = pictures
         self._tokenize = tokenize
 
     def training_step(self, batch: tuple[Tensor, list[str], Tensor], batch_idx: int) -> None:
         pixels, captions, targets = batch
         tokens = self._tokenize(captions).to(pixels.device)
-        images = normalize(self.clip.encode_image(normalise(pixels)), dim=-1)
+        images = normalize(self.clip.encode_image(self._pictures.normalise(pixels)), dim=-1)
         texts = normalize(self.clip.encode_text(tokens), dim=-1)
         logits = self.clip.logit_scale.exp() * images @ texts.t()
         shared = torch.nn.functional.one_hot(targets, len(captions)).t().float()

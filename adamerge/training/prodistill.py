@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from adamerge.methods import ElementWise
 from adamerge.models.blocks import PREFIX, blocks
-from adamerge.models.clip import normalise
+from adamerge.models.clip import pictures_of
 from adamerge.training.adaptation import Adaptation, summed
 from adamerge.training.batch import Batch, Given
 from adamerge.training.gradients import Losses
@@ -41,7 +41,9 @@ class BlockByBlock(Adaptation):
     def training_step(self, stream: dict[str, Given], batch_idx: int) -> None:
         depth = len(blocks(self.method.pool.encoder))
         block = min(self.step // self.epochs, depth - 1)
-        images = {task: _pixels(Batch.of(task, given)) for task, given in stream.items()}
+        images = {
+            task: _pixels(Batch.of(task, given), self.method.pool.encoder) for task, given in stream.items()
+        }
         self._walk_to(block, images)
         rows = [(task, i) for task, pixels in images.items() for i in range(len(pixels))]
         order = self.schedule.order(len(rows), self.step, "images")
@@ -117,6 +119,7 @@ class BlockByBlock(Adaptation):
         return out
 
 
-def _pixels(batch: Batch) -> Tensor:
+def _pixels(batch: Batch, encoder: nn.Module) -> Tensor:
     assert batch.images is not None
-    return normalise(batch.images) if batch.images.dtype == torch.uint8 else batch.images
+    is_raw = batch.images.dtype == torch.uint8
+    return pictures_of(encoder).normalise(batch.images) if is_raw else batch.images

@@ -21,7 +21,8 @@ from adamerge.commands.assemble import model_of
 from adamerge.commands.trained import load_without_data
 from adamerge.errors import PoolError
 from adamerge.export.hf import vision_config, vision_state
-from adamerge.models.clip import ImageEncoder, build_clip, normalise
+from adamerge.models.clip import ImageEncoder, build_clip
+from adamerge.models.pictures import PictureRules
 
 TASKS = ("digits", "signs")
 
@@ -45,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Callable[[str
 @pytest.fixture
 def images() -> Tensor:
     pixels = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    return normalise(pixels.to(torch.uint8))
+    return PictureRules(32).normalise(pixels.to(torch.uint8))
 
 
 @torch.no_grad()

@@ -104,6 +104,35 @@ def opens(name: str, make: Callable[[Path], Path], *says: str) -> Report:
     return Report(name, lambda home: on_mini(digits=make(home)), exit=0, says=says, average=DIGITS)
 
 
+HALF = [0.5, 0.5, 0.5]
+CONFIG = {"model_type": "clip_vision_model", "hidden_act": "gelu", "num_attention_heads": 4, "image_size": 32}
+
+
+def described(**configs: object) -> Callable[[Path], Path]:
+    """The digits expert with configuration files beside it."""
+    return lambda home: saved(home / "described", open_clip_to_hf(expert()), **configs)
+
+
+def at_48(home: Path) -> Path:
+    """The digits expert with positions of 6 x 6 patches in the place of 4 x 4, as fine-tuning at 48 px has them."""
+    state = expert()
+    positions = state["visual.positional_embedding"].float()
+    grid = positions[1:].T.reshape(1, -1, 4, 4)
+    grid = torch.nn.functional.interpolate(
+        grid, size=(6, 6), mode="bicubic", antialias=True, align_corners=False
+    )
+    state["visual.positional_embedding"] = torch.cat([positions[:1], grid.reshape(-1, 36).T])
+    return saved(home / "at48", state)
+
+
+def contradicts(name: str, make: Callable[[Path], Path], *says: str) -> list[Report]:
+    """A file whose configuration contradicts the backbone: merge and doctor say which side says what."""
+    return [
+        Report(f"{command}: {name}", lambda home, c=command: on_mini(command=c, digits=make(home)), says=says)  # type: ignore[misc]
+        for command in ("merge", "doctor")
+    ]
+
+
 HEAD = torch.randn(10, 64)
 REPORTS = [
     *refused(
@@ -128,6 +157,42 @@ REPORTS = [
         pickled({"model": expert(), "ema": expert("signs")}),
         "taken is model",
         "::ema",
+    ),
+    *contradicts(
+        "another activation",
+        described(config={**CONFIG, "hidden_act": "quick_gelu"}),
+        "activation: the backbone says gelu",
+        "config.json: hidden_act) says quick_gelu",
+        "backbone.model.quick_gelu=true",
+    ),
+    *contradicts(
+        "other heads", described(config={**CONFIG, "num_attention_heads": 2}), "heads: the backbone says 4"
+    ),
+    *contradicts(
+        "another mean than the base's",
+        described(preprocessor_config={"image_mean": HALF}),
+        "mean: the base",
+        "open_clip_config.json: mean",
+        "digits",
+        "(0.5, 0.5, 0.5)",
+    ),
+    opens("a configuration that agrees", described(config=CONFIG)),
+    *contradicts(
+        "an expert at 48 px",
+        at_48,
+        "positions are those of 48 px",
+        "backbone.image_size=48",
+        "resize_positions=true",
+    ),
+    Report(
+        "48 px on weights of 32 px",
+        lambda home: on_mini("backbone.model.vision_cfg.image_size=48"),
+        says=("backbone says 48", "backbone.image_size=32", "resize_positions=true"),
+    ),
+    Report(
+        "48 px, positions resized",
+        lambda home: on_mini("backbone.image_size=48", "backbone.resize_positions=true", digits=at_48(home)),
+        exit=0,
     ),
     Report(
         "another placeholder than {task}",

@@ -1,0 +1,165 @@
+"""What the backbone leaves open is taken from the files beside the weights; where they contradict, nothing is guessed.
+
+The shapes of a vision transformer tell neither its activation, nor its number of attention heads, nor how pictures are
+normalised. A wrong one runs, and gives wrong numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
+from adamerge.checkpoints.weight_files import split_part
+from adamerge.errors import PoolError
+from adamerge.models.clip import Model, image_size, model_config
+from adamerge.models.pictures import MEAN, STD, PictureRules
+
+_CLOSE = 1e-3  # numbers of a mean or deviation that files round differently
+_VISION = "vision_cfg."
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A backbone with nothing left open.
+
+    Attributes:
+        model: the backbone, with what the files add to a configuration that leaves it open.
+        pictures: the rules for its pictures.
+        taken: {fact: where it was taken from}.
+    """
+
+    model: Model
+    pictures: PictureRules
+    taken: Mapping[str, str]
+
+
+def stated_of(source: Any) -> Stated:
+    """What lies beside a checkpoint's weights; nothing for a state dict or a file that is not there."""
+    if not isinstance(source, str | Path):
+        return SILENT
+    path = Path(split_part(str(source))[0]).expanduser()
+    return stated_beside(path) if path.exists() else SILENT
+
+
+def settle(
+    model: Model,
+    stated: Mapping[str, Stated],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    resize_positions: bool = False,
+) -> Settled:
+    """The backbone, with what it leaves open taken from the files.
+
+    Args:
+        stated: {name of a checkpoint: what its files state}.
+        mean, std: what the backbone says about its pictures; None leaves it open.
+        resize_positions: the positional embedding is brought to the backbone's size, whatever size the files state.
+
+    Raises:
+        PoolError: the files contradict the backbone or each other, or ask for what no backbone here does.
+    """
+    from open_clip import CLIPVisionCfg
+
+    known = asdict(CLIPVisionCfg())
+    given = dict(_backbone_facts(model))
+    given |= {name: tuple(value) for name, value in (("mean", mean), ("std", std)) if value is not None}
+    found: dict[str, tuple[Any, str]] = {name: (value, "the backbone") for name, value in given.items()}
+    lines = [
+        f"{name}: {phrase}, which no backbone here does." for name, s in stated.items() for phrase in s.beyond
+    ]
+    advice: dict[str, None] = {}
+    for name, files in stated.items():
+        for fact, value in files.facts.items():
+            if fact == "image_size" and resize_positions:
+                continue
+            if fact.startswith(_VISION) and fact.removeprefix(_VISION) not in known:
+                lines.append(f"{name}: {fact}={value} ({files.where[fact]}), which no backbone here does.")
+                continue
+            said, by = found.setdefault(fact, (value, f"{name} ({files.where[fact]})"))
+            if not _same(said, value):
+                lines.append(f"{fact}: {by} says {said}, {name} ({files.where[fact]}) says {value}.")
+                advice[_advice(fact, value, model)] = None
+    if lines:
+        count = f"{len(lines)} settings" if len(lines) > 1 else "A setting"
+        shown = "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+        raise PoolError(
+            f"{count} of the weights cannot be honoured as the files beside them state it.\n{shown}\n"
+            f"  {' '.join([*advice, 'A file that is wrong about its weights is corrected or removed.'])}"
+        )
+    taken = {fact: by for fact, (_, by) in found.items() if fact not in given}
+    values = {fact: value for fact, (value, _) in found.items()}
+    pictures = picture_rules(model, values.get("mean"), values.get("std"))
+    return Settled(_with(model, {fact: values[fact] for fact in taken}), pictures, taken)
+
+
+def picture_rules(
+    model: Model, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> PictureRules:
+    """The rules for a backbone's pictures, CLIP's mean and deviation unless others are given."""
+    return PictureRules(image_size(model), _colour(mean, MEAN), _colour(std, STD))
+
+
+def _colour(
+    given: Sequence[float] | None, otherwise: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    if given is None:
+        return otherwise
+    red, green, blue = (float(value) for value in given)
+    return red, green, blue
+
+
+def _backbone_facts(model: Model) -> Iterator[tuple[str, Any]]:
+    """What the backbone says. A name of open_clip's says everything; a configuration what stands in it."""
+    from open_clip import CLIPVisionCfg
+
+    config, named = model_config(model), isinstance(model, str)
+    vision: dict[str, Any] = {**(asdict(CLIPVisionCfg()) if named else {}), **config["vision_cfg"]}
+    if named or "quick_gelu" in config:
+        yield "activation", "quick_gelu" if config.get("quick_gelu") else "gelu"
+    if "head_width" in vision:
+        yield "heads", vision["width"] // vision["head_width"]
+    yield "image_size", image_size(model)
+    for key in vision.keys() - {"width", "head_width", "image_size", "layers", "patch_size", "mlp_ratio"}:
+        yield _VISION + key, vision[key]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(abs(a - b) <= _CLOSE for a, b in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+def _with(model: Model, taken: Mapping[str, Any]) -> Model:
+    """A configuration with the facts that it left open."""
+    if isinstance(model, str):
+        return model
+    vision = dict(model["vision_cfg"])
+    config: dict[str, Any] = {**model, "vision_cfg": vision}
+    for fact, value in taken.items():
+        if fact == "activation":
+            config["quick_gelu"] = value == "quick_gelu"
+        elif fact == "heads":
+            vision["head_width"] = vision["width"] // value
+        elif fact.startswith(_VISION):
+            vision[fact.removeprefix(_VISION)] = value
+    return config
+
+
+def _advice(fact: str, value: Any, model: Model) -> str:
+    """How to follow the files."""
+    if fact in ("mean", "std"):
+        return f"backbone.{fact}=[{','.join(map(str, value))}] follows the file."
+    if fact == "image_size":
+        return f"backbone.image_size={value} follows the file; backbone.resize_positions=true resizes its positions."
+    if fact == "activation" and isinstance(model, str):
+        other = model.removesuffix("-quickgelu") + ("-quickgelu" if value == "quick_gelu" else "")
+        return f"backbone.model={other} follows the file."
+    if fact == "activation":
+        return f"backbone.model.quick_gelu={str(value == 'quick_gelu').lower()} follows the file."
+    if fact == "heads":
+        width = model_config(model)["vision_cfg"]["width"] // value
+        return f"backbone.model.vision_cfg.head_width={width} follows the file."
+    return f"backbone.model.{fact}={value} follows the file."
