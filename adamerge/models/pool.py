@@ -22,8 +22,8 @@ from adamerge.errors import PoolError
 from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
 from adamerge.models.clip import Model, image_encoder
-from adamerge.models.heads import HeadSource, head_fault, open_head
 from adamerge.models.guessing import guess
+from adamerge.models.heads import HeadSource, head_fault, open_head
 from adamerge.models.pictures import Colour, PictureRules
 from adamerge.models.positions import resized
 from adamerge.models.settling import settle, stated_of
