@@ -24,6 +24,12 @@ from adamerge.merging.layers import Layer
 _PIECE = 1 << 18
 
 
+def full_precision(like: Tensor) -> torch.autocast:
+    """Mixed precision is for the encoder's pass. A product with task vectors sums millions of entries into one number,
+    of which a narrow type would keep two digits."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 class _Merge(torch.autograd.Function):
     """One tensor: base + rows @ vectors. Saves nothing but the task vectors, which exist anyway."""
 
@@ -33,9 +39,10 @@ class _Merge(torch.autograd.Function):
         ctx.rows_like = (rows.shape, rows.dtype)
         flat = base.reshape(-1)
         out = torch.empty_like(flat)
-        for row, piece in _pieces(len(rows), vectors, flat.dtype):
-            wide = vectors[:, piece].to(flat.dtype)
-            torch.addmv(flat[piece], wide.t(), rows[row].to(flat.dtype), out=out[piece])
+        with full_precision(flat):
+            for row, piece in _pieces(len(rows), vectors, flat.dtype):
+                wide = vectors[:, piece].to(flat.dtype)
+                torch.addmv(flat[piece], wide.t(), rows[row].to(flat.dtype), out=out[piece])
         return out.view(base.shape)
 
     @staticmethod
@@ -44,8 +51,9 @@ class _Merge(torch.autograd.Function):
         shape, dtype = ctx.rows_like
         flat = gradients[0].reshape(-1)
         contracted = flat.new_zeros(shape)
-        for row, piece in _pieces(shape[0], vectors, flat.dtype):
-            contracted[row] += vectors[:, piece].to(flat.dtype) @ flat[piece]
+        with full_precision(flat):
+            for row, piece in _pieces(shape[0], vectors, flat.dtype):
+                contracted[row] += vectors[:, piece].to(flat.dtype) @ flat[piece]
         return contracted.to(dtype), None, None
 
 

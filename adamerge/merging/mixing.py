@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from adamerge.merging.functional import full_precision
+
 Mode = Literal["weights", "outputs"]
 
 # Floating-point operations in the time of one byte moved. CPUs and GPUs in float32 lie between 10 and 30.
@@ -97,7 +99,7 @@ class _MixedWeights(torch.autograd.Function):
         for part in _chunks(len(x), weight):
             mixed = _mixed(gates[part], weight, weights)
             parts.append(torch.bmm(x[part], mixed.transpose(1, 2)))
-        return torch.cat(parts) + (bias + gates @ biases.to(gates.dtype)).unsqueeze(1)
+        return torch.cat(parts) + _mixed(gates, bias, biases).unsqueeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -108,8 +110,8 @@ class _MixedWeights(torch.autograd.Function):
         for part in _chunks(len(x), weight):
             dx.append(torch.bmm(g[part], _mixed(gates[part], weight, weights)))
             outer = torch.bmm(g[part].transpose(1, 2), x[part])
-            dgates.append(outer.flatten(1) @ wide.t())
-        return torch.cat(dx), torch.cat(dgates) + g.sum(1) @ biases.to(g.dtype).t(), None, None, None, None
+            dgates.append(_contracted(outer.flatten(1), wide))
+        return torch.cat(dx), torch.cat(dgates) + _contracted(g.sum(1), biases), None, None, None, None
 
 
 def _chunks(count: int, weight: Tensor) -> Iterator[slice]:
@@ -119,8 +121,16 @@ def _chunks(count: int, weight: Tensor) -> Iterator[slice]:
 
 
 def _mixed(gates: Tensor, weight: Tensor, weights: Tensor) -> Tensor:
-    mixed = torch.addmm(weight.reshape(1, -1), gates, weights.to(gates.dtype))
+    with full_precision(gates):
+        mixed = torch.addmm(weight.reshape(1, -1), gates, weights.to(gates.dtype))
     return mixed.view(len(gates), *weight.shape)
+
+
+def _contracted(gradient: Tensor, vectors: Tensor) -> Tensor:
+    """The gates' gradient (n, T) of that of what was mixed (n, entries)."""
+    with full_precision(vectors):
+        wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        return gradient.to(wide.dtype) @ wide.t()
 
 
 class _MixedOutputs(torch.autograd.Function):
@@ -128,7 +138,7 @@ class _MixedOutputs(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         x, gates, weight, bias, weights, biases = inputs
         ctx.save_for_backward(*inputs)
-        y = x @ weight.t() + (bias + gates @ biases.to(gates.dtype)).unsqueeze(1)
+        y = x @ weight.t() + _mixed(gates, bias, biases).unsqueeze(1)
         for k, vector in enumerate(weights):
             y += gates[:, k, None, None] * (x @ vector.to(x.dtype).view_as(weight).t())
         return y
@@ -138,7 +148,7 @@ class _MixedOutputs(torch.autograd.Function):
         x, gates, weight, _, weights, biases = ctx.saved_tensors
         (g,) = gradients
         dx = g @ weight
-        dgates = g.sum(1) @ biases.to(g.dtype).t()
+        dgates = _contracted(g.sum(1), biases)
         for k, vector in enumerate(weights):
             back = g @ vector.to(g.dtype).view_as(weight)
             dx += gates[:, k, None, None] * back

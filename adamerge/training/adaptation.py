@@ -21,6 +21,10 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 Indices = Callable[[str, int], Tensor]
 
 
+# A scale that starts at 65536 and is halved at each overflow is below every gradient long before.
+_MOST_OVERFLOWS = 60
+
+
 class Adaptation(StepModule):
     """Minimises an objective over the method's trainable parts.
 
@@ -48,11 +52,16 @@ class Adaptation(StepModule):
         self.objective = objective
         self.schedule = schedule
         self.gradients = Gradients(method, objective, schedule, teacher)
-        self.labeled: Mapping[
-            str, Any
-        ] = {}  # {task: {"images", "target"}} for methods that look at a few labels
+        # {task: {"images", "target"}} for methods that look at a few labels; images by rows, tensor or ImageSet.
+        self.labeled: Mapping[str, Any] = {}
         self._optimizer = optimizer
         self._indices = indices
+        self._overflows = 0  # updates left out in a row
+
+    @property
+    def loss_scale(self) -> float:
+        """What the gradients are multiplied with until the optimiser's step."""
+        return 1.0 if self.scaler is None else self.scaler.get_scale()
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -99,11 +108,20 @@ class Adaptation(StepModule):
                 parameter.grad = torch.zeros_like(parameter)
 
     def check_finite(self, losses: Losses) -> None:
-        """Stop before a non-finite value reaches the parameters and the optimiser's state."""
+        """Stop before a non-finite value reaches the parameters and the optimiser's state.
+
+        Under loss scaling (16-mixed) an infinite gradient only says that the scale is too large: the scaler leaves
+        the step out and lowers it. A loss that is not finite, or a gradient that no scale makes finite, is a fault.
+        """
         gradients = [p.grad.isfinite().all() for p in self.method.parameters() if p.grad is not None]
         finite = torch.stack([loss.isfinite() for _, loss in losses] + gradients)
         if finite.all():
+            self._overflows = 0
             return
+        if self.scaler is not None and finite[: len(losses)].all():
+            self._overflows += 1
+            if self._overflows <= _MOST_OVERFLOWS:
+                return
         culprits = [task for task, loss in losses if not loss.isfinite()] or sorted(
             {task for task, _ in losses}
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -36,14 +37,24 @@ class StepModule(pl.LightningModule):
             self.log("loss", self.record["loss"], prog_bar=True, logger=False, batch_size=1)
         self.step += 1
 
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """The loss scaler of precision 16-mixed; None in every other."""
+        trainer = self._trainer
+        return None if trainer is None else getattr(trainer.precision_plugin, "scaler", None)
+
     def take_step(self, optimizer: Any) -> None:
-        """One step of the optimiser.
+        """One step of the optimiser; under loss scaling none where the gradient overflowed.
 
         Raises:
             RunError: numbers that are not finite, in the step or in what is trained.
         """
         try:
-            optimizer.step()
+            if self.scaler is None or isinstance(optimizer, LightningOptimizer):
+                optimizer.step()
+            else:  # Lightning does not know this optimiser, so its gradients are still scaled
+                self.scaler.step(optimizer)
+                self.scaler.update()
         except RuntimeError as error:
             if "without overflow" not in str(error):  # torch's words for a learning rate beyond float32
                 raise
