@@ -99,6 +99,28 @@ class AboutAverage:
         return stack - stack.mean(dim=0)
 
 
+@dataclass(frozen=True)
+class Some:
+    """Some tensors of the same task vectors, as if there were no others."""
+
+    inner: TaskVectors
+    keys: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.inner.names
+
+    @property
+    def numel(self) -> int:
+        return sum(self.inner.base(key).numel() for key in self.keys)
+
+    def base(self, key: str) -> Tensor:
+        return self.inner.base(key)
+
+    def stack(self, key: str) -> Tensor:
+        return self.inner.stack(key)
+
+
 def merged_tensors(
     vectors: TaskVectors, rule: TensorRule, coefficient: float
 ) -> Iterator[tuple[str, Tensor]]:

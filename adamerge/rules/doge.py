@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adamerge.errors import PoolError
 from adamerge.merging.matrices import BLOCKS, by_matrix, is_block_matrix
-from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.merging.task_vectors import Some, TaskVectors, TensorRule
 from adamerge.rules.rule import Rule
 from adamerge.rules.ties import largest, thresholds
 
@@ -37,8 +37,9 @@ class Doge(Rule):
             "am" has a Delta per task and gives (D_t + Delta_t) * mask_t for AdaMerging to find coefficients for.
         eta: of lambda_t.
         steps, lr: Adam's. It moves an entry by up to steps x lr, which is large against a task vector's entries.
-        keep: share of each task vector's entries, the largest over all tensors, that the masks keep.
+        keep: share of each task vector's entries, the largest of those that are counted, that the masks keep.
         others: factor of the task vectors of all other tensors; 0 leaves them the base's.
+        counted: what `keep` is a share of: the blocks' "matrices" (FusionBench), or "all" tensors of the encoder.
         gap: "row" squares the sum of each row, "matrix" that of the whole matrix (a second re-implementation).
 
     Raises:
@@ -52,6 +53,7 @@ class Doge(Rule):
     keep: float = 0.3
     others: float = 0.0
     gap: Literal["row", "matrix"] = "row"
+    counted: Literal["matrices", "all"] = "matrices"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:
@@ -63,7 +65,10 @@ class Doge(Rule):
     def prepare(self, vectors: TaskVectors) -> TensorRule:
         if not any(is_block_matrix(key, vectors.base(key)) for key in vectors.keys):
             raise PoolError(f"DOGE changes the matrices {BLOCKS}*; the encoder has none.")
-        cuts = thresholds(vectors, self.keep)
+        counted = tuple(
+            k for k in vectors.keys if self.counted == "all" or is_block_matrix(k, vectors.base(k))
+        )
+        cuts = thresholds(vectors if self.counted == "all" else Some(vectors, counted), self.keep)
 
         def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor | None:
             if not is_block_matrix(key, base):

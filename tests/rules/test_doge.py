@@ -92,11 +92,19 @@ def test_other_tensors_keep_their_task_vectors_by_the_factor_asked_for(variant):
     assert torch.equal(ruled.vectors["visual.proj"], 0.5 * pool.vectors["visual.proj"])
 
 
+@pytest.mark.parametrize("counted", ["all", "matrices"])
 @pytest.mark.parametrize("keep", [0.1, 0.3, 1.0])
-def test_the_masks_keep_the_largest_entries_over_all_tensors(keep):
+def test_the_masks_keep_the_largest_entries_of_those_that_are_counted(keep, counted):
     pool = make_vit_pool()
-    ruled = Doge("am", steps=1, keep=keep)(pool)
-    entries = [torch.cat([stack[t].abs() for stack in pool.vectors.values()]) for t in range(3)]
+    # What else the encoder has must not matter where only the blocks' matrices count.
+    pool.vectors["visual.proj"].mul_(1e3)
+    ruled = Doge("am", steps=1, keep=keep, counted=counted)(pool)
+    stacks = [
+        stack
+        for key, stack in pool.vectors.items()
+        if counted == "all" or ("resblocks" in key and pool.base[key].ndim == 2)
+    ]
+    entries = [torch.cat([stack[t].abs() for stack in stacks]) for t in range(3)]
     # As in TIES: entries at the threshold stay, so one more than the share does.
     cuts = [x.sort().values[max(0, len(x) - int(keep * len(x)) - 1)] for x in entries]
     key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
