@@ -75,6 +75,14 @@ def make_vit_pool(
 
 
 @pytest.fixture
+def double_precision():
+    """What a test makes is float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def pool() -> Pool:
     return make_pool()
 

@@ -103,6 +103,31 @@ def logits(head: Tensor, feature: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     return linear(normalize(feature, dim=-1), head) + bias
 
 
+def entropy_of(pool: Pool, theta: State, images: dict[str, Tensor]) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for task, x in images.items():
+        total = total + mean_entropy(logits(pool.heads[task], forward(theta, x)[1]))
+    return total
+
+
+def seeded(make: Callable[[], Any]) -> Any:
+    torch.manual_seed(3)
+    return make().double()
+
+
+def clones(parameters: Any) -> list[Tensor]:
+    return [p.detach().clone().requires_grad_() for p in parameters]
+
+
+def labels64(count: int = 4) -> dict[str, Tensor]:
+    return {task: torch.arange(count) % 3 for task in TASKS}
+
+
+def labeled64(count: int = 4, seed: int = 1) -> dict[str, Any]:
+    images, labels = images64(count, seed), labels64(count)
+    return {task: {"images": images[task], "target": (labels[task],)} for task in TASKS}
+
+
 def mean_entropy(z: Tensor) -> Tensor:
     return -(z.softmax(-1) * log_softmax(z, -1)).sum(-1).mean()
 

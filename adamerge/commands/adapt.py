@@ -87,7 +87,7 @@ def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
 
 
 def _all(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {"images": given["images"][slice(None)], "target": (given["labels"],)}
+    return {"images": given["images"], "target": (given["labels"],)}
 
 
 def _recorded(run: Run, method: Method, pool: Pool, objective: Objective, stream: Stream) -> Dataset[Any]:

@@ -23,6 +23,17 @@ def concrete_mask(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
     return mask / mask.mean()
 
 
+def binary_mask(logits: Tensor, noise: Tensor) -> Tensor:
+    """A Bernoulli sample, rescaled to mean 1: the limit of `concrete_mask` at temperature 0. All zeros stay zeros.
+
+    Args:
+        logits: any shape; an entry is kept with probability sigmoid(logit).
+        noise: uniform in (0, 1), of the same shape.
+    """
+    mask = (logits + noise.log() - (-noise).log1p() > 0).to(logits.dtype)
+    return mask / mask.mean().clamp(min=torch.finfo(mask.dtype).tiny)
+
+
 def uniform_noise(like: Tensor, seed: int, name: str, draw: int) -> Tensor:
     """Uniform noise in (0, 1), a pure function of (seed, name, draw): a mask is drawn again rather than saved."""
     generator = torch.Generator(like.device).manual_seed(zlib.crc32(f"{seed}/{name}/{draw}".encode()))

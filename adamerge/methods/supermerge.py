@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.merging.layers import Layout
 from adamerge.methods.adamerging import AdaMerging
@@ -14,15 +16,63 @@ from adamerge.methods.adamerging import AdaMerging
 class SuperMerge(AdaMerging):
     """theta_l = theta_0,l + sum_k tanh(w_k,l) tau_k,l (arXiv 2412.10416; static reference 3.25).
 
+    Hierarchical, groups of experts are merged first, then the merged models in their turn:
+
+        theta_l = theta_0,l + sum_g tanh(u_g,l) sum_{k in g} tanh(w_k,l) tau_k,l
+
     Args:
         pool: after any rule that keeps one encoder.
-        start: start value of the coefficients tanh(w), in (-1, 1).
+        start: start value of the coefficients tanh(w), in (-1, 1); None takes the rule's own.
+        group_size: experts of a group, in their order; None merges all at once.
+
+    Raises:
+        ValueError: a start that tanh cannot reach.
+        PoolError: coefficients of the rule or of `start` that it cannot reach.
     """
 
-    def __init__(self, pool: Pool, start: float = 0.3, layout: Layout = "open_clip") -> None:
-        if not -1.0 < start < 1.0:
+    def __init__(
+        self,
+        pool: Pool,
+        start: float | None = 0.3,
+        layout: Layout = "open_clip",
+        group_size: int | None = None,
+    ) -> None:
+        if start is not None and not -1.0 < start < 1.0:
             raise ValueError(f"start is a coefficient in (-1, 1), not {start}")
-        super().__init__(pool, "layer", math.atanh(start), clamp=False, layout=layout)
+        super().__init__(pool, "layer", _atanh(pool) if start is None else math.atanh(start), False, layout)
+        count = len(pool.names)
+        size = count if group_size is None else group_size
+        self.groups = tuple(tuple(range(i, min(i + size, count))) for i in range(0, count, size))
+        self.group: int | None = None  # while one group is merged alone
+        # The merged groups start as the experts do, but not where the experts' start is a table.
+        value = 0.3 if start is None else start
+        shape = (len(self.merging.values), len(self.groups))
+        self.outer = None if group_size is None else nn.Parameter(torch.full(shape, math.atanh(value)))
 
     def table(self) -> Tensor:
-        return self.merging().tanh()  # type: ignore[no-any-return]
+        inner: Tensor = self.merging().tanh()
+        if self.outer is None:
+            return inner
+        if self.group is not None:
+            return inner * self._members(self.group)
+        factors = self.outer.tanh()
+        return inner * torch.stack([factors[:, self._group_of(k)] for k in range(inner.shape[1])], dim=1)
+
+    def _group_of(self, expert: int) -> int:
+        return next(g for g, members in enumerate(self.groups) if expert in members)
+
+    def _members(self, group: int) -> Tensor:
+        """1 for the experts of a group, 0 for the others (T,)."""
+        values = self.merging.values
+        return values.new_tensor([float(k in self.groups[group]) for k in range(values.shape[1])])
+
+
+def _atanh(pool: Pool) -> Tensor:
+    values = torch.as_tensor(pool.coefficient, dtype=torch.get_default_dtype())
+    if (values.abs() < 1.0).all():
+        return values.atanh()
+    raise PoolError(
+        "SUPERMERGE's coefficients are tanh(w), between -1 and 1; of those it should start from "
+        f"{int((values.abs() >= 1.0).sum())} are not, e.g. {float(values.abs().max()):g}.\n"
+        "  Start from another rule or file, or leave start at null."
+    )

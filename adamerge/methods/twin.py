@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +32,35 @@ class Twin(Method):
         rank_share: share of the singular triplets of each matrix that are kept.
         hidden: width of the router's hidden layer.
         dropout: in the router, while training.
+        biases: "merged" like everything else, or "own" as in the reference's code, which merges no biases: the router
+            sees the base's, and a task is predicted with those of its expert, so that the task must be known.
 
     Raises:
         PoolError: the rule keeps one encoder per task.
     """
 
-    def __init__(self, pool: Pool, rank_share: float = 0.1, hidden: int = 1536, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        rank_share: float = 0.1,
+        hidden: int = 1536,
+        dropout: float = 0.5,
+        biases: Literal["merged", "own"] = "merged",
+    ) -> None:
         if pool.by_task:
             raise PoolError("Twin-Merging starts from one merged encoder, but this rule keeps one per task.")
         shared = pool.static()
-        exclusive = {key: _exclusive(pool, key, shared[key], rank_share) for key in pool.keys}
+        own = [key for key in pool.keys if biases == "own" and "bias" in key]
+        shared |= {key: pool.base[key] for key in own}
+        exclusive = {
+            key: _exclusive(pool, key, shared[key], rank_share) for key in pool.keys if key not in own
+        }
         super().__init__(replace(pool, base=shared, vectors=exclusive))
+        # (T, *shape) of every expert, of the tensors that are not merged.
+        self.biases = {
+            key: pool.base[key] + pool.vectors[key].to(pool.base[key].dtype).view(-1, *pool.base[key].shape)
+            for key in own
+        }
         self.router = nn.Sequential(
             nn.Linear(pool.base["visual.proj"].shape[1], hidden),
             nn.LayerNorm(hidden),
@@ -70,9 +90,16 @@ class Twin(Method):
         size = sum(value.numel() * value.element_size() for value in self.pool.base.values())
         chunk = max(1, _CHUNK_BYTES // size)
         parts = zip(images.split(chunk), gates.split(chunk), strict=True)
-        return torch.cat([self._of_each(part, gate) for part, gate in parts])
+        fixed = {**self.pool.fixed, **self.biases_of(task)}
+        return torch.cat([self._of_each(part, gate, fixed) for part, gate in parts])
 
-    def _of_each(self, images: Tensor, gates: Tensor) -> Tensor:
+    def biases_of(self, task: str | None) -> dict[str, Tensor]:
+        """What a task keeps of its own expert; nothing for a task without one, which has the base's."""
+        if task not in self.pool.names:
+            return {}
+        return {key: stack[self.pool.names.index(task)] for key, stack in self.biases.items()}
+
+    def _of_each(self, images: Tensor, gates: Tensor, fixed: dict[str, Tensor]) -> Tensor:
         """Features (n, d) of images (n, 3, H, W), each through the encoder of its own gates (n, T)."""
         base = self.pool.base
         own = {
@@ -84,7 +111,7 @@ class Twin(Method):
 
         def one(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
             features: Tensor = functional_call(
-                self.pool.encoder, {**self.pool.fixed, **parameters}, (image.unsqueeze(0),)
+                self.pool.encoder, {**fixed, **parameters}, (image.unsqueeze(0),)
             )
             return features.squeeze(0)
 
@@ -97,6 +124,10 @@ class Twin(Method):
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
         return features
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self.biases = {key: fn(stack) for key, stack in self.biases.items()}
+        return super()._apply(fn, recurse)
 
 
 def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float) -> Tensor:

@@ -6,6 +6,7 @@ from adamerge.training.bilevel import Bilevel
 from adamerge.training.defense import DefenseAware
 from adamerge.training.fit import fit
 from adamerge.training.frank_wolfe import HardSteps, SoftSteps
+from adamerge.training.hierarchical import Hierarchical
 from adamerge.training.loop import run_steps
 from adamerge.training.prodistill import BlockByBlock
 from adamerge.training.schedule import Schedule
@@ -17,6 +18,7 @@ __all__ = [
     "BlockByBlock",
     "DefenseAware",
     "HardSteps",
+    "Hierarchical",
     "Schedule",
     "SoftSteps",
     "fit",

@@ -1,0 +1,116 @@
+"""Surgery and SurgeryV2, restated (float64, 1e-9)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TASKS
+from restating import ADAM, adapt, arithmetic, clones, close, expert, forward, images64, pool64, seeded
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from adamerge.losses import Alignment
+from adamerge.methods import Surgery, SurgeryV2
+from adamerge.rules import TaskArithmetic
+from adamerge.training import Schedule
+
+RULED = TaskArithmetic()
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
+def adapter(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    return x - torch.relu(x @ down.T) @ up.T
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_surgery(normalise):
+    pool, images = pool64(), images64()
+    method = seeded(lambda: Surgery(RULED(pool), rank=2, normalize=normalise))
+    start = clones(method.parameters())
+    adapt(method, Alignment(normalise), images, Schedule(2, batch_size=2, batches_per_task=2, update="batch"))
+
+    optimizer = ADAM(start)
+    merged = arithmetic(pool)
+    for _ in range(2):
+        for k, task in enumerate(TASKS):
+            for batch in images[task].split(2):
+                feature, target = forward(merged, batch)[1], forward(expert(pool, task), batch)[1]
+                if normalise:
+                    feature, target = (x / x.norm(dim=1, keepdim=True) for x in (feature, target))
+                optimizer.zero_grad()
+                l1_loss(adapter(feature, start[2 * k], start[2 * k + 1]), target).backward()
+                optimizer.step()
+    for own, restated in zip(method.parameters(), start, strict=True):
+        close(own, restated)
+
+
+class HandAdam:
+    """Adam in the open, with gradients as torch before 2.0 kept them: filled with zeros, not dropped."""
+
+    def __init__(self, parameters, lr: float = 1e-2) -> None:
+        self.parameters = list(parameters)
+        self.lr = lr
+        self.state = [(0, torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            if p.grad is not None:
+                p.grad.zero_()
+
+    def step(self) -> None:
+        for i, p in enumerate(self.parameters):
+            if p.grad is None:
+                continue
+            t, m, v = self.state[i]
+            t, m, v = t + 1, 0.9 * m + 0.1 * p.grad, 0.999 * v + 0.001 * p.grad**2
+            self.state[i] = (t, m, v)
+            p.data -= self.lr * (m / (1 - 0.9**t)) / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+
+
+@pytest.mark.parametrize("zero_fill", [True, False])
+def test_with_gradients_filled_with_zeros_the_other_tasks_move_on_by_their_momentum(zero_fill):
+    pool, images = pool64(), images64()
+    method = seeded(lambda: Surgery(RULED(pool), rank=2))
+    start = clones(method.parameters())
+    schedule = Schedule(3, batch_size=2, batches_per_task=2, update="batch", zero_fill=zero_fill)
+    adapt(method, Alignment(), images, schedule)
+
+    optimizer = HandAdam(start) if zero_fill else ADAM(start)
+    merged = arithmetic(pool)
+    for _ in range(3):
+        for k, task in enumerate(TASKS):
+            for batch in images[task].split(2):
+                optimizer.zero_grad()
+                feature, target = forward(merged, batch)[1], forward(expert(pool, task), batch)[1]
+                l1_loss(adapter(feature, start[2 * k], start[2 * k + 1]), target).backward()
+                optimizer.step()
+    for own, restated in zip(method.parameters(), start, strict=True):
+        close(own, restated)
+
+
+def test_surgery_v2():
+    pool, images = pool64(), images64()
+    method = seeded(lambda: SurgeryV2(RULED(pool), rank=2))
+    state = {key: value.detach().clone().requires_grad_() for key, value in method.named_parameters()}
+    adapt(method, Alignment(), images, Schedule(2, batch_size=4, update="task"))
+
+    optimizer = ADAM(state.values())
+    merged = arithmetic(pool)
+    for _ in range(2):
+        for k, task in enumerate(TASKS):
+
+            def after(index: int, x: Tensor, k: int = k) -> Tensor:
+                stem = f"inner.{k}.{index}"
+                return adapter(x, state[f"{stem}.down.weight"], state[f"{stem}.up.weight"])
+
+            means, feature = forward(merged, images[task], after)
+            feature = adapter(feature, state[f"final.{k}.down.weight"], state[f"final.{k}.up.weight"])
+            targets, target = forward(expert(pool, task), images[task])
+            loss = sum(
+                ((a - b).abs().mean() for a, b in zip(means, targets, strict=True)), l1_loss(feature, target)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for key, own in method.named_parameters():
+        close(own, state[key])
