@@ -106,7 +106,7 @@ def logits(head: Tensor, feature: Tensor, bias: Tensor | float = 0.0) -> Tensor:
 def entropy_of(pool: Pool, theta: State, images: dict[str, Tensor]) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for task, x in images.items():
-        total = total + mean_entropy(logits(pool.heads[task], forward(theta, x)[1]))
+        total = total + mean_entropy(logits(pool.heads[task].weight, forward(theta, x)[1]))
     return total
 
 

@@ -49,7 +49,7 @@ class Hierarchical(Adaptation):
                 self.of_groups(batches) if first else self.gradients.accumulate(batches, self.manual_backward)
             )
         self.check_finite(losses)
-        optimizer.step()
+        self.take_step(optimizer)
         self.finish_step(summed(losses))
 
     def of_groups(self, batches: list[Batch]) -> Losses:

@@ -68,8 +68,8 @@ def restated(pool, thirds, seed, steps, meta_steps, space, keeps, learns):
         theta = {key: value.detach() for key, value in merged(pool, table, masks, seed, draw).items()}
         attack.zero_grad()
         for task, x in second.items():
-            clean = logits(pool.heads[task], forward(theta, x)[1]).argmax(-1)
-            z = logits(pool.heads[task], forward(theta, shaken(x, deltas[task], space, False))[1])
+            clean = logits(pool.heads[task].weight, forward(theta, x)[1]).argmax(-1)
+            z = logits(pool.heads[task].weight, forward(theta, shaken(x, deltas[task], space, False))[1])
             (-cross_entropy(z, clean)).backward()
         attack.step()
         theta = merged(pool, table, masks, seed, draw)

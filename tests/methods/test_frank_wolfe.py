@@ -49,7 +49,7 @@ def gradient_at(pool, theta, task: str, given) -> dict[str, Tensor]:
     leaves = {key: theta[key].detach().clone().requires_grad_() for key in pool.keys}
     count = len(given["images"])
     for image, label in zip(given["images"], given["target"][0], strict=True):
-        z = logits(pool.heads[task], forward({**pool.base, **leaves}, image[None])[1])
+        z = logits(pool.heads[task].weight, forward({**pool.base, **leaves}, image[None])[1])
         (cross_entropy(z, label[None]) / count).backward()
     return {key: leaf.grad for key, leaf in leaves.items()}
 

@@ -61,7 +61,7 @@ def test_alternating_tuning():
             for x, y in zip(images64()[task].split(2), labels64()[task].split(2), strict=True):
                 optimizer.zero_grad()
                 state = dict(zip(pool.keys, local, strict=True))
-                cross_entropy(logits(pool.heads[task], forward(state, x)[1]), y).backward()
+                cross_entropy(logits(pool.heads[task].weight, forward(state, x)[1]), y).backward()
                 optimizer.step()
             differences = [
                 d + (p.detach() - o) / 3 for d, p, o in zip(differences, local, theta, strict=True)

@@ -34,7 +34,7 @@ def test_supermerge():
         }
         optimizer.zero_grad()
         sum(
-            cross_entropy(logits(pool.heads[t], forward(theta, x)[1]), labels64()[t])
+            cross_entropy(logits(pool.heads[t].weight, forward(theta, x)[1]), labels64()[t])
             for t, x in images64().items()
         ).backward()
         optimizer.step()
@@ -48,7 +48,8 @@ def supervised(pool, coefficients: Tensor, tasks) -> Tensor:
         for row, key in enumerate(pool.keys)
     }
     return sum(
-        cross_entropy(logits(pool.heads[t], forward(theta, images64()[t])[1]), labels64()[t]) for t in tasks
+        cross_entropy(logits(pool.heads[t].weight, forward(theta, images64()[t])[1]), labels64()[t])
+        for t in tasks
     )
 
 

@@ -26,7 +26,7 @@ def test_tinting(confidence, soft):
     adapt(method, PseudoLabels(confidence, soft), images, Schedule(2, batch_size=8, update="task"))
 
     table = torch.full((len(pool.keys), 3), 0.3, dtype=torch.float64, requires_grad=True)
-    weights = clones(pool.heads[task] for task in TASKS)
+    weights = clones(pool.heads[task].weight for task in TASKS)
     biases = [torch.zeros(len(w), dtype=torch.float64, requires_grad=True) for w in weights]
     optimizer = ADAM([table, *weights, *biases])
     for _ in range(2):
@@ -37,7 +37,9 @@ def test_tinting(confidence, soft):
                 for row, key in enumerate(pool.keys)
             }
             z = logits(weights[k], forward(theta, images[task])[1], biases[k])
-            teacher = logits(pool.heads[task], forward(expert(pool, task), images[task])[1]).softmax(-1)
+            teacher = logits(pool.heads[task].weight, forward(expert(pool, task), images[task])[1]).softmax(
+                -1
+            )
             (p_teacher, y_teacher), (p_own, y_own) = teacher.max(-1), z.softmax(-1).max(-1)
             keep = (
                 (y_teacher == y_own) | (p_teacher >= p_own) if confidence else torch.ones(8, dtype=torch.bool)
@@ -68,8 +70,8 @@ def test_tinting_of_a_layer_in_the_encoder():
     for _ in range(2):
         for task in TASKS:
             theta = {**merged, **dict(zip(keys, own[task], strict=True))}
-            z = logits(pool.heads[task], forward(theta, images[task])[1])
-            target = logits(pool.heads[task], forward(expert(pool, task), images[task])[1]).argmax(-1)
+            z = logits(pool.heads[task].weight, forward(theta, images[task])[1])
+            target = logits(pool.heads[task].weight, forward(expert(pool, task), images[task])[1]).argmax(-1)
             optimizer.zero_grad()
             cross_entropy(z, target).backward()
             optimizer.step()
@@ -83,7 +85,7 @@ def in_order(orders) -> torch.Tensor:
     """The coefficients after the rounds of plain Tinting that take the tasks in these orders."""
     pool, images = pool64(), images64()
     table = torch.full((len(pool.keys), 3), 0.3, requires_grad=True)
-    weights = {task: clones([pool.heads[task]])[0] for task in TASKS}
+    weights = {task: clones([pool.heads[task].weight])[0] for task in TASKS}
     biases = {task: torch.zeros(len(weights[task]), requires_grad=True) for task in TASKS}
     optimizer = ADAM([table, *weights.values(), *biases.values()])
     for task in itertools.chain(*orders):
@@ -92,7 +94,7 @@ def in_order(orders) -> torch.Tensor:
             for row, key in enumerate(pool.keys)
         }
         z = logits(weights[task], forward(theta, images[task])[1], biases[task])
-        target = logits(pool.heads[task], forward(expert(pool, task), images[task])[1]).argmax(-1)
+        target = logits(pool.heads[task].weight, forward(expert(pool, task), images[task])[1]).argmax(-1)
         optimizer.zero_grad()
         cross_entropy(z, target).backward()
         optimizer.step()

@@ -82,7 +82,7 @@ def restated(layers, reduce, shared, decay):
         optimizer.zero_grad()
         for task in TASKS:
             for batch in images[task].split(2):
-                mean_entropy(logits(pool.heads[task], forward(theta, batch, mix=mix)[1])).backward()
+                mean_entropy(logits(pool.heads[task].weight, forward(theta, batch, mix=mix)[1])).backward()
         optimizer.step()
     for key, own in method.named_parameters():
         close(own, state[key])
