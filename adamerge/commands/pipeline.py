@@ -27,8 +27,10 @@ from adamerge.merging import Pool
 from adamerge.methods import Method
 from adamerge.report.summary import record, show
 from adamerge.settings import validate
+from adamerge.settings.presets import deviations
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
+from adamerge.tracking.preset import started_from, write_preset
 from adamerge.tracking.results import Results, read_results
 
 
@@ -44,6 +46,7 @@ def execute(cfg: DictConfig) -> Results:
         return results
     resumes = (run.folder / "checkpoints" / "last.ckpt").exists()
     start_folder(run.cfg, run.folder, run.weights)
+    _write_preset(run)
     going_on = ", goes on from its last checkpoint" if resumes else ""
     console.print(
         f"[bold]{run.name}[/] on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}", highlight=False
@@ -52,6 +55,13 @@ def execute(cfg: DictConfig) -> Results:
         results = _work(run, mirrors, console)
     _tell(run.folder, results, console)
     return results
+
+
+def _write_preset(run: Run) -> None:
+    """How the run differs from its preset, and what it starts from: published numbers are compared by it."""
+    file = run.paths.get("start")
+    start = None if file is None else started_from(str(run.cfg.start), Path(file))
+    write_preset(run.folder, deviations(run.cfg), start)
 
 
 def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from adamerge.errors import RunError
+from adamerge.tracking.preset import AgainstPreset, read_preset
 from adamerge.tracking.recorded import Recorded
 from adamerge.tracking.results import FILE, Results, read_results
 
@@ -34,6 +35,9 @@ class Run:
     folder: Path
     results: Results
     config: dict[str, Any]  # flattened: {"method.model.rank": 16, ...}
+    preset: AgainstPreset | None = (
+        None  # how the settings differ from the preset's; None: the run does not say
+    )
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def collect(folders: Iterable[Path]) -> Collected:
             unfinished.append((folder, _why_unfinished(folder)))
             continue
         try:
-            runs.append(Run(folder, read_results(folder), flat_config(folder / "config.yaml")))
+            config = flat_config(folder / "config.yaml")
+            runs.append(Run(folder, read_results(folder), config, read_preset(folder)))
         except (RunError, OSError, yaml.YAMLError) as error:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:

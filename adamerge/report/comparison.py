@@ -45,15 +45,22 @@ def console_table(comparison: Comparison) -> Table:
 
 
 def published_of(group: Group) -> Published | None:
-    """What was published for this method on these tasks, backbone and experts."""
-    return published(group.runs[0].results, group.runs[0].config)
+    """What was published for this method on these tasks, backbone and experts; where one of the runs is not judged,
+    why."""
+    found = [published(run.results, run.config, run.preset) for run in group.runs]
+    return next((known for known in found if known is not None and known.reason), found[-1])
+
+
+def _accuracy(group: Group) -> dict[str, float | None]:
+    """Means over the seeds, by task."""
+    return {task: group.accuracy(task).mean for task in group.runs[0].results.tasks}
 
 
 def _beside(group: Group, known: Published | None) -> str:
     """The published average, and how ours stands to it."""
     if known is None:
         return ""
-    verdict = known.verdict(group.spread("average").mean)
+    verdict = known.verdict(_accuracy(group))
     return f"{percent(known.average)} {_MARKS[verdict]}"
 
 
@@ -80,7 +87,33 @@ def markdown(comparison: Comparison) -> str:
     heads = ["method", "average", *comparison.tasks]
     text = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     text += [f"| {' | '.join(row)} |" for row in _rows(comparison, spread, "**{}**".format)]
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *_unseen(comparison)]) + "\n"
+
+
+def _unseen(comparison: Comparison) -> list[str]:
+    """A table of the tasks that no expert was merged for, the pre-trained model first; nothing where there are none."""
+    groups = [group for group in comparison.groups if group.runs[0].results.unseen]
+    tasks = list(dict.fromkeys(task for group in groups for task in group.runs[0].results.unseen))
+    if not tasks:
+        return []
+
+    def cells(name: str, values: list[float | None]) -> str:
+        return f"| {' | '.join([name, percent(mean(values)), *map(percent, values)])} |"
+
+    def of(group: Group, value: str) -> list[float | None]:
+        found = [[getattr(run.results.unseen.get(task), value, None) for run in group.runs] for task in tasks]
+        return [mean(values) for values in found]
+
+    rows = [cells(shown("pretrained"), of(groups[0], "pretrained"))]
+    for group in groups:
+        rows.append(cells(group.name, of(group, "accuracy")))
+        known = published_of(group)
+        if known is not None and known.unseen is not None:
+            judged = f": not judged: {known.reason}" if known.reason else ""
+            theirs = [known.unseen.get(task) for task in tasks]
+            rows.append(cells(f"- published ({known.source}){judged}", theirs))
+    head = f"| {' | '.join(['unseen tasks', 'average', *tasks])} |"
+    return ["", head, "|---" + "|---:" * (1 + len(tasks)) + "|", *rows]
 
 
 def latex(comparison: Comparison) -> str:
@@ -116,7 +149,8 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     plain = ("average", "normalized_average", "agreement", "trainable_parameters", "peak_memory_bytes")
-    theirs = ("published_average", "published_tolerance", "published_verdict", "published_accuracy")
+    told = ("average", "tolerance", "verdict", "words", "accuracy")
+    theirs = [f"published_{name}" for name in told]
     first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
     writer.writerow(
         (*first_half, "adapt_seconds", "evaluate_seconds", "task", "accuracy", "accuracy_sd", *theirs)
@@ -134,9 +168,10 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
             numbers = [group.spread(name).mean for name in plain]
             cost = [group.seconds("adapt").mean, group.seconds("evaluate").mean]
             known = published_of(group)
-            judged: list[float | str | None] = [None] * 3
+            judged: list[float | str | None] = [None] * 4
             if known is not None:
-                judged = [known.average, known.tolerance, known.verdict(group.spread("average").mean)]
+                ours = _accuracy(group)
+                judged = [known.average, known.tolerance, known.verdict(ours), known.words(ours)]
             for task in comparison.tasks:
                 value = group.accuracy(task)
                 row = [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
@@ -193,26 +228,22 @@ def _rows(
     comparison: Comparison, show: Callable[[Spread], str], bold: Callable[[str], str]
 ) -> list[list[str]]:
     """Name and cells of every line, baselines first, the best of each column marked."""
-    known = {g.name: (published_of(g), g.spread("average").mean) for g in comparison.groups}
+    known = {g.name: published_of(g) for g in comparison.groups}
     rows = []
     for line in lines(comparison):
         cells = [bold(show(v)) if best else show(v) for v, best in zip(line.values, line.best, strict=True)]
         rows.append([line.name, *cells])
-        theirs, ours = known.get(line.name, (None, None))
-        if theirs is not None:
-            rows.append(_published_row(theirs, ours, comparison.tasks, show))
+        theirs = known.get(line.name)
+        if theirs is not None and line.group is not None:
+            rows.append(_published_row(theirs, _accuracy(line.group), comparison.tasks, show))
     return rows
 
 
 def _published_row(
-    known: Published, ours: float | None, tasks: Sequence[str], show: Callable[[Spread], str]
+    known: Published, ours: dict[str, float | None], tasks: Sequence[str], show: Callable[[Spread], str]
 ) -> list[str]:
-    verdict = known.verdict(ours)
-    judged = verdict if verdict != "within" else f"within {percent(known.tolerance)}"
     return [
-        f"- published ({known.source}): ours is {judged}"
-        if verdict != "not judged"
-        else f"- published ({known.source})",
+        f"- published ({known.source}): {known.words(ours)}",
         show(Spread(known.average)),
         *(show(Spread((known.tasks or {}).get(task))) for task in tasks),
     ]

@@ -11,6 +11,7 @@ from adamerge.report.figures import write_figures
 from adamerge.report.names import percent
 from adamerge.report.published import published
 from adamerge.report.table import results_table
+from adamerge.tracking.preset import read_preset
 from adamerge.tracking.results import Results, write_results
 
 
@@ -35,10 +36,9 @@ def show(folder: Path, results: Results, console: Console, again: bool = False) 
 def published_line(folder: Path, results: Results) -> str:
     """What the literature has for this run; empty where it has nothing."""
     config = folder / "config.yaml"
-    known = published(results, flat_config(config)) if config.exists() else None
+    known = published(results, flat_config(config), read_preset(folder)) if config.exists() else None
     if known is None:
         return ""
-    verdict = known.verdict(results.average)
-    text = f"published: {percent(known.average)} ({known.source}; tolerance {percent(known.tolerance)}); "
-    text += "not judged" if verdict == "not judged" else f"this run is {verdict} it"
-    return f"{text}: {known.note}" if known.note else text
+    accuracy = {task: result.accuracy for task, result in results.tasks.items()}
+    text = f"published: {percent(known.average)} ({known.source}); {known.words(accuracy)}"
+    return f"{text} ({known.note})" if known.note and known.confirmed else text

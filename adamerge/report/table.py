@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adamerge.report.names import memory, percent, seconds, shown
-from adamerge.tracking.results import Results
+from adamerge.tracking.results import Results, mean
 
 _ORDER = ("pretrained", "weight_average", "task_arithmetic", "run", "individual")
 # Two short lines each, so that eight tasks fit into 80 columns.
@@ -57,7 +57,9 @@ def unseen_lines(results: Results) -> list[str]:
         f"unseen {task}: {percent(result.accuracy)} (pre-trained {percent(result.pretrained)})"
         for task, result in results.unseen.items()
     ]
-    return [*lines, f"unseen average: {percent(results.unseen_average)}"] if lines else []
+    base = mean([result.pretrained for result in results.unseen.values()])
+    average = f"unseen average: {percent(results.unseen_average)} (pre-trained {percent(base)})"
+    return [*lines, average] if lines else []
 
 
 def attack_lines(results: Results) -> list[str]:

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from adamerge.commands.assemble import checkpoint_places
+from adamerge.report.published import every_row
 from adamerge.settings import conf_dir, register_resolvers, validate
 
 NAMES = sorted(
@@ -41,6 +42,9 @@ def test_an_experiment_is_valid_and_names_its_files(name: str) -> None:
     assert all(FILES[cfg.checkpoints.name] in places[f"experts/{task}"] for task in cfg.suite.tasks)
     assert len({place for key, place in places.items() if key.startswith("experts/")}) == len(cfg.suite.tasks)
     assert set(methods) <= {path.stem for path in (conf_dir() / "method").glob("*.yaml")}
+    # Something was published for these tasks and this backbone.
+    tables = [table for table, _ in every_row() if set(table["tasks"]) == set(cfg.suite.tasks)]
+    assert cfg.backbone.name in {table["backbone"] for table in tables}
 
 
 @pytest.mark.parametrize("name", ["eight_vitb32", "fourteen_vitb16", "twenty_vitl14", "generalisation_exp1"])

@@ -1,0 +1,110 @@
+"""How a config differs from the preset that it names: the shipped method and rule on the shipped suite, untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from adamerge.settings.folders import ConfigFolders, opened_folders
+from adamerge.settings.paths import conf_dir, register_resolvers
+
+_WORDS = ("summary", "paper", "needs", "trains", "memory")
+# Of the suite: where the data lie, and what the suite's reported name and the list of tasks say already.
+_SUITE = (
+    *("tasks", "unseen", "catalogue", "sources", "origin", "data", "decode_cache", "splits", "allow_overlap"),
+    *("corruption", "severity", "test_split", "validation", "limit"),
+)
+# Of a task: what makes its head.
+_HEAD = ("classes", "names", "templates")
+# Of the trainer: where and how it is shown.
+_TRAINER = (
+    *(
+        "accelerator",
+        "benchmark",
+        "detect_anomaly",
+        "deterministic",
+        "devices",
+        "enable_progress_bar",
+        "inference_mode",
+    ),
+    *("log_every_n_steps", "profiler"),
+)
+_GROUPS = ("method", "rule", "suite", "backbone", "checkpoints")
+Deviations = dict[str, tuple[Any, Any]]
+
+
+def deviations(cfg: DictConfig) -> Deviations:
+    """{option: (its value here, its value in the preset)} for every option that can change a number.
+
+    The preset has the same method, rule, suite, backbone and family of checkpoints by name. A name that does not ship
+    with adamerge has no preset: {"method": ("mine", None)}.
+    """
+    names = {group: str(cfg[group].name) for group in _GROUPS}
+    with _shipped() as folders:
+        unknown = {group: (name, None) for group, name in names.items() if name not in folders.choices(group)}
+        if unknown:
+            return unknown
+        try:
+            preset = folders.compose("train", [f"{group}={name}" for group, name in names.items()])
+            theirs = _compared(preset, tuple(cfg.suite.tasks))
+        except (HydraException, OmegaConfBaseException) as error:
+            return {"method": (names["method"], f"cannot be composed: {error}")}
+        ours = _compared(cfg, tuple(cfg.suite.tasks))
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
+
+
+@contextmanager
+def _shipped() -> Iterator[ConfigFolders]:
+    """The package's own config folder, also from within a job that Hydra has started."""
+    register_resolvers()
+    running = GlobalHydra.instance().hydra
+    try:
+        with opened_folders(conf_dir(), None, ()) as folders:
+            yield folders
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def _compared(cfg: DictConfig, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """What can change a number, by dotted key."""
+
+    def section(where: str, silent: tuple[str, ...] = ()) -> dict[str, Any]:
+        node: Any = OmegaConf.select(cfg, where)
+        plain = {} if node is None else {k: node[k] for k in node if k not in silent}
+        return {where: {k: _plain(v) for k, v in plain.items()}}
+
+    catalogue = cfg.suite.catalogue
+    heads = {
+        task: {key: _plain(catalogue[task].get(key)) for key in _HEAD if catalogue[task].get(key) is not None}
+        for task in tasks
+        if task in catalogue
+    }
+    return _flat(
+        section("method", _WORDS)
+        | section("rule", _WORDS)
+        | section("suite", (*_SUITE, *_WORDS))
+        | section("backbone", (*_WORDS, "names", "papers"))
+        | section("trainer", _TRAINER)
+        | {"checkpoints": {"dtype": cfg.checkpoints.get("dtype")}, "suite.catalogue": heads}
+        | {"attack": {"tasks": _plain(OmegaConf.select(cfg, "attack.tasks")) or []}}
+    )
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _flat(node: Any, where: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {where: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{where}.{key}" if where else str(key))
+    return flat
