@@ -46,7 +46,7 @@ def execute(cfg: DictConfig) -> Results:
         return results
     resumes = (run.folder / "checkpoints" / "last.ckpt").exists()
     start_folder(run.cfg, run.folder, run.weights)
-    _write_preset(run)
+    _write_preset(cfg, run)
     going_on = ", goes on from its last checkpoint" if resumes else ""
     console.print(
         f"[bold]{run.name}[/] on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}", highlight=False
@@ -57,11 +57,12 @@ def execute(cfg: DictConfig) -> Results:
     return results
 
 
-def _write_preset(run: Run) -> None:
-    """How the run differs from its preset, and what it starts from: published numbers are compared by it."""
+def _write_preset(cfg: DictConfig, run: Run) -> None:
+    """How the config, as it was given, differs from its preset, and what the run starts from: published numbers are
+    compared by it."""
     file = run.paths.get("start")
     start = None if file is None else started_from(str(run.cfg.start), Path(file))
-    write_preset(run.folder, deviations(run.cfg), start)
+    write_preset(run.folder, deviations(cfg), start)
 
 
 def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
