@@ -14,18 +14,21 @@ class Command:
         config: its primary config; None where it takes plain words instead.
         word: the option that a plain word among its overrides is a value of.
         lenient: mistakes in the config are handed to it instead of stopping it: `run(config, mistakes)`.
+        over: the option that names a config of its own, over which the others are laid: with it the command gets what
+            was typed instead of a composed config, `run_over(typed)`.
     """
 
     summary: str
     config: str | None = None
     word: str | None = None
     lenient: bool = False
+    over: str | None = None
 
 
 COMMANDS = {
     "train": Command("adapt a merged model on unlabeled images, then evaluate it", "train"),
     "merge": Command("merge with a static rule, then evaluate", "merge"),
-    "evaluate": Command("evaluate a finished run, or one checkpoint, on a suite", "evaluate"),
+    "evaluate": Command("evaluate a finished run, or one checkpoint, on a suite", "evaluate", over="run"),
     "compare": Command("compare finished runs, over seeds"),
     "pretrain": Command("make a small CLIP where no public weights serve", "pretrain"),
     "finetune": Command("make experts from a base", "finetune"),

@@ -1,36 +1,143 @@
-"""`evaluate run=<folder>` or `evaluate checkpoint=<file>`: accuracy and agreement, without adapting."""
+"""`evaluate run=<folder>` or `evaluate checkpoint=<file>`: accuracy and agreement, without adapting.
+
+The options beside `run` are laid over the run's own config (`run_options`). What they give is written into a file of
+its own, with the options: a run's results.json is what the run found.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
 from adamerge.checkpoints import open_checkpoint
-from adamerge.commands.pipeline import evaluate, load_method
+from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.commands.assemble import Data, open_data, open_tasks, pool_with_heads
+from adamerge.commands.pipeline import evaluate
 from adamerge.commands.run import open_run
-from adamerge.errors import ConfigError
+from adamerge.commands.run_options import with_options
+from adamerge.commands.trained import ClassNames, heads_of, run_in, trained_method
+from adamerge.errors import ConfigError, DataError
+from adamerge.merging import Pool
 from adamerge.methods import Fixed
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.table import results_table
 from adamerge.settings import validate
-from adamerge.tracking.results import Results
+from adamerge.settings.mistakes import Mistakes
+from adamerge.settings.overrides import Typed, typed_options
+from adamerge.tasks.task import check_head
+from adamerge.tracking.results import Results, as_json
+
+FOLDER = "evaluations"
+# What an encoder that is evaluated as it is has no use for.
+_NOT_OF_A_CHECKPOINT = (
+    *("method", "rule", "seed", "start", "record", "attack", "logger", "checkpoint_every", "workers"),
+    *("activation_checkpointing", "outputs"),
+)
 
 
 def run(cfg: DictConfig) -> None:
+    """Evaluate one image encoder on the config's suite."""
     validate(cfg)
-    if (cfg.run is None) == (cfg.checkpoint is None):
+    if cfg.checkpoint is None:
         raise ConfigError("evaluate needs one of run=<run folder> and checkpoint=<file>.")
-    results = _of_run(Path(cfg.run)) if cfg.run is not None else _of_checkpoint(cfg)
+    mistakes = Mistakes()
+    for option in typed_options(HydraConfig.get().overrides.task, mistakes):
+        if option.key.partition(".")[0] in _NOT_OF_A_CHECKPOINT:
+            mistakes.add(option.key, "cannot apply: the encoder of checkpoint=... is evaluated as it is.")
+    mistakes.report()
+    out = _free(cfg.out)
+    results = _of_checkpoint(cfg)
     Console().print(results_table(results))
+    if out is not None:
+        _write(out, results, {"checkpoint": cfg.checkpoint})
 
 
-def _of_run(folder: Path) -> Results:
-    run, method, pool, data = load_method(folder)
-    return evaluate(run, method, pool, data)
+def run_over(typed: Sequence[Typed]) -> None:
+    """Evaluate a finished run, with the options that apply to one.
+
+    Raises:
+        ConfigError: every option that does not, by name.
+    """
+    folder = Path(str(next(option.value for option in typed if option.key == "run")))
+    others = [option for option in typed if option.key != "run"]
+    if any(option.key == "checkpoint" for option in others):
+        raise ConfigError("evaluate needs one of run=<run folder> and checkpoint=<file>, not both.")
+    out = _free(next((str(option.value) for option in others if option.key == "out"), None))
+    original = run_in(folder)
+    mistakes = Mistakes()
+    changed = replace(original, cfg=with_options(original.cfg, others, mistakes))
+    mistakes.report()
+    options = {option.key: option.value for option in others if option.key != "out"}
+    heads, classes = heads_of(original, folder)
+    pool = pool_with_heads(original.cfg, original.paths, heads)
+    method = trained_method(original, folder, pool)
+    data = _data(changed.cfg, pool, classes)
+    console = Console()
+    results = evaluate(changed, method, pool, data)
+    if options:
+        console.print(f"evaluated with {_shown(options)}", highlight=False, soft_wrap=True, markup=False)
+    console.print(results_table(results))
+    if options and out is None:
+        out = folder / FOLDER / f"{_identity(options)}.json"
+        out.parent.mkdir(exist_ok=True)
+    if out is not None:
+        _write(out, results, {"run": original.id, "options": options})
+
+
+def _free(out: str | None) -> Path | None:
+    """The file to write.
+
+    Raises:
+        ConfigError: it is there already, or its folder is not.
+    """
+    path = None if out is None else Path(out).expanduser()
+    if path is not None and path.exists():
+        raise ConfigError(f"out: {path} is there already; nothing is overwritten. Name another file.")
+    if path is not None and not path.parent.is_dir():
+        raise ConfigError(f"out: there is no folder {path.parent} to write {path.name} into.")
+    return path
+
+
+def _write(out: Path, results: Results, about: Mapping[str, Any]) -> None:
+    atomic_write_text(out, json.dumps({**about, **as_json(results)}, indent=2) + "\n")
+    Console().print(f"written: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _identity(options: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _shown(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
+
+
+def _data(cfg: DictConfig, pool: Pool, classes: ClassNames) -> Data:
+    """The pictures, whose labels must number the classes as the run's heads do.
+
+    Raises:
+        DataError: other classes, or another order.
+    """
+    tasks = open_tasks(cfg)
+    for task in tasks:
+        check_head(task, pool.heads[task.name].classes)
+        own = classes.get(task.name)
+        if own is not None and task.classes is not None and tuple(own) != tuple(task.classes):
+            index = next(i for i, (a, b) in enumerate(zip(own, task.classes, strict=True)) if a != b)
+            raise DataError(
+                f"Task {task.name}: label {index} of these pictures is '{task.classes[index]}', that of the run's head "
+                f"is '{own[index]}'.\n  Name the folders as in the run's data, or give the run's words in the data's "
+                f"order with suite.catalogue.{task.name}.classes=[...]."
+            )
+    return open_data(cfg, tasks)
 
 
 def _of_checkpoint(cfg: DictConfig) -> Results:

@@ -14,16 +14,15 @@ from rich.console import Console
 from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.adapt import adapt
-from adamerge.commands.assemble import Data, device_of, suite_name
+from adamerge.commands.assemble import device_of, suite_name
 from adamerge.commands.mirroring import mirrored
 from adamerge.commands.representing import write_representations
 from adamerge.commands.run import Run, open_run
 from adamerge.commands.run_folder import start_folder
 from adamerge.commands.scoring import evaluate
 from adamerge.commands.sweep import in_sweep, line, note
-from adamerge.commands.trained import run_in, save_heads, trained_method
+from adamerge.commands.trained import save_heads
 from adamerge.memory import reset_peak
-from adamerge.merging import Pool
 from adamerge.methods import Method
 from adamerge.report.summary import record, show
 from adamerge.settings import validate
@@ -115,10 +114,3 @@ def save_parts(folder: Path, method: Method) -> None:
         values = [[table[task][layer] for task in table] for layer in layers]
         content = {"layers": layers, "tasks": list(table), "values": values}
         atomic_write_text(folder / "coefficients.json", json.dumps(content) + "\n")
-
-
-def load_method(folder: Path) -> tuple[Run, Method, Pool, Data]:
-    """A finished run's method with its trained parts, ready to evaluate."""
-    run = run_in(folder)
-    pool, data = run.open()
-    return run, trained_method(run, folder, pool), pool, data

@@ -45,12 +45,18 @@ def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:
     """A finished run's method and each task's class names. The suite's pictures are neither needed nor opened,
     unless the run is from before runs kept their heads."""
     run = run_in(folder)
-    if (saved := read_heads(folder)) is None:
-        tasks = open_tasks(run.cfg)
-        heads = open_heads(run.cfg, tasks, run.paths, run.files["base"])
-        saved = heads, {task.name: task.classes for task in tasks}
-    heads, classes = saved
+    heads, classes = heads_of(run, folder)
     return run, trained_method(run, folder, pool_with_heads(run.cfg, run.paths, heads)), classes
+
+
+def heads_of(run: Run, folder: Path) -> tuple[Mapping[str, Any], ClassNames]:
+    """The heads that a finished run classifies with and the names of their rows; made anew for a run from before runs
+    kept them."""
+    if (saved := read_heads(folder)) is not None:
+        return saved
+    tasks = [*open_tasks(run.cfg), *open_tasks(run.cfg, unseen=True)]
+    heads = open_heads(run.cfg, tasks, run.paths, run.files["base"])
+    return heads, {task.name: task.classes for task in tasks}
 
 
 def save_heads(folder: Path, heads: Mapping[str, Head], classes: ClassNames) -> None:

@@ -27,7 +27,7 @@ from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
 from adamerge.settings.check import find_mistakes
 from adamerge.settings.folders import opened_folders, tidy
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import read_overrides
+from adamerge.settings.overrides import Typed, read_overrides, typed_options
 from adamerge.settings.paths import conf_dir, register_resolvers
 
 # What a search is told of a job that failed or has no finite result: shares are at least 0, no entropy reaches 20 nats.
@@ -51,6 +51,10 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
         parser = get_args_parser()
         options = parser.parse_intermixed_args(list(words))
         _refuse(options)
+        if not _is_look(options) and (typed := _over_own_config(command, options)) is not None:
+            _log_to_stderr()
+            import_module(f"adamerge.commands.{command}").run_over(typed)
+            return
         if COMMANDS[command].lenient and not _is_look(options):
             _log_to_stderr()
             import_module(f"adamerge.commands.{command}").run(*_composed(command, options))
@@ -75,6 +79,21 @@ def _refuse(options: Namespace) -> None:
 
 def _is_look(options: Namespace) -> bool:
     return bool(options.help or options.hydra_help or options.cfg or options.info or options.shell_completion)
+
+
+def _over_own_config(command: str, options: Namespace) -> list[Typed] | None:
+    """What was typed, where one option names the config that the others are laid over; else None."""
+    over = COMMANDS[command].over
+    if over is None or not any(word.startswith(f"{over}=") for word in options.overrides):
+        return None
+    mistakes = Mistakes()
+    typed = typed_options(options.overrides, mistakes)
+    mistakes.report()
+    if all(option.value is None for option in typed if option.key == over and not option.sweeps):
+        return None
+    if options.multirun:
+        raise ConfigError(f"{command} {over}=... does one thing at a time; leave out -m.")
+    return typed
 
 
 def _checked(command: str, options: Namespace) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -56,6 +57,26 @@ def read_overrides(
         good, config = _compose(folders, config_name, good + parameters, mistakes)
     configs = [config, *_variants(folders, config_name, good, config, mistakes)] if config is not None else []
     return [o.input_line or "" for o in typed if o in good], configs
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An option as it was typed: its dotted key and value; whether it has several values, or takes a key away."""
+
+    key: str
+    value: Any
+    sweeps: bool
+    deletes: bool
+
+
+def typed_options(words: Sequence[str], mistakes: Mistakes) -> list[Typed]:
+    """What was typed, without a config to compose it into; what cannot be read is noted."""
+    return [
+        Typed(
+            o.key_or_group, None if o.is_sweep_override() else o.value(), o.is_sweep_override(), o.is_delete()
+        )
+        for o in _parse(words, mistakes)
+    ]
 
 
 def _parse(words: Sequence[str], mistakes: Mistakes) -> list[Override]:

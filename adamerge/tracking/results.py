@@ -140,15 +140,19 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def write_results(folder: Path, results: Results) -> None:
-    content = asdict(results) | {
+def as_json(results: Results) -> dict[str, Any]:
+    """Everything, with the averages over the tasks."""
+    return asdict(results) | {
         "average": results.average,
         "normalized_average": results.normalized_average,
         "agreement": results.agreement,
         "estimate": results.estimate,
         "unseen_average": results.unseen_average,
     }
-    atomic_write_text(folder / FILE, json.dumps(content, indent=2) + "\n")
+
+
+def write_results(folder: Path, results: Results) -> None:
+    atomic_write_text(folder / FILE, json.dumps(as_json(results), indent=2) + "\n")
 
 
 def read_results(folder: Path) -> Results:

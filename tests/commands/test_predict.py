@@ -12,7 +12,7 @@ from commands.conftest import QUICK, finished
 from PIL import Image
 
 from adamerge.__main__ import main
-from adamerge.commands.pipeline import load_method
+from adamerge.commands.trained import run_in, trained_method
 from adamerge.tasks.mini import Mini
 
 
@@ -34,7 +34,9 @@ def test_predictions_are_the_method_s(train, home, photos, capsys):
     capsys.readouterr()
     main(["predict", f"run={run}", "images=photos", "task=signs", "top=2"])
     shown = capsys.readouterr().out
-    _, method, _, data = load_method(run)
+    opened = run_in(run)
+    pool, data = opened.open()
+    method = trained_method(opened, run, pool)
     with torch.no_grad():
         shares = method.logits(data.images["signs"][torch.arange(24)], "signs").softmax(dim=-1)
     names = data.tasks[1].classes
