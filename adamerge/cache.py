@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints.atomic import why_not_writable
 from adamerge.errors import CheckpointError, RunError
 
 Tensors = dict[str, Tensor]
@@ -39,12 +39,8 @@ def cached(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensor
 
 
 def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("Permission denied")
-    except OSError as error:
+    if why := why_not_writable(folder):
         raise RunError(
-            f"Nothing can be written into the cache, {folder}: {error.strerror or error}.\n"
+            f"Nothing can be written into the cache, {folder}: {why}.\n"
             "  Set ADAMERGE_CACHE=<folder> to one that can be written: what is frozen is computed once and kept there."
-        ) from error
+        )

@@ -14,15 +14,39 @@ from typing import IO
 from adamerge.errors import RunError
 
 
+def why_not_writable(folder: Path) -> str | None:
+    """Make the folder; why nothing can be written into it, or None where something can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if os.access(folder, os.W_OK) else os.strerror(errno.EACCES)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it.
+
+    Raises:
+        RunError: it cannot be made, or nothing can be written into it.
+    """
+    if why := why_not_writable(folder):
+        raise RunError(f"{folder} cannot be written: {why}.\n  Name another folder.")
+
+
 @contextmanager
 def write_atomically(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that replaces `path` when the block ends well; after an error `path` is as it was.
 
     Raises:
-        RunError: the disk is full.
+        RunError: the disk is full, or nothing can be written there.
     """
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder; name a file.")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}.\n  Name another file.") from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -51,8 +75,11 @@ def folder_atomically(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     refuse_occupied(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    make_folder(path.parent)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:100]}."))
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}.\n  Name another folder.") from error
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~_umask())

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.checkpoints.atomic import atomic_write_text, make_folder
 from adamerge.errors import CheckpointError
 
 TASKS = ("sun397", "stanford_cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
@@ -65,7 +65,7 @@ def convert_tables(source: Path, folder: Path | None = None) -> list[Path]:
             "source": source.name,
         }
         path = (folder or source.parent) / f"{method}-{model}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         atomic_write_text(path, json.dumps(content) + "\n")
         written.append(path)
     if not written:

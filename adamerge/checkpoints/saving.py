@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adamerge.checkpoints.atomic import atomic_write_text, write_atomically
+from adamerge.checkpoints.atomic import atomic_write_text, make_folder, write_atomically
 from adamerge.checkpoints.weight_files import EXTENSIONS, split_part
 from adamerge.errors import CheckpointError
 
@@ -47,7 +47,7 @@ def save_tensors(
     from safetensors.torch import save
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     data = save(
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, dict(metadata or {})
     )

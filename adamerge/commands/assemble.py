@@ -76,7 +76,11 @@ def settled(cfg: DictConfig, paths: Mapping[str, str]) -> DictConfig:
 def device_of(cfg: DictConfig) -> torch.device:
     """Where Lightning will train with these trainer options."""
     accelerator = cfg.trainer.get("accelerator", "auto")
-    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: there is no CUDA device here.\n  Give trainer.accelerator=cpu."
+        )
+    if accelerator != "mps" and accelerator != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     if accelerator == "mps":
         return torch.device("mps")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.checkpoints.atomic import atomic_write_text, make_folder
 from adamerge.errors import ConfigError, RunError
 from adamerge.report.choice import pick, pick_table
 from adamerge.report.collect import Collected, collect, run_folders
@@ -119,7 +119,7 @@ def _mirror(folders: list[Path], entity: str | None, project: str, console: Cons
 
 
 def _write(collected: Collected, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     titled = [f"## {c.suite}, {c.backbone}\n\n{markdown(c)}" for c in collected.comparisons]
     atomic_write_text(out / "compare.md", "\n".join(titled))
     atomic_write_text(out / "compare.csv", csv_table(collected.comparisons))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
-from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.checkpoints.atomic import atomic_write_text, why_not_writable
 from adamerge.errors import ConfigError
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import Weights, write_lineage
@@ -24,15 +23,11 @@ def start_folder(cfg: DictConfig, folder: Path, uses: Mapping[str, Weights]) -> 
     Raises:
         ConfigError: the folder cannot be made or written into.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("Permission denied")
-    except OSError as error:
+    if why := why_not_writable(folder):
         raise ConfigError(
-            f"outputs: the run folder {folder} cannot be written: {error.strerror or error}.\n"
+            f"outputs: the run folder {folder} cannot be written: {why}.\n"
             "  Give outputs=<folder>, or set ADAMERGE_OUTPUTS, to a folder that can be written."
-        ) from error
+        )
     atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_lineage(folder, uses)
 

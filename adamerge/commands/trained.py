@@ -16,7 +16,9 @@ from adamerge.commands.run import Run, open_run
 from adamerge.errors import RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods import Method
+from adamerge.tracking.recorded import Recorded
 
+_NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")
 HEADS = "heads.safetensors"
 ClassNames = dict[str, tuple[str, ...] | None]  # by task; None where only a head file knows the classes
 
@@ -25,10 +27,15 @@ def run_in(folder: Path) -> Run:
     """The run that a folder belongs to.
 
     Raises:
-        RunError: it is no run folder.
+        RunError: it is no run folder, or none of a run that can be evaluated.
     """
     if not (folder / "config.yaml").exists():
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
+    known = Recorded(folder).config()  # refuses a damaged file
+    if missing := [key for key in _NEEDED if key not in known]:
+        raise RunError(
+            f"{folder} holds no run of train or merge: its config.yaml has no {', '.join(missing)}."
+        )
     cfg: Any = OmegaConf.load(folder / "config.yaml")
     return open_run(cfg)
 

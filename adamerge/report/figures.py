@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adamerge.checkpoints.atomic import write_atomically
+from adamerge.checkpoints.atomic import make_folder, write_atomically
 from adamerge.report.collect import flat_config
 from adamerge.report.layers import block, depth
 from adamerge.report.names import COLORS, CYCLE, shown
@@ -151,7 +151,7 @@ def _save(draw: Callable[[Any], None], path: Path, size: tuple[float, float]) ->
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=_DPI)
     return path

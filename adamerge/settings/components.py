@@ -19,6 +19,7 @@ _OWN = "ADAMERGE_MODULES"
 _FROM_PROGRAM = ("save_dir",)  # the run folder, for loggers
 # Components that are cheap to make and need nothing but their options: made once, for the ranges they check.
 _TRIED = ("adamerge.rules.", "adamerge.losses.")
+_OPTIMIZERS = "torch.optim."
 _RESERVED = ("_target_", "_partial_")
 
 
@@ -150,6 +151,18 @@ def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> 
             mistakes.add(f"{where}.{key}", f"{target.__name__} needs it; give {where}.{key}=...")
     if path.startswith(_TRIED) and len(mistakes.lines) == before:
         _try(where, node, known, mistakes)
+    if path.startswith(_OPTIMIZERS) and node.get("_partial_") and len(mistakes.lines) == before:
+        _try_optimizer(where, node, mistakes)
+
+
+def _try_optimizer(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """Make the optimiser of one number, for the ranges that its constructor checks."""
+    from torch import nn, zeros
+
+    try:
+        instantiate(node)([nn.Parameter(zeros(1))])
+    except (ValueError, TypeError) as error:
+        mistakes.add(where, f"{error}.")
 
 
 def _try(where: str, node: Mapping[str, Any], known: Mapping[str, _Option], mistakes: Mistakes) -> None:

@@ -65,7 +65,10 @@ def tidy(error: Exception) -> str:
     """Hydra's and OmegaConf's text without the search path and the advice on Hydra's own syntax."""
     lines = [line.strip() for line in str(error or error.__cause__).splitlines()]
     advice = ("See http", "full_key:", "object_type=", "provider=")
-    kept = [line for line in lines if line and not line.startswith(advice)]
-    if "Search path:" in kept:
-        kept = kept[: kept.index("Search path:")]
+    kept = [
+        line.partition(" Check that it's in")[0] for line in lines if line and not line.startswith(advice)
+    ]
+    for end in ("Search path:", "Config search path:"):
+        if end in kept:
+            kept = kept[: kept.index(end)]
     return " ".join(kept) or type(error).__name__

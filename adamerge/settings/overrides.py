@@ -144,13 +144,14 @@ def _text(value: Any) -> Any:
 
 def _check_choice(override: Override, folders: ConfigFolders, mistakes: Mistakes) -> bool:
     """Whether every chosen value names a file of the group."""
-    if override.is_delete():
-        return True
     group = override.key_or_group
     known = folders.choices(group)
+    if override.is_delete():
+        mistakes.add(f"~{group}", f"cannot be left out; there is {', '.join(known)}.")
+        return False
     values = _values(override, folders)
     names = [name for value in values for name in (value if isinstance(value, list) else [value])]
-    wrong = [name for name in names if name is not None and str(name) not in known]
+    wrong = ["null" if name is None else name for name in names if str(name) not in known]
     for name in wrong:
         mistakes.add(group, f"no {group.rpartition('/')[2]} '{name}'; {near(str(name), known)}")
     return not wrong

@@ -181,6 +181,7 @@ class TrainerSection(BaseModel):
     """Options of Lightning's Trainer; Lightning checks their values itself."""
 
     model_config = ConfigDict(extra="allow")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal[1, "1"] = 1
 
     @field_validator("devices", mode="before")
@@ -214,7 +215,7 @@ class CommonSection(_Section):
     evaluation: Any = None
     optimizer: Factory | None = None
     experiment_name: str | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=1, gt=0)
     workers: int = Field(default=0, ge=0)
     start: str | None = None
@@ -242,6 +243,13 @@ class CommonSection(_Section):
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     top: int = Field(default=1, gt=0)
     format: Literal["open_clip", "hf", "safetensors", "onnx", "torch_export"] = "open_clip"
+
+    @field_validator("experiment_name")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name or name in (".", "..") or "/" in name or "\\" in name):
+            raise ValueError("should be the name of one folder; outputs=<folder> says where it lies")
+        return name
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adamerge.checkpoints.atomic import make_folder
 from adamerge.errors import RunError
 
 # Larger stores are kept in an unlinked file: the system holds in memory what it has room for.
@@ -67,7 +68,7 @@ def _write(values: Any, done: NDArray[np.bool_], file: Any) -> None:
 def _kept(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if not path.exists() or path.stat().st_size != size:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
             _reserve(file, size, path.parent)
         os.replace(file.name, path)

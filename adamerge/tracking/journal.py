@@ -44,12 +44,15 @@ class Journal:
             if not line.strip():
                 continue
             try:
-                records.append(json.loads(line))
+                records.append(_record(line))
             except ValueError as error:
                 if number == len(lines):
                     log.warning("%s ends in half a line, which is left out.", self.path)
                     break
-                raise RunError(f"{self.path}, line {number}, is damaged: {error}.") from error
+                raise RunError(
+                    f"{self.path}, line {number}, is damaged: {error}.\n"
+                    "  Delete it and the folder checkpoints beside it to start this run afresh."
+                ) from error
         return records
 
     def truncate_after(self, step: int) -> None:
@@ -57,6 +60,13 @@ class Journal:
         if self.path.exists():
             kept = [record for record in self.read() if record["step"] <= step]
             atomic_write_text(self.path, "".join(_line(record) for record in kept))
+
+
+def _record(line: str) -> Record:
+    record = json.loads(line)
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        raise ValueError("it is no record of a step")
+    return record
 
 
 def _line(record: Record) -> str:

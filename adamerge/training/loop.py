@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import Dataset
 
-from adamerge.errors import CheckpointError
+from adamerge.errors import CheckpointError, ConfigError
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
-from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast
+from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast, steps_done
 from adamerge.training.journaling import WriteJournal
 from adamerge.training.steps import StepModule, step_loader
 
@@ -59,8 +60,17 @@ def run_steps(
         ]
         plugins.append(AtomicCheckpointIO())
         last = path if path.exists() else None
+        if last is not None and steps_done(last) is None:
+            raise CheckpointError(
+                f"Cannot resume from {last}: it is damaged.\n  Delete it to start this run afresh."
+            )
     _quiet()
-    lightning = pl.Trainer(**{**(trainer or {}), **_OURS}, logger=False, callbacks=callbacks, plugins=plugins)
+    try:
+        lightning = pl.Trainer(
+            **{**(trainer or {}), **_OURS}, logger=False, callbacks=callbacks, plugins=plugins
+        )
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        raise ConfigError(f"trainer: {error}") from error
     try:
         lightning.fit(module, step_loader(dataset, module, steps, workers), ckpt_path=last, weights_only=True)
     except (KeyError, EOFError) as error:

@@ -74,6 +74,14 @@ def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(tmp_path):
         journal.read()
 
 
+@pytest.mark.parametrize("line", ["[1]", '{"loss": 1.0}', '{"step": "a"}', "garbage"])
+def test_a_line_that_is_no_record_of_a_step_names_itself(tmp_path, line):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(f'{line}\n{{"step": 1}}\n')
+    with pytest.raises(RunError, match=r"journal.jsonl, line 1, is damaged.*\n  Delete it"):
+        Journal(path).read()
+
+
 def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append({"step": 0, "loss": float("nan")})
