@@ -229,7 +229,7 @@ def test_a_pickle_is_not_rerun(capsys: pytest.CaptureFixture[str]) -> None:
     ("line", "answer"),
     [
         ("adamerge tr", "train"),
-        ("adamerge train method=adamerging_taskwise_", "method=adamerging_taskwise_pp"),
+        ("adamerge train method=adamerging_taskwise_p", "method=adamerging_taskwise_pp"),
         ("adamerge train see", "seed="),
         ("adamerge convert x", ""),
     ],

@@ -18,6 +18,7 @@ from adamerge.losses import Entropy, entropy
 from adamerge.methods import AdaMerging
 from adamerge.tracking.journal import Journal
 from adamerge.training import Adaptation, Schedule, run_steps
+from adamerge.training.steps import StepModule
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 QUIET = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
@@ -155,3 +156,18 @@ def test_entropy_falls(tmp_path):
 def test_a_stream_that_ends_early_says_so():
     with pytest.raises(ValueError, match="ended before step 1"):
         fit(method(), [Rounds()[0]], optimizer=ADAM, schedule={"steps": 2, "batch_size": 4})
+
+
+def test_an_update_that_leaves_the_finite_numbers_names_step_parameter_and_rate():
+    class Module(StepModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.coefficients = torch.nn.Parameter(torch.ones(2))
+
+    module = Module()
+    module.step = 3
+    module.coefficients.grad = torch.tensor([0.0, 1e30])
+    with pytest.raises(
+        RunError, match=r"update of step 3 with lr=1e\+20 left numbers in coefficients that are not"
+    ):
+        module.take_step(torch.optim.SGD(module.parameters(), lr=1e20))
