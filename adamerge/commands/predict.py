@@ -63,7 +63,10 @@ def run(cfg: DictConfig) -> None:
     if not predictions:
         raise DataError(f"None of the {len(files)} pictures in {place} can be read; nothing was written.")
     atomic_write_text(out, _as_csv(predictions))
-    _show(predictions, len(files), out)
+    _show(predictions, out)
+    if skipped := len(files) - len(predictions):
+        # Not a success: what reads the file must not take it for the whole.
+        raise DataError(f"{skipped} of {len(files)} pictures could not be read; {out} has the others.")
 
 
 def _names(known: Sequence[str] | None, count: int) -> list[str]:
@@ -112,7 +115,7 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
     return text.getvalue()
 
 
-def _show(predictions: Sequence[Prediction], files: int, out: Path) -> None:
+def _show(predictions: Sequence[Prediction], out: Path) -> None:
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
@@ -123,6 +126,4 @@ def _show(predictions: Sequence[Prediction], files: int, out: Path) -> None:
     console.print(table)
     if len(predictions) > _SHOWN:
         console.print(f"... and {len(predictions) - _SHOWN} more")
-    skipped = files - len(predictions)
-    told = f"{len(predictions)} pictures classified" + (f", {skipped} could not be read" if skipped else "")
-    console.print(f"{told}: {out}", highlight=False, soft_wrap=True)
+    console.print(f"{len(predictions)} pictures classified: {out}", highlight=False, soft_wrap=True)

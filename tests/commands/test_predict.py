@@ -74,9 +74,11 @@ def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos,
     main(["merge", "rule=individual", *QUICK[:3]])
     run = finished(home)["individual"]
     (photos / "03.jpg").write_bytes(b"no picture")
-    main(["predict", f"run={run}", "images=photos", "task=digits"])
+    with pytest.raises(SystemExit) as partly:
+        main(["predict", f"run={run}", "images=photos", "task=digits"])
+    assert partly.value.code == 2
     assert "03.jpg" in caplog.text
-    assert "1 could not be read" in capsys.readouterr().out
+    assert "1 of 25 pictures could not be read; predictions.csv has the others." in capsys.readouterr().err
     assert len(rows(home / "predictions.csv")) == 24 * 3
     before = (home / "predictions.csv").read_bytes()
     for change, text in [
