@@ -30,6 +30,7 @@ from adamerge.diagnosis.need import enough, memory_need
 from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
 from adamerge.errors import AdamergeError, CheckpointError, RunError
 from adamerge.models.clip import image_size
+from adamerge.models.likeness import Lookalikes
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.task import check, check_head
@@ -106,7 +107,7 @@ def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
     paths, model = checkpoint_places(cfg), model_of(cfg)
     resize = cfg.backbone.get("resize_positions", False)
     yield from guarded("backbone", partial(_backbone, cfg, paths))
-    seen: dict[str, str] = {}
+    seen = Lookalikes()
     needs_text = cfg.checkpoints.heads is None and "text" not in paths
     for name, path in paths.items():
         kind, _, task = name.partition("/")

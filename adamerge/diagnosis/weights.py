@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, fingerprint, open_checkpoint
+from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, open_checkpoint
 from adamerge.checkpoints.places import RANDOM
 from adamerge.checkpoints.saving import sidecar, weight_files
 from adamerge.checkpoints.weight_files import split_part
@@ -16,6 +16,7 @@ from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.clip import Model, image_encoder
 from adamerge.models.heads import head_fault
+from adamerge.models.likeness import Lookalikes
 from adamerge.models.positions import resized
 from adamerge.models.pretrained import has_text_tower, pretrained_state
 
@@ -30,21 +31,22 @@ def backbone_shapes(model: Model) -> dict[str, Tensor]:
 
 
 def base_file(
-    path: str, model: Model, needs_text: bool, seen: dict[str, str], resize: bool = False
+    path: str, model: Model, needs_text: bool, seen: Lookalikes, resize: bool = False
 ) -> Iterator[Finding]:
     """The base model.
 
     Args:
         needs_text: heads are made from prompts, which takes its text tower.
-        seen: gets the file's name by its content.
+        seen: the models looked at before, among which it is from now on.
         resize: positions of another image size are brought to the backbone's.
     """
     if path.startswith(RANDOM):
         yield Finding("ok", "base", f"{path}: random weights")
         return
     checkpoint = _opened(path, "checkpoints.base=<file>", "pretrain")
-    _fits(path, _at_size(checkpoint.image_encoder(), model, resize), backbone_shapes(model))
-    seen[fingerprint(path)] = "base"
+    state = _at_size(checkpoint.image_encoder(), model, resize)
+    _fits(path, state, backbone_shapes(model))
+    seen.like("base", state)
     if needs_text and not has_text_tower(pretrained_state(path, model)):
         yield Finding("problem", "base", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
         return
@@ -60,9 +62,9 @@ def text_file(path: str, model: Model) -> Iterator[Finding]:
 
 
 def expert_file(
-    task: str, path: str, model: Model, seen: dict[str, str], resize: bool = False
+    task: str, path: str, model: Model, seen: Lookalikes, resize: bool = False
 ) -> Iterator[Finding]:
-    """One expert. `seen` holds the names of the files looked at before by their content, and gets this one."""
+    """One expert. `seen` are the models looked at before, among which it is from now on."""
     what = f"expert {task}"
     if path.startswith(RANDOM):
         yield Finding("ok", what, f"{path}: random weights")
@@ -73,9 +75,7 @@ def expert_file(
     if "visual.proj" not in state:  # the base's is used then
         del expected["visual.proj"]
     _fits(path, state, expected)
-    content = fingerprint(path)
-    twin = seen.setdefault(content, what)
-    if twin != what:
+    if (twin := seen.like(what, state)) is not None:
         yield Finding("warning", what, f"{path} has the content of the {twin}", "Is it the right file?")
         return
     yield Finding("ok", what, f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}")

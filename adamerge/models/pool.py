@@ -24,6 +24,7 @@ from adamerge.merging.pool import stack_task_vectors
 from adamerge.models.clip import Model, image_encoder
 from adamerge.models.guessing import guess
 from adamerge.models.heads import HeadSource, head_fault, open_head
+from adamerge.models.likeness import Lookalikes
 from adamerge.models.pictures import Colour, PictureRules
 from adamerge.models.positions import resized
 from adamerge.models.settling import settle, stated_of
@@ -114,7 +115,10 @@ def _fitting(
     origin: Mapping[str, Tensor],
     resize: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
 ) -> Iterator[Mapping[str, Tensor]]:
-    """The experts' encoders, one open at a time; at the end one error for all that do not fit."""
+    """The experts' encoders, one open at a time; at the end one error for all that do not fit, and one warning for all
+    that are no experts of their own."""
+    seen, twins = Lookalikes(), []
+    seen.like("the base model", origin)
     misfits: dict[str, tuple[list[Difference], Mapping[str, Tensor]]] = {}
     for task, source in experts.items():
         where, state = _expert(task, source, base)
@@ -124,9 +128,13 @@ def _fitting(
             shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
             misfits[f"{task} ({where})"] = (differences, shapes)
         else:
+            if (other := seen.like(task, state)) is not None:
+                twins.append(f"{task} equals {other}")
             yield state
     if misfits:
         raise PoolError(describe_misfits(misfits, origin, "the base model"))
+    if twins:
+        log.warning("Up to rounding, %s. Are these the right files?", ", ".join(twins))
 
 
 def _expert(task: str, source: Source, base: Checkpoint) -> tuple[str, dict[str, Tensor]]:

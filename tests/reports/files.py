@@ -133,6 +133,20 @@ def contradicts(name: str, make: Callable[[Path], Path], *says: str) -> list[Rep
     ]
 
 
+def alike(name: str, make: Callable[[Path], Path], twin: str) -> list[Report]:
+    """A file for the task signs that is another model of the pool."""
+    merge = f"Up to rounding, signs equals {'the base model' if twin == 'base' else twin.split()[-1]}"
+    return [
+        Report(f"merge: {name}", lambda home: on_mini(signs=make(home)), exit=0, says=(merge,)),
+        Report(
+            f"doctor: {name}",
+            lambda home: on_mini(command="doctor", signs=make(home)),
+            exit=0,
+            says=("warning  expert signs:", f"has the content of the {twin}"),
+        ),
+    ]
+
+
 HEAD = torch.randn(10, 64)
 REPORTS = [
     *refused(
@@ -193,6 +207,14 @@ REPORTS = [
         "48 px, positions resized",
         lambda home: on_mini("backbone.image_size=48", "backbone.resize_positions=true", digits=at_48(home)),
         exit=0,
+    ),
+    *alike(
+        "the base in the place of an expert", lambda home: saved(home / "x", open_clip_to_hf(base())), "base"
+    ),
+    *alike(
+        "an expert twice, once in bfloat16",
+        lambda home: saved(home / "x", {k: v.bfloat16() for k, v in expert().items()}),
+        "expert digits",
     ),
     Report(
         "another placeholder than {task}",
