@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from adamerge import __version__
@@ -9,6 +10,8 @@ from adamerge.checkpoints.heads import tensors_of_head
 from adamerge.checkpoints.reading import open_checkpoint
 from adamerge.checkpoints.saving import fingerprint, save_tensors
 from adamerge.errors import CheckpointError
+
+log = logging.getLogger(__name__)
 
 
 def convert(source: Path, out: Path | None = None) -> Path:
@@ -35,4 +38,9 @@ def convert(source: Path, out: Path | None = None) -> Path:
         "format": "pt",
     }
     save_tensors(target, tensors, metadata)
+    if checkpoint.stated.facts and target.parent.resolve() != Path(checkpoint.source).parent.resolve():
+        log.warning(
+            "What is said beside %s (%s) does not come along: copy those files beside %s.",
+            source, ", ".join(dict.fromkeys(checkpoint.stated.where.values())), target,
+        )  # fmt: skip
     return target

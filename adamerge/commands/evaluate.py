@@ -19,7 +19,7 @@ from rich.console import Console
 
 from adamerge.checkpoints import open_checkpoint
 from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.assemble import Data, open_data, open_tasks, pool_with_heads
+from adamerge.commands.assemble import Data, open_data, open_tasks, pool_with_heads, settled
 from adamerge.commands.pipeline import evaluate
 from adamerge.commands.run import open_run
 from adamerge.commands.run_options import with_options
@@ -145,6 +145,7 @@ def _of_checkpoint(cfg: DictConfig) -> Results:
     state = open_checkpoint(cfg.checkpoint).image_encoder()
     opened = open_run(cfg)
     pool, data = opened.open()
+    settled(opened.cfg, {"experts/the checkpoint": cfg.checkpoint})  # it sees its pictures as the pool does
     if cfg.backbone.get("resize_positions"):
         state = resized(state, pool.encoder)
     check_encoder(cfg.checkpoint, state, pool.base)

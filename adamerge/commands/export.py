@@ -70,7 +70,7 @@ def _write(cfg: DictConfig, opened: Run, method: Method, folder: Path) -> None:
     elif cfg.format == "hf":
         write_hf(folder, encoder, model, pictures)
     else:
-        write_safetensors(folder, encoder, model)
+        write_safetensors(folder, encoder, model, pictures)
 
 
 def _copy_state(source: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -70,7 +71,8 @@ def write_hf(folder: Path, encoder: State, model: Model, pictures: PictureRules)
     atomic_write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
-def write_safetensors(folder: Path, encoder: State, model: Model) -> None:
-    """One file with open_clip keys; the backbone stands in its metadata."""
-    metadata = {"keys": "open_clip", "backbone": json.dumps(model), "format": "pt"}
+def write_safetensors(folder: Path, encoder: State, model: Model, pictures: PictureRules) -> None:
+    """One file with open_clip keys; the backbone and the rules of its pictures stand in its metadata."""
+    rules = json.dumps(asdict(pictures))
+    metadata = {"keys": "open_clip", "backbone": json.dumps(model), "pictures": rules, "format": "pt"}
     save_tensors(folder / "image_encoder.safetensors", encoder, metadata)

@@ -190,6 +190,20 @@ REPORTS = [
         "digits",
         "(0.5, 0.5, 0.5)",
     ),
+    Report(
+        "evaluate: a checkpoint with another mean than the base's",
+        lambda home: [
+            "evaluate",
+            *on_mini(f"checkpoint={described(preprocessor_config={'image_mean': HALF})(home)}")[1:],
+        ],
+        says=("mean: the backbone", "the checkpoint", "(0.5, 0.5, 0.5)"),
+    ),
+    Report(
+        "convert: what is said beside the weights",
+        lambda home: ["convert", str(described(config=CONFIG)(home)), "--out", str(home / "x.safetensors")],
+        exit=0,
+        says=("does not come along", "config.json: hidden_act"),
+    ),
     opens("a configuration that agrees", described(config=CONFIG)),
     *contradicts(
         "an expert at 48 px",
