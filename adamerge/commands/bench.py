@@ -6,12 +6,12 @@ from importlib import import_module
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from adamerge.bench.harness import Measurement, machine_rates, measure_in_turn
 from adamerge.commands.assemble import model_of
 from adamerge.errors import ConfigError
+from adamerge.report.console import plain_console
 from adamerge.report.names import memory
 from adamerge.settings import validate
 
@@ -27,7 +27,7 @@ def run(cfg: DictConfig) -> None:
     bench = import_module(f"adamerge.bench.{cfg.name}")
     options = {name: cfg[name] for name in ("tasks", "batch_size", "classes", "device")}
     options |= {"model": model_of(cfg), "dtype": getattr(torch, cfg.dtype)}
-    console = Console()
+    console = plain_console()
     console.print(
         f"{cfg.backbone.name}, random weights, {cfg.tasks} tasks x {cfg.batch_size} images, {cfg.dtype} task "
         f"vectors, {cfg.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",

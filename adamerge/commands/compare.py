@@ -13,6 +13,7 @@ from adamerge.errors import ConfigError, RunError
 from adamerge.report.choice import pick, pick_table
 from adamerge.report.collect import Collected, collect, run_folders
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
+from adamerge.report.console import plain_console
 from adamerge.report.html.page import page
 from adamerge.tracking.mirror import replay
 from adamerge.tracking.recorded import Recorded
@@ -58,7 +59,7 @@ def run(words: list[str]) -> None:
     collected = collect(folders)
     out = Path(options.get("out", folders[0] / "report"))
     _write(collected, out)
-    console = Console()
+    console = plain_console()
     _show(collected, console, given.pick)
     console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)
     console.print(f"page: {out}/report.html", highlight=False, soft_wrap=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from adamerge.errors import ConfigError
+from adamerge.report.console import plain_console
 
 
 def run(words: list[str]) -> None:
@@ -24,7 +23,7 @@ def run(words: list[str]) -> None:
     from adamerge.checkpoints.coefficient_tables import convert_tables
     from adamerge.checkpoints.convert import convert
 
-    console = Console()
+    console = plain_console()
     for source in options.checkpoint:
         if source.suffix == ".py":
             for table in convert_tables(source, options.out):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.text import Text
 
 from adamerge.checkpoints.places import locate
@@ -23,6 +22,7 @@ from adamerge.commands.assemble import (
     pictures_for,
     settled,
 )
+from adamerge.commands.progress import image_progress
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
@@ -31,8 +31,10 @@ from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_f
 from adamerge.errors import AdamergeError, CheckpointError, RunError
 from adamerge.models.clip import image_size
 from adamerge.models.likeness import Lookalikes
+from adamerge.report.console import plain_console
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
+from adamerge.tasks.images import Pictures
 from adamerge.tasks.task import check, check_head
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -44,7 +46,7 @@ def run(cfg: DictConfig | None, mistakes: Mistakes) -> None:
     Raises:
         RunError: there are problems.
     """
-    console = Console()
+    console = plain_console()
     counts = dict.fromkeys(_STYLES, 0)
     for finding in _findings(cfg, mistakes):
         counts[finding.status] += 1
@@ -99,8 +101,12 @@ def _disks(cfg: DictConfig) -> Iterator[Finding]:
 
 def _data(cfg: DictConfig) -> Iterator[Finding]:
     size = image_size(model_of(cfg))
+
+    def watch(title: str, pictures: Pictures) -> AbstractContextManager[Callable[[int], None]]:
+        return image_progress(title, {title: pictures})
+
     for name in cfg.suite.tasks:
-        yield from guarded(f"data {name}", partial(task_data, cfg, name, size))
+        yield from guarded(f"data {name}", partial(task_data, cfg, name, size, watch))
 
 
 def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
@@ -130,7 +136,7 @@ def _check_rows(cfg: DictConfig, name: str, rows: int) -> None:
     """The rows of a task's head against the data, where that can be opened; else another line tells why not."""
     try:
         (task,) = [task for task in (*open_tasks(cfg), *open_tasks(cfg, unseen=True)) if task.name == name]
-        check(task, "test")
+        check(task, "test", lambda note: None)
     except AdamergeError:
         return
     check_head(task, rows, from_file=True)

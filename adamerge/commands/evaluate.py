@@ -15,7 +15,6 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from adamerge.checkpoints import open_checkpoint
 from adamerge.checkpoints.atomic import atomic_write_text
@@ -29,6 +28,7 @@ from adamerge.merging import Pool
 from adamerge.methods import Fixed
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
+from adamerge.report.console import plain_console
 from adamerge.report.table import results_table
 from adamerge.settings import validate
 from adamerge.settings.mistakes import Mistakes
@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> None:
     mistakes.report()
     out = _free(cfg.out)
     results = _of_checkpoint(cfg)
-    Console().print(results_table(results))
+    plain_console().print(results_table(results))
     if out is not None:
         _write(out, results, {"checkpoint": cfg.checkpoint})
 
@@ -81,7 +81,7 @@ def run_over(typed: Sequence[Typed]) -> None:
     pool = pool_with_heads(original.cfg, original.paths, heads)
     method = trained_method(original, folder, pool)
     data = _data(changed.cfg, pool, classes)
-    console = Console()
+    console = plain_console()
     results = evaluate(changed, method, pool, data)
     if options:
         console.print(f"evaluated with {_shown(options)}", highlight=False, soft_wrap=True, markup=False)
@@ -109,7 +109,7 @@ def _free(out: str | None) -> Path | None:
 
 def _write(out: Path, results: Results, about: Mapping[str, Any]) -> None:
     atomic_write_text(out, json.dumps({**about, **as_json(results)}, indent=2) + "\n")
-    Console().print(f"written: {out}", highlight=False, soft_wrap=True, markup=False)
+    plain_console().print(f"written: {out}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _identity(options: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from adamerge.checkpoints.atomic import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.checkpoints.saving import sidecar
@@ -20,6 +19,7 @@ from adamerge.export.heads import final_heads, tasks_with_parts
 from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.methods import Method
 from adamerge.models.pretrained import pretrained_state
+from adamerge.report.console import plain_console
 from adamerge.settings import validate
 from adamerge.tracking.results import read_results
 
@@ -46,7 +46,7 @@ def run(cfg: DictConfig) -> None:
         config = (source / "config.yaml").read_text()
         exported = Exported(cfg.format, cfg.task, heads, parts, opened.paths, config, results)
         atomic_write_text(folder / "README.md", card(exported, folder))
-    console = Console()
+    console = plain_console()
     console.print(
         f"{opened.name}, run {opened.id}, as {cfg.format}: {target}", highlight=False, soft_wrap=True
     )

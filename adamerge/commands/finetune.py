@@ -34,6 +34,7 @@ from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.models.heads import head_fault, open_head
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
+from adamerge.report.console import plain_console
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet
@@ -51,7 +52,7 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError(
             f"task: no task '{cfg.task}' in suite {cfg.suite.name}; it has {', '.join(cfg.suite.tasks)}."
         )
-    console = Console()
+    console = plain_console()
     paths = checkpoint_paths(cfg, experts_exist=False)
     cfg = settled(cfg, {"base": paths["base"]})
     base = Weights(paths["base"], fingerprint(paths["base"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.text import Text
 
 from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.atomic import atomic_write_text
@@ -24,6 +25,7 @@ from adamerge.commands.sweep import in_sweep, line, note
 from adamerge.commands.trained import save_heads
 from adamerge.memory import reset_peak
 from adamerge.methods import Method
+from adamerge.report.console import plain_console
 from adamerge.report.summary import record, show
 from adamerge.settings import validate
 from adamerge.settings.presets import deviations
@@ -37,7 +39,7 @@ def execute(cfg: DictConfig) -> Results:
     """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on."""
     validate(cfg)
     run = open_run(cfg)
-    console = Console()
+    console = plain_console()
     note(run.folder)
     if (run.folder / "results.json").exists():
         results = read_results(run.folder)
@@ -48,7 +50,8 @@ def execute(cfg: DictConfig) -> Results:
     _write_preset(cfg, run)
     going_on = ", goes on from its last checkpoint" if resumes else ""
     console.print(
-        f"[bold]{run.name}[/] on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}", highlight=False
+        Text.assemble((run.name, "bold"), f" on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}"),
+        highlight=False,
     )
     with mirrored(cfg, run.folder) as mirrors:
         results = _work(run, mirrors, console)

@@ -1,11 +1,13 @@
-"""`predict run=<folder> images=<file or folder> task=<name>`: classes and probabilities of pictures."""
+"""`predict run=<folder> images=<file or folder> task=<name>`: classes and probabilities of pictures.
+
+What cannot be read is left out, named at the end, and fails the command: a script must not take a part for the whole.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -25,6 +26,7 @@ from adamerge.commands.trained import load_without_data
 from adamerge.errors import ConfigError, DataError
 from adamerge.methods import Method
 from adamerge.models.clip import image_size
+from adamerge.report.console import plain_console
 from adamerge.settings import validate
 from adamerge.settings.mistakes import near
 from adamerge.tasks.images import resize_and_crop
@@ -34,7 +36,6 @@ from adamerge.tasks.sources.folder import pictures_below
 _SHOWN = 20  # rows of the table; the file has all
 _BATCH = 256
 _THREADS = 4
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,20 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError(f"task: this run has no task '{cfg.task}'; {near(cfg.task, method.pool.tasks)}")
     device = device_of(opened.cfg) if torch.cuda.is_available() else torch.device("cpu")
     names = _names(classes.get(cfg.task), method.pool.heads[cfg.task].classes)
-    shares = _shares(method.to(device), cfg.task, files, image_size(model_of(opened.cfg)), device)
+    skipped: dict[Path, str] = {}
+    shares = _shares(method.to(device), cfg.task, files, image_size(model_of(opened.cfg)), device, skipped)
     root = place if place.is_dir() else place.parent
     predictions = [_best(file.relative_to(root), row, names, cfg.top) for file, row in shares]
     if not predictions:
-        raise DataError(f"None of the {len(files)} pictures in {place} can be read; nothing was written.")
+        raise DataError(
+            f"None of the {len(files)} pictures in {place} can be read; nothing was written.{_why(skipped)}"
+        )
     atomic_write_text(out, _as_csv(predictions))
     _show(predictions, out)
-    if skipped := len(files) - len(predictions):
-        # Not a success: what reads the file must not take it for the whole.
-        raise DataError(f"{skipped} of {len(files)} pictures could not be read; {out} has the others.")
+    if skipped:
+        raise DataError(
+            f"{len(skipped)} of {len(files)} pictures could not be read; {out} holds the others.{_why(skipped)}"
+        )
 
 
 def _names(known: Sequence[str] | None, count: int) -> list[str]:
@@ -76,14 +81,23 @@ def _names(known: Sequence[str] | None, count: int) -> list[str]:
 
 @torch.no_grad()
 def _shares(
-    method: Method, task: str, files: Sequence[Path], size: int, device: torch.device
+    method: Method,
+    task: str,
+    files: Sequence[Path],
+    size: int,
+    device: torch.device,
+    skipped: dict[Path, str],
 ) -> Iterator[tuple[Path, Tensor]]:
-    """The probabilities (classes,) of every picture that can be read. Merges once; one batch at a time is in memory."""
+    """The probabilities (classes,) of every picture that can be read; why not, of the others, goes into `skipped`.
+
+    Merges once; one batch at a time is in memory.
+    """
     with method.round(task), ThreadPoolExecutor(_THREADS) as threads:
         for first in range(0, len(files), _BATCH):
             batch = files[first : first + _BATCH]
-            decoded = zip(batch, threads.map(lambda file: _decoded(file, size), batch), strict=True)
-            pictures = {file: pixels for file, pixels in decoded if pixels is not None}
+            decoded = dict(zip(batch, threads.map(lambda file: _decoded(file, size), batch), strict=True))
+            pictures = {file: pixels for file, pixels in decoded.items() if not isinstance(pixels, str)}
+            skipped |= {file: reason for file, reason in decoded.items() if isinstance(reason, str)}
             if pictures:
                 images = torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2)
                 shares = method.logits(images.to(device), task).float().softmax(dim=-1).cpu()
@@ -96,13 +110,19 @@ def _best(file: Path, shares: Tensor, names: Sequence[str], top: int) -> Predict
     return Prediction(file.as_posix(), chosen, tuple(best.values.tolist()))
 
 
-def _decoded(file: Path, size: int) -> np.ndarray | None:
-    """uint8 (size, size, 3); None for what is no picture, which is said."""
+def _decoded(file: Path, size: int) -> np.ndarray | str:
+    """uint8 (size, size, 3), or why there are none."""
     try:
         return resize_and_crop(read_picture(file), size)
     except DataError as error:
-        log.warning("Skipped: %s", str(error).partition("\n")[0])
-        return None
+        return str(error).partition("\n")[0]
+
+
+def _why(skipped: Mapping[Path, str]) -> str:
+    """The first reasons, a line each."""
+    lines = [f"\n  {reason}" for reason in list(skipped.values())[:_SHOWN]]
+    more = len(skipped) - len(lines)
+    return "".join(lines) + (f"\n  ... and {more} more" if more else "")
 
 
 def _as_csv(predictions: Sequence[Prediction]) -> str:
@@ -116,7 +136,7 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
 
 
 def _show(predictions: Sequence[Prediction], out: Path) -> None:
-    console = Console()
+    console = plain_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("class")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
 from adamerge.checkpoints import fingerprint
 from adamerge.commands.assemble import model_of, open_tasks, pictures_for
@@ -14,6 +13,7 @@ from adamerge.commands.mirroring import mirrored
 from adamerge.commands.run_folder import start_folder, train_in
 from adamerge.models.clip import build_clip, tokenizer
 from adamerge.models.local_dir import CONFIG, save_local_dir
+from adamerge.report.console import plain_console
 from adamerge.settings import instantiate, run_id, validate
 from adamerge.tasks.labeled import Captioned
 from adamerge.tracking.recorded import Weights, write_lineage
@@ -22,7 +22,7 @@ from adamerge.training.making import Pretraining
 
 def run(cfg: DictConfig) -> None:
     validate(cfg)
-    console = Console()
+    console = plain_console()
     target = Path(cfg.folder)
     if (target / CONFIG).exists():
         console.print(f"There is a base model at {target} already. Delete it, or choose folder=<another>.")

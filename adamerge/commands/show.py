@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adamerge.errors import ConfigError
+from adamerge.report.console import plain_console
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
@@ -55,7 +56,7 @@ def _print_yaml(folder: Path, name: str) -> None:
         raise ConfigError(f"There is no {folder.name} '{name}'; {near(name, files)}")
     text = files[name].read_text()
     if sys.stdout.isatty():
-        Console().print(Syntax(text, "yaml", background_color="default"))
+        plain_console().print(Syntax(text, "yaml", background_color="default"))
     else:
         sys.stdout.write(text)  # byte by byte the file, whatever the width
 
@@ -63,7 +64,7 @@ def _print_yaml(folder: Path, name: str) -> None:
 def _print_list(folder: Path) -> None:
     rows = {path.stem: _described(path) for path in sorted(folder.glob("*.yaml"))}
     columns = [column for column in _COLUMNS if any(row.get(column) for row in rows.values())]
-    console = Console()
+    console = plain_console()
     if len(columns) > 3 and console.width < _WIDE:
         for name, row in rows.items():
             _print_entry(console, name, row, columns)

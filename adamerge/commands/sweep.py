@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from adamerge.commands.slots import take_gpu
 from adamerge.errors import RunError
 from adamerge.report.collect import collect
 from adamerge.report.comparison import console_table
+from adamerge.report.console import plain_console
 from adamerge.report.names import percent, seconds
 from adamerge.tracking.results import Results
 
@@ -65,7 +64,7 @@ def sweep() -> Iterator[None]:
 
 
 def _show(folders: list[Path]) -> None:
-    console = Console()
+    console = plain_console()
     try:
         collected = collect([folder for folder in folders if folder.is_dir()])
     except RunError:

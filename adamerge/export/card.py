@@ -17,11 +17,13 @@ from adamerge.tracking.results import Results
 _LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge"}
 _LOAD = {
     "open_clip": """import open_clip
+from PIL.ImageOps import exif_transpose as upright  # pictures were turned by their EXIF tag before
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:<this folder>")
-features = model.encode_image(preprocess(picture)[None])""",
-    "hf": """from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+features = model.encode_image(preprocess(upright(picture))[None])""",
+    "hf": """from PIL.ImageOps import exif_transpose as upright  # pictures were turned by their EXIF tag before
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 model = CLIPVisionModelWithProjection.from_pretrained("<this folder>")
-pixels = CLIPImageProcessor.from_pretrained("<this folder>")(picture, return_tensors="pt")
+pixels = CLIPImageProcessor.from_pretrained("<this folder>")(upright(picture), return_tensors="pt")
 features = model(**pixels).image_embeds""",
     "safetensors": """from safetensors.torch import load_file
 state = load_file("image_encoder.safetensors")  # the names that open_clip gives a CLIP's image tower""",

@@ -46,7 +46,7 @@ def test_nothing_is_wrong_with_the_embedded_suite(home, capsys):
     found = lines_of(out)
     assert {status for status, _ in found.values()} == {"ok"}
     assert {"python", "torch", "pytorch-lightning", "machine", "device", "outputs", "base"} < set(found)
-    assert found["data signs"][1] == "1,000 pictures (5 decoded), 12 classes"
+    assert found["data signs"][1] == "1,000 pictures (50 decoded), 12 classes"
     assert "sha256 right" in found["expert digits"][1]
     assert "method=adamerging_layerwise" in found["checked with"][1]
     assert "Nothing is in the way" in out
@@ -78,7 +78,7 @@ def test_every_problem_of_the_files_is_found(home, capsys):
         "expert damaged": ("problem", "damaged"),
         "expert base": ("warning", "the content of the base"),
         "expert gone": ("problem", "nothing at x/gone.safetensors"),
-        "data wide": ("ok", "1 pictures (1 decoded), 1 classes"),
+        "data wide": ("ok", "1 pictures (all opened, 1 decoded), 1 classes"),
         "data damaged": ("problem", "1.png cannot be read"),
         "data nowhere": ("problem", "no folder photos/nowhere"),
         "memory to run": ("ok", "MiB"),

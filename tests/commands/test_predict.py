@@ -6,6 +6,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands.conftest import QUICK, finished
@@ -70,15 +71,17 @@ def test_only_the_weights_are_needed(home, cache, photos, capsys):
     assert sum(float(row["probability"]) for row in found) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos, capsys, caplog):
+def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos, capsys):
     main(["merge", "rule=individual", *QUICK[:3]])
     run = finished(home)["individual"]
     (photos / "03.jpg").write_bytes(b"no picture")
-    with pytest.raises(SystemExit) as partly:
+    with pytest.raises(SystemExit) as stop:
         main(["predict", f"run={run}", "images=photos", "task=digits"])
-    assert partly.value.code == 2
-    assert "03.jpg" in caplog.text
-    assert "1 of 25 pictures could not be read; predictions.csv has the others." in capsys.readouterr().err
+    assert stop.value.code == 2
+    told = capsys.readouterr()
+    assert "24 pictures classified" in told.out
+    assert "1 of 25 pictures could not be read; predictions.csv holds the others." in told.err
+    assert "03.jpg cannot be read as a picture (cannot identify" in told.err
     assert len(rows(home / "predictions.csv")) == 24 * 3
     before = (home / "predictions.csv").read_bytes()
     for change, text in [
@@ -94,3 +97,23 @@ def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos,
         assert stop.value.code == 2
         assert text in capsys.readouterr().err
     assert (home / "predictions.csv").read_bytes() == before
+
+
+def test_predict_reads_a_picture_as_a_run_does(train, home):
+    """A JPEG that its tag turns, and 16 bits: the same class as the upright picture of 8 bits."""
+    main(["merge", "rule=individual", *QUICK[:3]])
+    run = finished(home)["individual"]
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    for index, pixels in enumerate(Mini("digits").images("test")[:12]):
+        upright = Image.fromarray(pixels).convert("L")
+        for name in ("upright", "turned", "deep"):
+            (home / name).mkdir(exist_ok=True)
+        upright.save(home / "upright" / f"{index:02}.png")
+        upright.transpose(Image.Transpose.ROTATE_90).save(home / "turned" / f"{index:02}.png", exif=tag)
+        deep = np.asarray(upright).astype(np.uint16) * 257
+        Image.fromarray(deep).save(home / "deep" / f"{index:02}.png")
+    for name in ("upright", "turned", "deep"):
+        main(["predict", f"run={run}", f"images={name}", "task=digits", f"out={name}.csv"])
+    assert rows(home / "turned.csv") == rows(home / "upright.csv")
+    assert rows(home / "deep.csv") == rows(home / "upright.csv")
