@@ -1,7 +1,13 @@
 from __future__ import annotations
 
-import pytest
+import hashlib
+import json
+from pathlib import Path
 
+import pytest
+import yaml
+
+import adamerge.tasks.prompts as prompts_module
 from adamerge.errors import ConfigError
 from adamerge.tasks.prompts import known_tasks, prompts
 
@@ -55,3 +61,16 @@ def test_words_of_the_published_heads() -> None:
 def test_an_unknown_task_is_named_with_its_neighbour() -> None:
     with pytest.raises(ConfigError, match=r"task 'resisc'.*did you mean 'resisc45'"):
         prompts("resisc")
+
+
+def digest(words: object) -> str:
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("task", COUNTS)
+def test_every_list_of_words_is_the_papers(task: str) -> None:
+    """By digest, order included; what they were compared with: the repositories of the experts."""
+    lists = yaml.safe_load((Path(prompts_module.__file__).with_suffix(".yaml")).read_text(encoding="utf-8"))
+    known = yaml.safe_load((Path(__file__).parent / "prompts_sha256.yaml").read_text())
+    assert {key: digest(words) for key, words in lists[task].items()} == known[task]
+    assert set(known) == set(lists)
