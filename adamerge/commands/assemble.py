@@ -270,8 +270,13 @@ def open_suite_pool(
     return pool_with_heads(cfg, paths, open_heads(cfg, tasks, paths, ids["base"]))
 
 
-def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[str, Any]) -> Pool:
-    """The checked pool of the suite's tasks with these heads; the tasks' data are not looked at."""
+def pool_with_heads(
+    cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> Pool:
+    """The checked pool of the suite's tasks with these heads; the tasks' data are not looked at.
+
+    `dtype` is that of the task vectors, where it is another than the config's.
+    """
     model = model_of(cfg)
     base: Any = paths["base"]
     without_task = list(cfg.suite.get("irrelevant", []))
@@ -281,7 +286,7 @@ def pool_with_heads(cfg: DictConfig, paths: Mapping[str, str], heads: Mapping[st
     if base.startswith(RANDOM):
         base = pretrained_state(base, model)
         experts = RandomExperts(base, experts)
-    dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
+    dtype = dtype or getattr(torch, cfg.checkpoints.get("dtype", "float32"))
     pool = open_pool(
         base,
         experts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from adamerge.commands.assemble import (
     open_data,
     open_suite_pool,
     open_tasks,
+    pool_with_heads,
     settled,
 )
 from adamerge.errors import ConfigError
@@ -69,7 +70,7 @@ class Run:
         Whatever is drawn at random follows the seed.
         """
         cfg = self.cfg
-        ruled: Pool = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else self.arithmetic(pool)
+        ruled = self._ruled(pool)
         model = cfg.method.model
         if "start" in self.paths:
             if ruled.by_task:
@@ -82,6 +83,20 @@ class Run:
         torch.manual_seed(cfg.seed)
         method: Method = instantiate(model, ruled)
         return method.eval()
+
+    def _ruled(self, pool: Pool) -> Pool:
+        """The pool after the rule. A rule that ranks entries sees the task vectors in float32, also where they are kept
+        in bfloat16: for that time the experts are opened once more."""
+        if not self.cfg.rule.rule:
+            return self.arithmetic(pool)
+        rule = instantiate(self.cfg.rule.rule)
+        kept = next(iter(pool.vectors.values())).dtype
+        if kept == torch.float32 or not getattr(rule, "ranks", False):
+            ruled: Pool = rule(pool)
+            return ruled
+        wide = pool_with_heads(self.cfg, self.paths, pool.heads, torch.float32)
+        narrow: Pool = rule(replace(pool, vectors=wide.vectors), kept)
+        return narrow
 
 
 def open_run(cfg: DictConfig) -> Run:

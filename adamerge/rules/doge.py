@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class Doge(Rule):
     Raises:
         PoolError: an encoder without transformer blocks.
     """
+
+    ranks: ClassVar[bool] = True
 
     variant: Literal["ta", "am"] = "ta"
     eta: float = 0.07

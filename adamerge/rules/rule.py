@@ -23,10 +23,12 @@ class Rule:
         gives: "vectors": (T, *shape), whose coefficients can be learned task by task.
             "delta": (1, *shape), one merged vector, with one coefficient per layer.
             "experts": (T, *shape), and task t keeps an encoder of its own, base + its vector.
+        ranks: compares entries with a threshold, in float32: in bfloat16 many entries share the threshold.
     """
 
     needs: ClassVar[Needs] = "nothing"
     gives: ClassVar[Gives] = "vectors"
+    ranks: ClassVar[bool] = False
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
         """Look at all task vectors once (a threshold over all tensors, a norm); gives what is done to each tensor."""
@@ -41,15 +43,18 @@ class Rule:
         return 1.0
 
     @torch.no_grad()
-    def __call__(self, pool: Pool) -> Pool:
-        """The pool with this rule's vectors in the place of its own. The base and the heads stay."""
+    def __call__(self, pool: Pool, dtype: torch.dtype | None = None) -> Pool:
+        """The pool with this rule's vectors in the place of its own. The base and the heads stay.
+
+        `dtype` is what the vectors are kept as, where it is another than the pool's.
+        """
         vectors = InMemory(pool.names, pool.base, pool.vectors)
         rule = self.prepare(vectors)
         found = {}
         for key in vectors.keys:
             changed = rule(key, vectors.base(key), vectors.stack(key))
             if changed is not None:
-                found[key] = changed.flatten(1).to(pool.vectors[key].dtype)
+                found[key] = changed.flatten(1).to(dtype or pool.vectors[key].dtype)
         coefficient = self.coefficient(len(pool.names))
         return replace(
             pool,

@@ -69,7 +69,7 @@ def digest(words: object) -> str:
 
 @pytest.mark.parametrize("task", COUNTS)
 def test_every_list_of_words_is_the_papers(task: str) -> None:
-    """By digest, order included; what they were compared with: the repositories of the experts."""
+    """By digest, order included: a name that is swapped or mistyped makes another head."""
     lists = yaml.safe_load((Path(prompts_module.__file__).with_suffix(".yaml")).read_text(encoding="utf-8"))
     known = yaml.safe_load((Path(__file__).parent / "prompts_sha256.yaml").read_text())
     assert {key: digest(words) for key, words in lists[task].items()} == known[task]
