@@ -1,4 +1,4 @@
-"""Predictions, accuracy and agreement (reference 3.4)."""
+"""Predictions, accuracy, agreement and calibration (reference 3.4)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from adamerge.methods import Method
 from adamerge.tasks.images import ImageSet
@@ -84,3 +86,34 @@ def score(predicted: Tensor, labels: Tensor | None, expert: Tensor | None) -> Sc
 
 def _share(predicted: Tensor, reference: Tensor | None) -> float | None:
     return None if reference is None else float((predicted == reference).double().mean())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far probabilities are what they say.
+
+    Attributes:
+        ece: expected calibration error, the mean over images of |accuracy - confidence| in 15 bins of equal width.
+        nll: mean negative log-likelihood of the labels in nats.
+        brier: mean squared distance of the probabilities to the label's unit vector, 0 to 2 (Brier 1950).
+    """
+
+    ece: float
+    nll: float
+    brier: float
+
+
+BINS = 15
+
+
+def calibration(logits: Tensor, labels: Tensor | None) -> Calibration | None:
+    """Of logits (n, classes) against labels (n,); None without labels."""
+    if labels is None:
+        return None
+    values = logits.double()
+    probabilities, target = values.softmax(dim=-1), labels.to(values.device).long()
+    # torchmetrics has a bin of its own for a certainty of exactly 1; here it belongs to the last of the 15.
+    below = probabilities.clamp(max=1 - 1e-12)
+    ece = multiclass_calibration_error(below, target, values.shape[-1], n_bins=BINS, norm="l1")
+    brier = (probabilities - one_hot(target, values.shape[-1])).square().sum(dim=-1).mean()
+    return Calibration(float(ece), float(cross_entropy(values, target)), float(brier))

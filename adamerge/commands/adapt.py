@@ -15,14 +15,18 @@ from torch.utils.data import Dataset
 from adamerge.cache import cached
 from adamerge.commands.assemble import Data, corruption_of, device_of, model_of
 from adamerge.commands.progress import image_progress
+from adamerge.commands.protocol import adapts_on, order_of, refuse_test_images, unlabeled
 from adamerge.commands.run import Run
 from adamerge.commands.run_folder import train_in
+from adamerge.commands.watching import watch_of
+from adamerge.errors import ConfigError
 from adamerge.losses import Objective
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
 from adamerge.models.clip import image_size
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
+from adamerge.tasks.orders import Order, plans
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.stream import Stream
 from adamerge.tracking.mirror import Mirror
@@ -39,7 +43,7 @@ def adapt(
     Args:
         method: what is trained.
         pool: the experts, before any rule: the teachers.
-        data: the test split, whose images the stream shows.
+        data: the test split, whose images the stream shows unless the run adapts on others.
         mirrors: where the journal is shown as well.
     """
     cfg = run.cfg
@@ -52,9 +56,13 @@ def adapt(
     started = time.perf_counter()
     labeled = _labeled(run, data)
     learns_from_labels = objective.target == "labels"
-    images = {task: given["images"] for task, given in labeled.items()} if learns_from_labels else data.images
-    per_task = options["batch_size"] * options["batches_per_task"]
-    stream = Stream(images, per_task, options["steps"], cfg.seed, options["feed"])
+    drawn = {
+        "per_task": options["batch_size"] * options["batches_per_task"],
+        "steps": options["steps"],
+        "seed": cfg.seed,
+        "feed": options["feed"],
+    }
+    stream = _labeled_stream(run, labeled, drawn) if learns_from_labels else _stream(run, data, drawn)
     schedule = Schedule(**{**options, "steps": len(stream), "seed": cfg.seed})
     dataset: Dataset[Any] = stream
     if learns_from_labels:
@@ -69,8 +77,29 @@ def adapt(
     module = training(method, objective, optimizer, schedule, stream.indices, teacher)
     if not learns_from_labels:
         module.labeled = {task: _all(given) for task, given in labeled.items()}
-    train_in(run.folder, cfg, module, dataset, schedule.steps, mirrors)
+    watch = watch_of(run, method, pool, data, schedule.steps)
+    train_in(run.folder, cfg, module, dataset, schedule.steps, mirrors, watch)
     return recorded
+
+
+def _labeled_stream(run: Run, labeled: Mapping[str, Any], drawn: Mapping[str, Any]) -> Stream:
+    if order_of(run.cfg) != Order():
+        raise ConfigError(
+            f"stream: {run.name} learns from labelled training images and sees no stream; give stream=independent."
+        )
+    return Stream({task: given["images"] for task, given in labeled.items()}, **drawn)
+
+
+def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> Stream:
+    """The unlabeled images that the run adapts on, in the order in which they come."""
+    order, on = order_of(run.cfg), adapts_on(run.cfg)
+    assert on is not None
+    given = unlabeled(run, data, on)
+    sizes = {task: len(images) for task, images in given.images.items()}
+    planned = None if order == Order() else plans(order, sizes, given.labels, **drawn)
+    stream = Stream(given.images, **drawn, plans=planned)
+    refuse_test_images(run, stream, data, on)
+    return stream
 
 
 def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:

@@ -26,10 +26,11 @@ from adamerge.models.settling import picture_rules, settle, stated_of
 from adamerge.models.start import start_file
 from adamerge.settings import cache_dir, instantiate
 from adamerge.settings.patterns import fill
-from adamerge.tasks.chosen import Sample, Validation
+from adamerge.tasks.chosen import Corrupted, Sample, Validation
 from adamerge.tasks.corruptions import Corruption
-from adamerge.tasks.images import ImageSet
+from adamerge.tasks.images import ImageSet, Pictures
 from adamerge.tasks.picture import READING
+from adamerge.tasks.protocol import AdaptOn
 from adamerge.tasks.task import Task, build_tasks, check
 
 
@@ -111,7 +112,16 @@ class Data:
 def corruption_of(cfg: DictConfig) -> Corruption | None:
     """What is done to the suite's test pictures."""
     name = cfg.suite.get("corruption")
-    return None if name is None else Corruption(name, cfg.suite.get("severity", 2))
+    if name is None:
+        return None
+    return Corruption(name, cfg.suite.get("severity", 2), cfg.suite.get("strengths", "auto"))
+
+
+def suite_adapts_on(cfg: DictConfig) -> AdaptOn:
+    """The images that the suite offers to adapt on."""
+    given = cfg.suite.get("adapt_on", "test")
+    plain: Any = OmegaConf.to_container(given) if isinstance(given, DictConfig) else given
+    return AdaptOn.of(plain)
 
 
 def suite_name(cfg: DictConfig) -> str:
@@ -120,7 +130,11 @@ def suite_name(cfg: DictConfig) -> str:
     parts = [cfg.suite.name, *([] if corruption is None else [str(corruption)])]
     parts += [] if split == "test" else [f"split {split}"]
     parts += ["validation"] if cfg.suite.get("validation") else []
-    return ", ".join(parts + ([f"{cfg.suite.limit} images"] if cfg.suite.get("limit") else []))
+    parts += [f"{cfg.suite.limit} images"] if cfg.suite.get("limit") else []
+    cut = suite_adapts_on(cfg)
+    if cut.share is not None:  # another set of images is scored
+        parts.append(f"unseen {1 - cut.share:.4g} of test" + (f", cut {cut.cut}" if cut.cut else ""))
+    return ", ".join(parts)
 
 
 def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
@@ -131,11 +145,11 @@ def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
         check(task, split)
     keep = cfg.suite.get("decode_cache", False)
     images = {
-        task.name: ImageSet(
+        task.name: image_set(
             task.source.images(split),
             size,
             corruption,
-            _kept(task, split, size, corruption) if keep else None,
+            kept_at(task, split, size, corruption) if keep else None,
             task.name,
         )
         for task in tasks
@@ -145,7 +159,20 @@ def open_data(cfg: DictConfig, tasks: list[Task], split: str = "test") -> Data:
     return Data(tuple(tasks), images, as_tensors)
 
 
-def _kept(task: Task, split: str, size: int, corruption: Corruption | None) -> Path | None:
+def image_set(
+    pictures: Pictures,
+    size: int,
+    corruption: Corruption | None = None,
+    kept: Path | None = None,
+    task: str | None = None,
+) -> ImageSet:
+    """The pictures at the model's resolution, corrupted at it or before, as the corruption says."""
+    if corruption is not None and corruption.at_source:
+        return ImageSet(Corrupted(pictures, corruption), size, None, kept, task)
+    return ImageSet(pictures, size, corruption, kept, task)
+
+
+def kept_at(task: Task, split: str, size: int, corruption: Corruption | None = None) -> Path | None:
     """Where a split's decoded pictures lie; None for a source that cannot tell its pictures from others."""
     identity = task.source.identity(split)
     if identity is None:

@@ -15,6 +15,7 @@ from adamerge.report.collect import Collected, collect, run_folders
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
 from adamerge.report.console import plain_console
 from adamerge.report.html.page import page
+from adamerge.report.protocols import protocols_in_markdown, stream_console, streams_in_markdown
 from adamerge.tracking.mirror import replay
 from adamerge.tracking.recorded import Recorded
 from adamerge.tracking.weights_and_biases import WandbMirror
@@ -94,6 +95,8 @@ def _show(collected: Collected, console: Console, picks: bool) -> None:
         if picks:
             console.print(pick_table(comparison))
             console.print(pick(comparison), highlight=False)
+    for table in stream_console(collected.comparisons):
+        console.print(table)
     for folder, reason in collected.unfinished:
         console.print(f"left out: {folder}: {reason}", highlight=False, soft_wrap=True, markup=False)
 
@@ -121,7 +124,11 @@ def _mirror(folders: list[Path], entity: str | None, project: str, console: Cons
 
 def _write(collected: Collected, out: Path) -> None:
     make_folder(out)
-    titled = [f"## {c.suite}, {c.backbone}\n\n{markdown(c)}" for c in collected.comparisons]
+    titled = [f"## {c.title}
+
+{markdown(c)}{protocols_in_markdown(c)}" for c in collected.comparisons]
+    if streams := streams_in_markdown(collected.comparisons):
+        titled.append(streams)
     atomic_write_text(out / "compare.md", "\n".join(titled))
     atomic_write_text(out / "compare.csv", csv_table(collected.comparisons))
     atomic_write_text(out / "compare.tex", "\n".join(latex(c) for c in collected.comparisons))

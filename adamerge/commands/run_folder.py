@@ -13,6 +13,7 @@ from adamerge.checkpoints.atomic import atomic_write_text, why_not_writable
 from adamerge.errors import ConfigError
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import Weights, write_lineage
+from adamerge.training.journaling import Watch
 from adamerge.training.loop import run_steps
 from adamerge.training.steps import StepModule
 
@@ -39,6 +40,7 @@ def train_in(
     data: Dataset[Any],
     steps: int,
     mirrors: Sequence[Mirror],
+    watch: Watch | None = None,
 ) -> None:
     """Train with the config's trainer and checkpoints."""
     trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
@@ -51,4 +53,5 @@ def train_in(
         mirrors=mirrors,
         checkpoint_every=cfg.checkpoint_every,
         workers=cfg.workers,
+        watch=watch,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from adamerge.cache import cached
 from adamerge.commands.assemble import Data, attacked, device_of, open_data, open_tasks, suite_name
 from adamerge.commands.progress import image_progress
+from adamerge.commands.protocol import adapts_on, order_of, parts_of, protocol_of
 from adamerge.commands.run import Run
 from adamerge.errors import DataError
-from adamerge.evaluation import predict, predict_logits, score
+from adamerge.evaluation import calibration, predict, predict_logits, score
 from adamerge.label_free import estimate, mean_entropy
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
@@ -27,7 +28,7 @@ from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.poison import Trigger
 from adamerge.tracking.journal import Journal
-from adamerge.tracking.results import Attack, Reference, Results, TaskResult
+from adamerge.tracking.results import INDEPENDENT, Attack, PartResult, Reference, Results, TaskResult
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +55,18 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
     teachers = predictions["individual"]
     _warn_of_chance(predictions["pretrained"], pool, data)
-    baselines = {name: _reference(by_task, teachers, data) for name, by_task in predictions.items()}
-    own = _reference(predicted, teachers, data)
-    estimates = {task: estimate(predicted[task], certain[task]) for task in data.images}
+    parts = parts_of(cfg, data)
+    scored = {task: part.scored for task, part in parts.items()}
+    baselines = {name: _reference(by_task, teachers, data, scored) for name, by_task in predictions.items()}
+    own = _reference(predicted, teachers, data, scored)
     tasks = {
-        task: replace(
-            _task_result(task, own, baselines, len(images)),
-            entropy=mean_entropy(logits[task]),
-            estimate=estimates[task].value,
-            estimate_low=estimates[task].low,
-            estimate_high=estimates[task].high,
+        task: _judged(
+            _task_result(task, own, baselines, len(rows)),
+            logits[task][rows],
+            certain[task][rows],
+            _at(data.labels[task], rows),
         )
-        for task, images in data.images.items()
+        for task, rows in scored.items()
     }
     schedule = cfg.method.schedule
     return Results(
@@ -87,6 +88,13 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         unseen=_unseen(run, method, pool),
         attack=_attack(run, method, pool, data),
         objective=_objective(cfg),
+        protocol=protocol_of(cfg),
+        task_known=True,  # every method here classifies with the head of the image's own task
+        chooser=cfg.get("chooser"),
+        lineage=lineage_of(cfg),
+        stream=str(order_of(cfg)) if adapts_on(cfg) is not None else INDEPENDENT,
+        adapted=_part(predicted, teachers, data, {t: p.adapted for t, p in parts.items()}),
+        held_out=_part(predicted, teachers, data, {t: p.held_out for t, p in parts.items()}),
     )
 
 
@@ -96,6 +104,47 @@ def _objective(cfg: DictConfig) -> str | None:
         return None
     made = instantiate(cfg.method.objective)
     return str(getattr(made, "name", type(made).__name__))
+
+
+def lineage_of(cfg: DictConfig) -> str:
+    """The family of checkpoints that the experts belong to."""
+    return str(cfg.checkpoints.get("lineage") or cfg.checkpoints.get("name") or "")
+
+
+def _judged(
+    result: TaskResult, logits: torch.Tensor, expert: torch.Tensor, labels: torch.Tensor | None
+) -> TaskResult:
+    """With what the probabilities say: entropy, the label-free estimate, and calibration where there are labels."""
+    found, calibrated = estimate(logits.argmax(dim=-1), expert), calibration(logits, labels)
+    return replace(
+        result,
+        entropy=mean_entropy(logits),
+        estimate=found.value,
+        estimate_low=found.low,
+        estimate_high=found.high,
+        ece=None if calibrated is None else calibrated.ece,
+        nll=None if calibrated is None else calibrated.nll,
+        brier=None if calibrated is None else calibrated.brier,
+    )
+
+
+def _at(values: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor | None:
+    return None if values is None else values[rows]
+
+
+def _part(
+    predicted: dict[str, torch.Tensor],
+    teachers: dict[str, torch.Tensor],
+    data: Data,
+    rows: Mapping[str, torch.Tensor | None],
+) -> dict[str, PartResult]:
+    """The score on a part of each task's test split; of the tasks that have parts."""
+    chosen = {task: own for task, own in rows.items() if own is not None}
+    found = _reference(predicted, teachers, data, chosen)
+    return {
+        task: PartResult(found.accuracy[task], found.agreement[task], len(own))
+        for task, own in chosen.items()
+    }
 
 
 def _warn_of_chance(predicted: dict[str, torch.Tensor], pool: Pool, data: Data) -> None:
@@ -211,9 +260,16 @@ def _baseline_predictions(
 
 
 def _reference(
-    predicted: dict[str, torch.Tensor], teachers: dict[str, torch.Tensor], data: Data
+    predicted: dict[str, torch.Tensor],
+    teachers: dict[str, torch.Tensor],
+    data: Data,
+    rows: Mapping[str, torch.Tensor],
 ) -> Reference:
-    scores = {task: score(predicted[task], data.labels[task], teachers[task]) for task in data.images}
+    """Accuracy and agreement on some rows of each task's test split."""
+    scores = {
+        task: score(predicted[task][own], _at(data.labels[task], own), teachers[task][own])
+        for task, own in rows.items()
+    }
     return Reference(
         {task: s.accuracy for task, s in scores.items()}, {task: s.agreement for task, s in scores.items()}
     )

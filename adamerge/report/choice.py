@@ -20,7 +20,7 @@ def ranked(comparison: Comparison) -> list[Group]:
 
 def pick_table(comparison: Comparison) -> Table:
     """Estimated accuracies with their intervals, what they are made of, and the accuracy where it is known."""
-    title = f"{comparison.suite}, {comparison.backbone}: accuracy estimated without labels"
+    title = f"{comparison.title}: accuracy estimated without labels"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("method", no_wrap=True, min_width=24)
     for head in ("estimate", "interval", "agrees", "entropy", "accuracy"):

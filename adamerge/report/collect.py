@@ -14,17 +14,17 @@ import yaml
 from adamerge.errors import RunError
 from adamerge.tracking.preset import AgainstPreset, read_preset
 from adamerge.tracking.recorded import Recorded
-from adamerge.tracking.results import FILE, Results, read_results
+from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
 
 # What says nothing about the model: where, when, how it was written down.
 _SILENT = (
     *("seed", "logger", "outputs", "evaluation", "checkpoint_every", "workers", "trainer", "hydra"),
-    *("record", "download", "activation_checkpointing", "maximise"),
+    *("record", "download", "activation_checkpointing", "maximise", "eval_every", "eval_images", "chooser"),
 )
 # What names a run already.
 _NAMED = ("method.name", "rule.name", "suite.name", "backbone.name")
-# What a suite offers to methods: those that use it have it among their own settings.
-_OFFERED = "suite.tuned."
+# What a suite offers to methods: those that use it have it among their own settings. A stream has a table of its own.
+_OFFERED = ("suite.tuned.", "suite.chooser", "stream.")
 _WORDS = ("summary", "paper", "needs", "trains", "memory")
 
 
@@ -87,12 +87,22 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups on the same suite, tasks and backbone; best average first, where there is one."""
+    """Groups on the same suite, tasks, backbone and stream; best average first, where there is one.
+
+    Attributes:
+        stream: the order in which images came to what adapted on them.
+    """
 
     suite: str
     backbone: str
     tasks: tuple[str, ...]
     groups: tuple[Group, ...]
+    stream: str = INDEPENDENT
+
+    @property
+    def title(self) -> str:
+        stream = "" if self.stream == INDEPENDENT else f", stream: {self.stream}"
+        return f"{self.suite}, {self.backbone}{stream}"
 
 
 @dataclass(frozen=True)
@@ -122,10 +132,14 @@ def collect(folders: Iterable[Path]) -> Collected:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:
         raise RunError(f"There is no run in {', '.join(map(str, folders))}: no folder with a config.yaml.")
-    tables: dict[tuple[str, str, tuple[str, ...]], list[Run]] = defaultdict(list)
+    tables: dict[tuple[str, str, tuple[str, ...], str], list[Run]] = defaultdict(list)
     for run in runs:
-        tables[run.results.suite, run.results.backbone, tuple(run.results.tasks)].append(run)
-    comparisons = [Comparison(*key, tuple(_grouped(members))) for key, members in sorted(tables.items())]
+        found = run.results
+        tables[found.suite, found.backbone, tuple(found.tasks), found.stream].append(run)
+    comparisons = [
+        Comparison(suite, backbone, tasks, tuple(_grouped(members)), stream)
+        for (suite, backbone, tasks, stream), members in sorted(tables.items())
+    ]
     return Collected(tuple(comparisons), tuple(unfinished))
 
 

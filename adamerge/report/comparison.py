@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from adamerge.report.collect import Comparison, Group, Spread
+from adamerge.report.facts import FACTS, apart_in, head, of_group, shared_line, short
 from adamerge.report.names import percent, seconds, shown
 from adamerge.report.published import Published, published
 from adamerge.tracking.results import mean
@@ -18,26 +19,40 @@ from adamerge.tracking.results import mean
 _BASELINES = ("pretrained", "weight_average", "task_arithmetic", "individual")
 # How ours stands to what was published: within the tolerance, below, above, not judged.
 _MARKS = {"within": "✓", "below": "▼", "above": "▲", "not judged": "?"}
-_WIDTHS = {"average": 11, "published": 6, "trained": 9, "seeds": 5}
+CALIBRATION = ("ece", "nll", "brier")
+_WIDTHS = {"average": 11, "gap": 5, "published": 6, "trained": 9, "seeds": 5}
 _REFERENCE = "individual"  # the upper reference is never the best
 
 
 def console_table(comparison: Comparison) -> Table:
     """Averages, agreement and cost of every group."""
-    title = f"{comparison.suite}, {comparison.backbone}, {len(comparison.tasks)} tasks"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    title = f"{comparison.title}, {len(comparison.tasks)} tasks"
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=shared_line(comparison) or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+    )
     table.add_column("method", no_wrap=True, max_width=24)
     known = {group.name: published_of(group) for group in comparison.groups}
-    heads = ["average", "agrees", "trained", "adapt", "seeds"]
+    apart, gaps = apart_in(comparison), has_gaps(comparison)
+    timed = ["adapt"] if not (apart or gaps) else []  # 80 columns have no room for all
+    heads = ["average", *(["gap"] if gaps else []), "agrees", "trained", *timed, "seeds", *map(head, apart)]
     if any(known.values()):
         heads.insert(1, "published")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True, min_width=_WIDTHS.get(head, 6))
+    for name in heads:
+        table.add_column(name, justify="right", no_wrap=True, min_width=_WIDTHS.get(name, 6))
     best = _best([group.spread("average").mean for group in comparison.groups if group.name != _REFERENCE])
     for group in comparison.groups:
         average = group.spread("average")
         style = "bold green" if average.mean is not None and average.mean == best else ""
-        row = cells(group)
+        own = of_group(group)
+        row = [*cells(group, bool(timed)), *(short(own.get(name, "")) for name in apart)]
+        if gaps:
+            row.insert(1, signed(group.spread("gap").mean))
         if any(known.values()):
             row.insert(1, _beside(group, known[group.name]))
         table.add_row(group.name, *row, style=style)
@@ -64,17 +79,26 @@ def _beside(group: Group, known: Published | None) -> str:
     return f"{percent(known.average)} {_MARKS[verdict]}"
 
 
-def cells(group: Group) -> list[str]:
-    """What is shown of a group beside its name."""
-    first = group.runs[0].results
+def cells(group: Group, timed: bool = True) -> list[str]:
+    """What is shown of a group beside its name; `timed`: with the seconds of adapting."""
     used = group.seconds("adapt").mean
     return [
         spread(group.spread("average")),
         percent(group.spread("agreement").mean),
-        f"{first.trainable_parameters:,}",
-        seconds(used) if used is not None else "",
+        f"{group.runs[0].results.trainable_parameters:,}",
+        *([seconds(used) if used is not None else ""] if timed else []),
         str(len(group.runs)),
     ]
+
+
+def has_gaps(comparison: Comparison) -> bool:
+    """Whether some model was scored both on images that it was adapted on and on others."""
+    return any(group.spread("gap").mean is not None for group in comparison.groups)
+
+
+def signed(share: float | None) -> str:
+    """A difference in points."""
+    return "" if share is None else f"{100 * share:+.1f}"
 
 
 def spread(value: Spread) -> str:
@@ -84,9 +108,9 @@ def spread(value: Spread) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """Average and tasks of every group and of what the runs were compared with; the best in bold."""
-    heads = ["method", "average", *comparison.tasks]
-    text = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
-    text += [f"| {' | '.join(row)} |" for row in _rows(comparison, spread, "**{}**".format)]
+    shared = shared_line(comparison)
+    text = [shared, ""] if shared else []
+    text += table_in_markdown(_heads(comparison), _rows(comparison, spread, "**{}**".format))
     return "\n".join([*text, *_unseen(comparison)]) + "\n"
 
 
@@ -97,8 +121,8 @@ def _unseen(comparison: Comparison) -> list[str]:
     if not tasks:
         return []
 
-    def cells(name: str, values: list[float | None]) -> str:
-        return f"| {' | '.join([name, percent(mean(values)), *map(percent, values)])} |"
+    def cells(name: str, values: list[float | None]) -> list[str]:
+        return [name, percent(mean(values)), *map(percent, values)]
 
     def of(group: Group, value: str) -> list[float | None]:
         found = [[getattr(run.results.unseen.get(task), value, None) for run in group.runs] for task in tasks]
@@ -112,8 +136,17 @@ def _unseen(comparison: Comparison) -> list[str]:
             judged = f": not judged: {known.reason}" if known.reason else ""
             theirs = [known.unseen.get(task) for task in tasks]
             rows.append(cells(f"- published ({known.source}){judged}", theirs))
-    head = f"| {' | '.join(['unseen tasks', 'average', *tasks])} |"
-    return ["", head, "|---" + "|---:" * (1 + len(tasks)) + "|", *rows]
+    return ["", *table_in_markdown(["unseen tasks", "average", *tasks], rows)]
+
+
+def table_in_markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _heads(comparison: Comparison) -> list[str]:
+    """The facts in which groups differ stand behind the numbers."""
+    return ["method", "average", *comparison.tasks, *apart_in(comparison)]
 
 
 def latex(comparison: Comparison) -> str:
@@ -123,12 +156,17 @@ def latex(comparison: Comparison) -> str:
         text = percent(value.mean)
         return text if value.sd is None else f"{text} {{\\tiny$\\pm${percent(value.sd)}}}"
 
-    heads = " & ".join(_escaped(head) for head in ("method", "average", *comparison.tasks))
+    names, apart = _heads(comparison), len(apart_in(comparison))
+    heads = " & ".join(map(_escaped, names))
     rows = [
-        " & ".join([_escaped(row[0]), *row[1:]]) + r" \\"
+        " & ".join([_escaped(row[0]), *row[1 : len(row) - apart], *map(_escaped, row[len(row) - apart :])])
+        + r" \\"
         for row in _rows(comparison, shown_in_tex, "\\textbf{{{}}}".format)
     ]
-    columns = "l" + "r" * (1 + len(comparison.tasks))
+    columns = "l" + "r" * (len(names) - 1)
+    shared = shared_line(comparison)
+    if shared:
+        rows += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{l}}{{\footnotesize {_escaped(shared)}}} \\"]
     body = [
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -149,11 +187,13 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     plain = ("average", "normalized_average", "agreement", "trainable_parameters", "peak_memory_bytes")
-    told = ("average", "tolerance", "verdict", "words", "accuracy")
-    theirs = [f"published_{name}" for name in told]
+    theirs = [f"published_{name}" for name in ("average", "tolerance", "verdict", "words", "accuracy")]
     first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
+    parts = ("adapted_average", "held_out_average", "gap", "gap_sd")
+    per_task = ("task", "accuracy", "accuracy_sd")
+    told = [name.replace(" ", "_") for name in FACTS]
     writer.writerow(
-        (*first_half, "adapt_seconds", "evaluate_seconds", "task", "accuracy", "accuracy_sd", *theirs)
+        (*first_half, "adapt_seconds", "evaluate_seconds", *per_task, *theirs, *told, *parts, *CALIBRATION)
     )
     for comparison in comparisons:
         for group in comparison.groups:
@@ -176,8 +216,19 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
                 value = group.accuracy(task)
                 row = [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
                 there = known.tasks.get(task) if known and known.tasks else None
-                writer.writerow([*row, *judged, there])
+                writer.writerow([*row, *judged, there, *_protocol_cells(group, task)])
     return out.getvalue()
+
+
+def _protocol_cells(group: Group, task: str) -> list[str | float | None]:
+    """The facts, both parts' averages, and the task's calibration."""
+    own, gap = of_group(group), group.spread("gap")
+    parts = [group.spread("adapted_average").mean, group.spread("held_out_average").mean, gap.mean, gap.sd]
+    return [
+        *(own.get(name, "") for name in FACTS),
+        *parts,
+        *(group.of_task(task, name).mean for name in CALIBRATION),
+    ]
 
 
 @dataclass(frozen=True)
@@ -229,13 +280,16 @@ def _rows(
 ) -> list[list[str]]:
     """Name and cells of every line, baselines first, the best of each column marked."""
     known = {g.name: published_of(g) for g in comparison.groups}
+    apart = apart_in(comparison)
     rows = []
     for line in lines(comparison):
         cells = [bold(show(v)) if best else show(v) for v, best in zip(line.values, line.best, strict=True)]
-        rows.append([line.name, *cells])
+        own = {} if line.group is None else of_group(line.group)
+        rows.append([line.name, *cells, *(own.get(name, "") for name in apart)])
         theirs = known.get(line.name)
         if theirs is not None and line.group is not None:
-            rows.append(_published_row(theirs, _accuracy(line.group), comparison.tasks, show))
+            published = _published_row(theirs, _accuracy(line.group), comparison.tasks, show)
+            rows.append([*published, *[""] * len(apart)])
     return rows
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from adamerge.checkpoints.atomic import make_folder, write_atomically
 from adamerge.report.collect import flat_config
 from adamerge.report.layers import block, depth
-from adamerge.report.names import COLORS, CYCLE, shown
+from adamerge.report.names import COLORS, CYCLE, WATCHED, shown
 from adamerge.report.objectives import loss_label
 from adamerge.report.table import columns
 from adamerge.tracking.journal import Journal
@@ -30,6 +30,8 @@ def write_figures(folder: Path, results: Results) -> list[Path]:
         config = folder / "config.yaml"
         label = loss_label(results, flat_config(config) if config.exists() else {})
         written.append(loss_curves(records, folder / "figures" / "loss.png", label))
+    if any("eval/agreement" in record for record in records):
+        written.append(watched_curves(records, folder / "figures" / "evaluation.png"))
     table = folder / "coefficients.json"
     if table.exists():
         written.append(coefficients(json.loads(table.read_text()), folder / "figures" / "coefficients.png"))
@@ -57,6 +59,23 @@ def loss_curves(records: Sequence[dict[str, Any]], path: Path, label: str) -> Pa
         axes.set(xlabel="step", ylabel=label, xlim=(steps[0], max(steps[-1], steps[0] + 1)))
         if all((record["loss"] or 0.0) >= 0 for record in records):
             axes.set_ylim(bottom=0)  # an objective of the user's may be negative
+        figure.legend(loc="outside right upper", frameon=False)
+
+    return _save(draw, path, (7.5, 3.8))
+
+
+def watched_curves(records: Sequence[dict[str, Any]], path: Path) -> Path:
+    """Accuracy, and agreement and estimate, which need no labels, on a few images while training."""
+    watched = [record for record in records if "eval/agreement" in record]
+    names = [name for name in WATCHED if any(record.get(name) is not None for record in watched)]
+
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
+        for name, color in zip(names, CYCLE, strict=False):
+            values = [np.nan if record.get(name) is None else 100 * record[name] for record in watched]
+            steps = [record["step"] for record in watched]
+            axes.plot(steps, values, ".-", color=color, linewidth=1.6, label=WATCHED[name])
+        axes.set(xlabel="step", ylabel="on a few images, mean over tasks (%)")
         figure.legend(loc="outside right upper", frameon=False)
 
     return _save(draw, path, (7.5, 3.8))

@@ -17,6 +17,12 @@ COLORS = {
     "run": "#0072B2",
     "individual": "#009E73",
 }
+# What is evaluated while training, by its key in the journal.
+WATCHED = {
+    "eval/accuracy": "accuracy",
+    "eval/estimate": "accuracy estimated without labels",
+    "eval/agreement": "agreement with the experts",
+}
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#000000")
 
 

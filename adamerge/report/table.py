@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from adamerge.report.facts import facts_line
 from adamerge.report.names import memory, percent, seconds, shown
 from adamerge.tracking.results import Results, mean
 
@@ -47,8 +48,26 @@ def results_table(results: Results) -> RenderableType:
         table.add_row(task, *_cells(accuracies, task), percent(results.tasks[task].agreement))
     table.add_section()
     table.add_row("average", *_cells(accuracies, "average"), percent(results.agreement), style="bold")
-    extra = [Text(line) for line in (*unseen_lines(results), *attack_lines(results))]
+    lines = (*gap_lines(results), *unseen_lines(results), *attack_lines(results), *calibration_lines(results))
+    extra = [Text(line) for line in (*lines, facts_line(results)) if line]
     return Group(table, *extra, Text(cost_line(results), style="dim"))
+
+
+def gap_lines(results: Results) -> list[str]:
+    """Accuracy on the images that were adapted on and on the others."""
+    if results.gap is None:
+        return []
+    seen, unseen = percent(results.adapted_average), percent(results.held_out_average)
+    what = "part to adapt on" if results.protocol == "none" else "adapted on"
+    return [f"test images {what} {seen}, not adapted on {unseen}: gap {100 * results.gap:+.1f}"]
+
+
+def calibration_lines(results: Results) -> list[str]:
+    if results.ece is None or results.nll is None or results.brier is None:
+        return []
+    return [
+        f"calibration: ECE {percent(results.ece)} %, NLL {results.nll:.3f} nats, Brier {results.brier:.3f}"
+    ]
 
 
 def unseen_lines(results: Results) -> list[str]:
@@ -110,4 +129,5 @@ def to_markdown(results: Results) -> str:
         lines.append(f"| {task} | {' | '.join(cells)} | {percent(result.agreement)} |")
     cells = [percent(column["average"]) for column in accuracies.values()]
     lines.append(f"| **average** | {' | '.join(cells)} | {percent(results.agreement)} |")
-    return "\n".join(lines) + "\n"
+    told = [line for line in (*gap_lines(results), *calibration_lines(results), facts_line(results)) if line]
+    return "\n".join([*lines, *(f"\n{line}" for line in told)]) + "\n"

@@ -14,6 +14,9 @@ _SILENT = (
     *("logger", "callbacks", "outputs", "folder", "experiment", "experiment_name", "hydra"),
     *(
         "checkpoint_every",
+        "eval_every",
+        "eval_images",
+        "chooser",
         "workers",
         "evaluation",
         "checkpoints",
@@ -48,9 +51,9 @@ def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
         # A task that the suite offers but the run leaves out does not matter.
         entries = suite["catalogue"]
         # Without a corruption its options do not matter either.
-        clean = () if suite.get("corruption") else ("corruption", "severity")
+        clean = () if suite.get("corruption") else ("corruption", "severity", "strengths")
         kept["suite"] = {
-            **{k: v for k, v in suite.items() if k not in (*clean, "sources", "decode_cache")},
+            **{k: v for k, v in suite.items() if k not in (*clean, "sources", "decode_cache", "chooser")},
             "catalogue": {
                 k: v for k, v in entries.items() if k in (*suite["tasks"], *suite.get("unseen", []), "*")
             },

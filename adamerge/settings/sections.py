@@ -76,6 +76,7 @@ class MethodSection(_Section):
     schedule: Any  # a section of its own
     training: Component | None = None
     labels: int | None = Field(default=None, gt=0)
+    adapt_on: Literal["test", "train", "validation"] | None = None
 
 
 class RuleSection(_Section):
@@ -90,6 +91,13 @@ class LoggerSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, Component]
+
+
+class ShareSection(_Section):
+    """A part of the test split."""
+
+    share: float = Field(gt=0, lt=1)
+    cut: int = Field(default=0, ge=0)
 
 
 class SuiteSection(_Section):
@@ -115,6 +123,10 @@ class SuiteSection(_Section):
     allow_overlap: bool = False
     corruption: str | None = None
     severity: int = Field(default=2, ge=1, le=5)
+    strengths: Literal["auto", "cifar", "imagenet"] = "auto"
+    adapt_on: Literal["test", "train", "validation"] | ShareSection = "test"
+    adapt_images: int | None = Field(default=None, gt=0)
+    chooser: Literal["prior", "labels", "label_free"] = "prior"
 
     @field_validator("corruption")
     @classmethod
@@ -173,6 +185,16 @@ class AttackSection(_Section):
     share: float = Field(default=0.2, gt=0, lt=1)
 
 
+class StreamSection(_Section):
+    name: str
+    summary: str = ""
+    order: Literal["independent", "few_classes", "dirichlet", "class_by_class"] = "independent"
+    classes: list[int] | None = Field(default=None, min_length=2, max_length=2)
+    gamma: float | None = Field(default=None, gt=0)
+    slots: int | None = Field(default=None, gt=0)
+    mixed_tasks: bool = False
+
+
 class EvaluationSection(_Section):
     batch_size: int = Field(gt=0)
 
@@ -210,6 +232,7 @@ class CommonSection(_Section):
     method: Any = None
     rule: Any = None
     attack: Any = None
+    stream: Any = None
     trainer: Any = None
     logger: Any = None
     evaluation: Any = None
@@ -217,6 +240,9 @@ class CommonSection(_Section):
     experiment_name: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_every: int = Field(default=1, gt=0)
+    eval_every: int | None = Field(default=None, ge=0)
+    eval_images: int = Field(default=64, gt=0)
+    chooser: Literal["prior", "labels", "label_free"] | None = None
     workers: int = Field(default=0, ge=0)
     start: str | None = None
     record: bool = True
@@ -258,6 +284,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "checkpoints": CheckpointsSection,
     "evaluation": EvaluationSection,
     "attack": AttackSection,
+    "stream": StreamSection,
     "trainer": TrainerSection,
     "logger": LoggerSection,
     "rule": RuleSection,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from adamerge.errors import DataError
-from adamerge.tasks.images import Pictures
+from adamerge.tasks.corruptions import Corruption
+from adamerge.tasks.images import ImageSet, Pictures
+from adamerge.tasks.picture import standard
 from adamerge.tasks.task import Source
 
 _SHARE, _MOST = 0.1, 5000
@@ -92,3 +96,39 @@ class Chosen:
 
     def __getitem__(self, index: int) -> Any:
         return self.pictures[int(self.rows[index])]
+
+
+class Corrupted:
+    """Pictures corrupted at their own resolution, before anything is resized, as the papers' generator does."""
+
+    def __init__(self, pictures: Pictures, corruption: Corruption) -> None:
+        self.pictures = pictures
+        self.corruption = corruption
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self.corruption(np.asarray(standard(self.pictures[index]).convert("RGB")), index)
+
+
+class Part(ImageSet):
+    """Some of a set's images as a set of their own; the whole set decodes and keeps them.
+
+    Args:
+        rows: int64 (n,), the images' numbers in the whole set.
+    """
+
+    def __init__(self, whole: ImageSet, rows: Tensor) -> None:
+        self.whole = whole
+        self.rows = rows
+        self.size = whole.size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, indices: Tensor | slice) -> Tensor:
+        return self.whole[self.rows[indices]]
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.whole.digest().encode() + self.rows.numpy().tobytes()).hexdigest()

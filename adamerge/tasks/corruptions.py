@@ -1,10 +1,16 @@
 """The seven corruptions of the robustness suite (reference 2.7).
 
 Definitions and strengths of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions
-and Perturbations" (2019, arXiv:1903.12261), and of their generators: ImageNet-C's strengths for pictures of 128 px
-and more, CIFAR-10-C's for smaller ones. What differs: pictures are corrupted at the model's resolution; values are
-rounded where the generators cut the fraction off; the distances in `spatter` are Euclidean where theirs are
-approximate; and no result is stored as JPEG, as ImageNet-C's are.
+and Perturbations" (2019, arXiv:1903.12261), and of their generators.
+
+    auto      ImageNet-C's strengths for pictures of 128 px and more, CIFAR-10-C's for smaller ones, at the model's
+              resolution.
+    cifar     CIFAR-10-C's at any size, at the source's resolution, pixelate by way of 28 and 32 px (severity 2): what
+              the papers of this field did to their pictures. Hardly anything is left of a large pixelated picture.
+    imagenet  ImageNet-C's at any size, at the source's resolution.
+
+What differs from the generators: values are rounded where they cut the fraction off; the distances in `spatter` are
+Euclidean where theirs are approximate; and no result is stored as JPEG, as ImageNet-C's are.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from __future__ import annotations
 import io
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +37,10 @@ from adamerge.tasks.filters import (
 Pixels = NDArray[np.uint8]
 
 CORRUPTIONS = ("motion_blur", "impulse_noise", "gaussian_noise", "pixelate", "spatter", "contrast", "jpeg")
+Strengths = Literal["auto", "cifar", "imagenet"]
 SMALL_BELOW = 128
-"""Pictures with a shorter side below this many pixels get the strengths of the small pictures."""
+"""With `auto`, pictures with a shorter side below this many pixels get the strengths of the small pictures."""
+_CIFAR_SIDE = 32  # to which CIFAR-10-C's generator pixelates whatever it is given
 
 # The strengths of severities 1 to 5. Motion blur: radius and standard deviation in pixels. Impulse noise: share of
 # the values. Gaussian noise: standard deviation, white being 1. Pixelate: the smaller picture's side, the side
@@ -80,30 +88,42 @@ class Corruption:
     Args:
         name: one of CORRUPTIONS.
         severity: 1 to 5; the robustness suite has 2.
+        strengths: auto, cifar or imagenet, see above.
 
     Raises:
-        ValueError: another name or severity.
+        ValueError: another name, severity or kind of strengths.
     """
 
     name: str
     severity: int = 2
+    strengths: Strengths = "auto"
 
     def __post_init__(self) -> None:
         if self.name not in CORRUPTIONS:
             raise ValueError(f"no corruption '{self.name}'; there are {', '.join(CORRUPTIONS)}")
         if self.severity not in range(1, 6):
             raise ValueError(f"severity is {self.severity}; it must be 1, 2, 3, 4 or 5")
+        if self.strengths not in get_args(Strengths):
+            raise ValueError(f"strengths is '{self.strengths}'; it must be auto, cifar or imagenet")
 
     def __str__(self) -> str:
-        return f"{self.name} {self.severity}"
+        kind = "" if self.strengths == "auto" else f" ({self.strengths})"
+        return f"{self.name} {self.severity}{kind}"
+
+    @property
+    def at_source(self) -> bool:
+        """Whether a picture is corrupted before it is resized for the model."""
+        return self.strengths != "auto"
 
     def __call__(self, pixels: Pixels, index: int) -> Pixels:
         """The corrupted picture number `index`, uint8 (H, W, 3); `pixels` stays as it is."""
-        rng = np.random.default_rng((zlib.crc32(str(self).encode()), index))
-        return corrupt(pixels, self.name, self.severity, rng)
+        rng = np.random.default_rng((zlib.crc32(f"{self.name} {self.severity}".encode()), index))
+        return corrupt(pixels, self.name, self.severity, rng, self.strengths)
 
 
-def corrupt(pixels: Pixels, name: str, severity: int, rng: np.random.Generator) -> Pixels:
+def corrupt(
+    pixels: Pixels, name: str, severity: int, rng: np.random.Generator, strengths: Strengths = "auto"
+) -> Pixels:
     """A corrupted copy of a picture.
 
     Args:
@@ -111,15 +131,17 @@ def corrupt(pixels: Pixels, name: str, severity: int, rng: np.random.Generator) 
         name: one of CORRUPTIONS.
         severity: 1 to 5.
         rng: for what is drawn: noise, angle, drops.
+        strengths: auto, cifar or imagenet. With cifar a pixelated picture has 32 x 32 pixels.
 
     Raises:
-        ValueError: another name or severity.
+        ValueError: another name, severity or kind of strengths.
     """
-    Corruption(name, severity)
-    strengths = _SMALL if min(pixels.shape[:2]) < SMALL_BELOW else _LARGE
-    strength = strengths[name][severity - 1]
+    Corruption(name, severity, strengths)
+    small = min(pixels.shape[:2]) < SMALL_BELOW if strengths == "auto" else strengths == "cifar"
+    strength = (_SMALL if small else _LARGE)[name][severity - 1]
     if name == "pixelate":
-        return _pixelate(pixels, strength)
+        side = (_CIFAR_SIDE, _CIFAR_SIDE) if strengths == "cifar" else (pixels.shape[1], pixels.shape[0])
+        return _pixelate(pixels, strength, side)
     if name == "jpeg":
         return _jpeg(pixels, strength)
     x: Floats = pixels.astype(np.float32) / 255
@@ -158,13 +180,13 @@ def _impulse_noise(x: Floats, share: float, rng: np.random.Generator) -> Floats:
     return np.where(hit, salt.astype(np.float32), x)
 
 
-def _pixelate(pixels: Pixels, share: float) -> Pixels:
-    """Down to a share of the side and up again, each pixel the mean of the box that it covers."""
+def _pixelate(pixels: Pixels, share: float, size: tuple[int, int]) -> Pixels:
+    """Down to a share of `size` (width, height) and up to it again, each pixel the mean of the box that it covers."""
     from PIL.Image import Resampling, fromarray
 
-    height, width = pixels.shape[:2]
+    width, height = size
     small = fromarray(pixels).resize((int(width * share), int(height * share)), Resampling.BOX)
-    return np.asarray(small.resize((width, height), Resampling.BOX))
+    return np.asarray(small.resize(size, Resampling.BOX))
 
 
 def _jpeg(pixels: Pixels, quality: int) -> Pixels:

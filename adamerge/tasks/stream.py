@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from adamerge.errors import ConfigError
 from adamerge.tasks.images import ImageSet
+from adamerge.tasks.orders import Plan
 
 Feed = Literal["resample", "persistent", "cycle_cached", "once", "fixed"]
 
@@ -38,6 +39,8 @@ class Stream(Dataset[dict[str, Tensor]]):
             "cycle_cached" walks through one shuffled order again and again, as itertools.cycle over a loader does;
             "once" shows each image of each task exactly once, one task after the other;
             "fixed" shows the images of the first step at every step.
+        plans: which images each step takes, by task, where the order is not independent of the classes. A step
+            leaves a task out that has no image in it.
 
     Raises:
         ValueError: another feed, or no number of steps.
@@ -51,6 +54,7 @@ class Stream(Dataset[dict[str, Tensor]]):
         steps: int | None,
         seed: int,
         feed: Feed = "resample",
+        plans: Mapping[str, Plan] | None = None,
     ) -> None:
         if feed not in get_args(Feed):
             raise ValueError(f"feed is '{feed}'; it must be one of {', '.join(get_args(Feed))}")
@@ -60,6 +64,7 @@ class Stream(Dataset[dict[str, Tensor]]):
         self.feed = feed
         self.steps = self._once_steps(steps) if feed == "once" else _given(steps, feed)
         self._kept: dict[str, tuple[int, Tensor]] = {}  # the last order of each task
+        self.plans = plans
         for task, images in self.image_sets.items():
             if len(images) < per_task and feed != "once":
                 log.warning("Task %s has only %d images; each step takes all of them.", task, len(images))
@@ -74,12 +79,16 @@ class Stream(Dataset[dict[str, Tensor]]):
 
     def shown(self, step: int) -> list[str]:
         """The tasks that give images in a step: all of them, or with "once" the one whose turn it is."""
+        if self.plans is not None:
+            return [task for task in self.image_sets if len(self.plans[task][step])]
         if self.feed != "once":
             return list(self.image_sets)
         return [task for task in self.image_sets if 0 <= step - self._first_step(task) < self._rounds(task)]
 
     def indices(self, task: str, step: int) -> Tensor:
         """Which of the task's images the step takes, int64 (n,); a pure function of (seed, task, step)."""
+        if self.plans is not None:
+            return self.plans[task][step]
         total = len(self.image_sets[task])
         count = min(self.per_task, total)
         if self.feed == "resample":

@@ -11,8 +11,10 @@ from typing import Any
 from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import RunError
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, 2)  # 1 is without protocol, calibration and parts
 FILE = "results.json"
+INDEPENDENT = "independent"  # the order of a stream that nothing was said about
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class TaskResult:
         agreement: share of images on which the merged model predicts what the expert predicts.
         entropy: mean entropy of the predictions in nats.
         estimate: accuracy estimated without labels, between `estimate_low` and `estimate_high`.
+        ece, nll, brier: calibration: expected calibration error in 15 bins, negative log-likelihood in nats, and
+            the Brier score, 0 to 2; the less, the better.
     """
 
     accuracy: float | None
@@ -38,6 +42,18 @@ class TaskResult:
     estimate: float | None = None
     estimate_low: float | None = None
     estimate_high: float | None = None
+    ece: float | None = None
+    nll: float | None = None
+    brier: float | None = None
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """The part of a task's test images that was adapted on, or the part that was not."""
+
+    accuracy: float | None
+    agreement: float | None
+    n: int
 
 
 @dataclass(frozen=True)
@@ -74,8 +90,22 @@ class Attack:
 class Results:
     """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks.
 
-    `unseen` are tasks that no expert was merged for, `attack` the tasks whose expert has a backdoor, `objective` is
-    what the losses in the journal are, with the unit; None where nothing is trained.
+    `unseen` are tasks that no expert was merged for, `attack` the tasks whose expert has a backdoor.
+
+    `tasks` are of the images that the protocol scores: the whole test split, or where the suite cuts it in two
+    (suite.adapt_on={share: ...}) the part that was not adapted on. The fields of old files are None where they are new.
+
+    Attributes:
+        objective: what the losses in the journal are, with the unit; None where nothing is trained.
+        protocol: "transductive": images that are scored were adapted on; "inductive": none of them was; "none":
+            nothing was adapted.
+        task_known: whether an image's task is given when it is classified: so it is wherever the task's own head
+            classifies, also where no other part of the model depends on the task.
+        chooser: how scales and learning rates were chosen: "prior" (customary), "labels" or "label_free".
+        lineage: the family of checkpoints; numbers of different families must not be mixed.
+        stream: the order in which images came to what adapted on them.
+        adapted, held_out: the two parts of each task's test split, where only a part of it was adapted on. Of a run
+            that adapts on nothing (a static rule): how far the parts differ by themselves.
     """
 
     run_id: str
@@ -96,6 +126,13 @@ class Results:
     unseen: dict[str, TaskResult] = field(default_factory=dict)
     attack: dict[str, Attack] = field(default_factory=dict)
     objective: str | None = None
+    protocol: str | None = None
+    task_known: bool | None = None
+    chooser: str | None = None
+    lineage: str | None = None
+    stream: str = INDEPENDENT
+    adapted: dict[str, PartResult] = field(default_factory=dict)
+    held_out: dict[str, PartResult] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -130,6 +167,32 @@ class Results:
     def estimate_high(self) -> float | None:
         return self._over_tasks("estimate_high")
 
+    @property
+    def ece(self) -> float | None:
+        return self._over_tasks("ece")
+
+    @property
+    def nll(self) -> float | None:
+        return self._over_tasks("nll")
+
+    @property
+    def brier(self) -> float | None:
+        return self._over_tasks("brier")
+
+    @property
+    def adapted_average(self) -> float | None:
+        return mean([part.accuracy for part in self.adapted.values()])
+
+    @property
+    def held_out_average(self) -> float | None:
+        return mean([part.accuracy for part in self.held_out.values()])
+
+    @property
+    def gap(self) -> float | None:
+        """How much more accurate the model is on the images that it was adapted on than on the rest."""
+        seen, unseen = self.adapted_average, self.held_out_average
+        return None if seen is None or unseen is None else seen - unseen
+
     def _over_tasks(self, value: str) -> float | None:
         return mean([getattr(task, value) for task in self.tasks.values()])
 
@@ -148,6 +211,12 @@ def as_json(results: Results) -> dict[str, Any]:
         "agreement": results.agreement,
         "estimate": results.estimate,
         "unseen_average": results.unseen_average,
+        "ece": results.ece,
+        "nll": results.nll,
+        "brier": results.brier,
+        "adapted_average": results.adapted_average,
+        "held_out_average": results.held_out_average,
+        "gap": results.gap,
     }
 
 
@@ -166,12 +235,16 @@ def read_results(folder: Path) -> Results:
         raise RunError(f"{folder} is not a finished run: it has no {FILE}.")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("schema") != SCHEMA:
-            raise RunError(f"{path} has schema {content.get('schema')}; this version reads {SCHEMA}.")
+        if content.get("schema") not in _READ:
+            raise RunError(
+                f"{path} has schema {content.get('schema')}; this version reads {' and '.join(map(str, _READ))}."
+            )
         content["tasks"] = {name: TaskResult(**task) for name, task in content["tasks"].items()}
         content["baselines"] = {name: Reference(**b) for name, b in content.get("baselines", {}).items()}
         content["unseen"] = {name: TaskResult(**t) for name, t in content.get("unseen", {}).items()}
         content["attack"] = {name: Attack(**a) for name, a in content.get("attack", {}).items()}
+        for part in ("adapted", "held_out"):
+            content[part] = {name: PartResult(**p) for name, p in content.get(part, {}).items()}
         known = {f.name for f in fields(Results)}
         return Results(**{key: value for key, value in content.items() if key in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:

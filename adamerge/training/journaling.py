@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from adamerge.memory import peak_memory_bytes
 from adamerge.tracking.journal import Journal
@@ -14,15 +16,46 @@ from adamerge.tracking.mirror import Mirror
 from adamerge.training.steps import StepModule
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Evaluations while training. They are looked at, never chosen by, and leave no trace in the training.
+
+    Attributes:
+        look: the numbers to journal, of the method as it is.
+        every: steps between two of them; the first and the last step have one too.
+        steps: of the whole training.
+    """
+
+    look: Callable[[], dict[str, float | None]]
+    every: int
+    steps: int
+
+    def __call__(self, module: StepModule) -> dict[str, float | None]:
+        """Nothing at a step without an evaluation. Random numbers and the modules' modes are put back."""
+        if module.step % self.every and module.step not in (1, self.steps):
+            return {}
+        modes = {part: part.training for part in module.modules()}
+        devices = [module.device] if module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            found = self.look()
+        for part, mode in modes.items():
+            part.training = mode
+        return found
+
+
 class WriteJournal(pl.Callback):
     """Keeps the journal in step with the checkpoint: what a resumed run repeats is cut off first.
 
     Mirrors are shown every line, those from before an interruption too.
+
+    Args:
+        watch: evaluations while training; the seconds of a step are without them.
     """
 
-    def __init__(self, journal: Journal, mirrors: Sequence[Mirror] = ()) -> None:
+    def __init__(self, journal: Journal, mirrors: Sequence[Mirror] = (), watch: Watch | None = None) -> None:
         self.journal = journal
         self.mirrors = mirrors
+        self.watch = watch
         self._started = 0.0
         self._loaded = 0.0
 
@@ -52,8 +85,9 @@ class WriteJournal(pl.Callback):
             # now and then also the checkpoint of the step before.
             "seconds_loading": round(self._loaded - self._started, 6),
             "peak_memory_bytes": memory,
+            **({} if self.watch is None else self.watch(pl_module)),
         }
         self.journal.append(record)
         for mirror in self.mirrors:
             mirror.step(record)
-        self._started = now
+        self._started = now if self.watch is None else time.perf_counter()

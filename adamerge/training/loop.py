@@ -16,7 +16,7 @@ from adamerge.errors import CheckpointError, ConfigError
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
 from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast, steps_done
-from adamerge.training.journaling import WriteJournal
+from adamerge.training.journaling import Watch, WriteJournal
 from adamerge.training.steps import StepModule, step_loader
 
 _OURS = {
@@ -38,6 +38,7 @@ def run_steps(
     callbacks: list[pl.Callback] | None = None,
     checkpoint_every: int = 50,
     workers: int = 0,
+    watch: Watch | None = None,
 ) -> None:
     """Train `module` on dataset[0], ..., dataset[steps - 1].
 
@@ -48,6 +49,7 @@ def run_steps(
         mirrors: where the journal is shown as well.
         checkpoint_every: steps between two checkpoints.
         workers: processes that load data; does not change the result.
+        watch: evaluations while training, for the journal.
     """
     callbacks = list(callbacks or [])
     plugins: list[Any] = []
@@ -55,7 +57,7 @@ def run_steps(
     if folder is not None:
         path = folder / "checkpoints" / "last.ckpt"
         callbacks += [
-            WriteJournal(Journal(folder / "journal.jsonl"), mirrors),
+            WriteJournal(Journal(folder / "journal.jsonl"), mirrors, watch),
             SaveLast(path, checkpoint_every, steps),
         ]
         plugins.append(AtomicCheckpointIO())

@@ -22,7 +22,8 @@ from adamerge.tracking.results import read_results
 
 CONTRACT = {
     "schema", "run_id", "command", "method", "rule", "suite", "backbone", "seed", "steps", "trainable_parameters",
-    "seconds", "peak_memory_bytes", "average", "normalized_average", "tasks", "versions", "device",
+    "seconds", "peak_memory_bytes", "average", "normalized_average", "tasks", "versions", "device", "objective",
+    "protocol", "task_known", "chooser", "lineage", "stream", "adapted", "held_out", "gap",
 }  # fmt: skip
 
 
@@ -44,6 +45,9 @@ def test_a_run_folder_keeps_its_contract(train, capsys):
         "estimate",
         "estimate_low",
         "estimate_high",
+        "ece",
+        "nll",
+        "brier",
     }
     signs = content["tasks"]["signs"]
     assert 0 <= signs["estimate_low"] <= signs["estimate"] <= signs["estimate_high"] <= 1

@@ -28,7 +28,7 @@ from adamerge.settings.paths import conf_dir
         ("evaluation.size=3", "evaluation.size: evaluation has no such option; it has batch_size."),
         ("seed.x=1", "seed.x: seed is 0 here, it has no options."),
         ("+seed=1", "+seed: is there already; leave out the '+' to change it: seed=..."),
-        ("~sead", "sead: no such option; did you mean 'seed'?"),
+        ("~seedd", "seedd: no such option; did you mean 'seed'?"),
         ("seed", "'seed': is not key=value."),
         ("seed=a=b", "seed: cannot read 'a=b'; if that is one text, write 'seed=\"a=b\"'."),
         ("suite.tasks=[digits", "suite.tasks: cannot read '[digits'"),

@@ -221,3 +221,47 @@ def test_the_digest_tells_a_corruption() -> None:
     assert len({ImageSet(pixels, 32, kind).digest() for kind in kinds}) == len(kinds)
     again = ImageSet(pixels, 32, Corruption("jpeg", 3)).digest()
     assert again == ImageSet(pixels, 32, kinds[-1]).digest()
+
+
+def test_the_papers_strengths_are_those_of_small_pictures_at_any_size() -> None:
+    """Pixelated by way of 28 and 32 px, whatever the size: hardly anything is left of a large picture."""
+    rng = np.random.default_rng
+    for name in ("gaussian_noise", "contrast", "jpeg"):
+        strong, papers = (corrupt(photo(LARGE), name, 2, rng(0), kind) for kind in ("imagenet", "cifar"))  # type: ignore[arg-type]
+        assert papers.shape == strong.shape == (LARGE, LARGE, 3)
+        assert (
+            np.abs(papers - photo(LARGE).astype(float)).mean()
+            < np.abs(strong - photo(LARGE).astype(float)).mean()
+        )
+    noise = corrupt(grey(LARGE), "gaussian_noise", 2, rng(0), "cifar").astype(float) - 128
+    assert noise.std() == pytest.approx(255 * 0.06, rel=0.02)
+    tall = photo(LARGE)[:, :100]
+    box = Image.Resampling.BOX
+    expected = Image.fromarray(tall).resize((28, 28), box).resize((32, 32), box)
+    assert (corrupt(tall, "pixelate", 2, rng(0), "cifar") == np.asarray(expected)).all()
+    assert corrupt(tall, "pixelate", 2, rng(0), "imagenet").shape == tall.shape
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_at_cifar_s_own_size_the_papers_and_the_sizes_strengths_are_one(name: str) -> None:
+    pixels = photo(32)
+    assert (Corruption(name)(pixels, 5) == Corruption(name, strengths="cifar")(pixels, 5)).all()
+    assert str(Corruption(name, strengths="cifar")) == f"{name} 2 (cifar)"
+
+
+def test_named_strengths_are_applied_before_a_picture_is_resized() -> None:
+    from adamerge.commands.assemble import image_set
+
+    pictures = [Image.fromarray(photo(LARGE, seed)) for seed in range(2)]
+    for kind in ("cifar", "imagenet"):
+        corruption = Corruption("gaussian_noise", 2, kind)  # type: ignore[arg-type]
+        expected = ImageSet([corruption(photo(LARGE, i), i) for i in range(2)], 48)[slice(None)]
+        assert torch.equal(image_set(pictures, 48, corruption)[slice(None)], expected)
+    auto = Corruption("gaussian_noise")
+    expected = ImageSet(pictures, 48, auto)[slice(None)]
+    assert torch.equal(image_set(pictures, 48, auto)[slice(None)], expected)
+
+
+def test_other_strengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="strengths is 'large'"):
+        Corruption("jpeg", 2, "large")  # type: ignore[arg-type]

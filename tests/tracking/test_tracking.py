@@ -10,7 +10,15 @@ import pytest
 
 from adamerge.errors import RunError
 from adamerge.tracking.journal import Journal
-from adamerge.tracking.results import Reference, Results, TaskResult, mean, read_results, write_results
+from adamerge.tracking.results import (
+    PartResult,
+    Reference,
+    Results,
+    TaskResult,
+    mean,
+    read_results,
+    write_results,
+)
 
 
 def example(**changes) -> Results:
@@ -94,3 +102,39 @@ def test_tracking_and_report_need_no_torch():
         "sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_results_of_before_there_were_protocols_are_read(tmp_path):
+    write_results(tmp_path, example())
+    content = json.loads((tmp_path / "results.json").read_text())
+    new = (
+        "protocol",
+        "task_known",
+        "chooser",
+        "lineage",
+        "stream",
+        "adapted",
+        "held_out",
+        "gap",
+        "ece",
+        "objective",
+    )
+    old = {key: value for key, value in content.items() if key not in new} | {"schema": 1}
+    for task in old["tasks"].values():
+        for key in ("ece", "nll", "brier"):
+            del task[key]
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    read = read_results(tmp_path)
+    assert read.average == pytest.approx(0.7)
+    assert (read.protocol, read.gap, read.ece, read.stream) == (None, None, None, "independent")
+
+
+def test_the_gap_is_between_the_parts(tmp_path):
+    parts = {
+        "adapted": {"signs": PartResult(0.9, 0.8, 50), "digits": PartResult(0.7, 0.8, 450)},
+        "held_out": {"signs": PartResult(0.7, 0.8, 50), "digits": PartResult(0.5, 0.8, 450)},
+    }
+    write_results(tmp_path, example(**parts))
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["gap"] == pytest.approx(0.2)
+    assert read_results(tmp_path).adapted == parts["adapted"]

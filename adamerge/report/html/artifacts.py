@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from adamerge.errors import RunError
 from adamerge.report.collect import Group
 from adamerge.report.layers import depth
+from adamerge.report.names import WATCHED
 from adamerge.tracking.journal import Journal
 
 POINTS = 200
@@ -46,20 +47,22 @@ class Representations:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """Of one group; None or empty where its runs wrote none."""
+    """Of one group; None or empty where its runs wrote none. `watched`: evaluations while training, in percent."""
 
     curve: Curve = field(default_factory=list)
+    watched: dict[str, Curve] = field(default_factory=dict)
     coefficients: Coefficients | None = None
     representations: Representations | None = None
 
 
 def read_artifacts(group: Group, problems: list[tuple[Path, str]]) -> Artifacts:
     """Everything that the group's runs have; a damaged file is left out and named in `problems`."""
-    curves = _read_each(group, "journal.jsonl", _curve, problems)
+    journals = _read_each(group, "journal.jsonl", _journal, problems)
     tables = _read_each(group, "coefficients.json", _coefficients, problems)
     representations = _read_each(group, "representations.json", _representations, problems)
     return Artifacts(
-        _mean_curve([curve for curve in curves if curve]),
+        _mean_curve([loss for loss, _ in journals if loss]),
+        {key: curve for key in WATCHED if (curve := _mean_curve([w[key] for _, w in journals if key in w]))},
         _mean_table(tables),
         representations[0] if representations else None,
     )
@@ -78,10 +81,20 @@ def _read_each(
     return found
 
 
-def _curve(path: Path) -> Curve:
+def _journal(path: Path) -> tuple[Curve, dict[str, Curve]]:
+    """The loss, and what was evaluated while training, in percent."""
+    records = Journal(path).read()
+    watched = {
+        key: [(float(r["step"]), 100.0 * r[key]) for r in records if r.get(key) is not None]
+        for key in WATCHED
+    }
+    return _loss(records), {key: curve for key, curve in watched.items() if curve}
+
+
+def _loss(records: Sequence[dict[str, Any]]) -> Curve:
     """Steps and the mean of the loss over the tasks, in at most POINTS bins."""
     values: Curve = []
-    for record in Journal(path).read():
+    for record in records:
         own = [v for key, v in record.items() if key.startswith("loss/") and v is not None]
         own = own or [v for v in (record.get("loss"),) if v is not None]
         if own:
@@ -89,6 +102,11 @@ def _curve(path: Path) -> Curve:
     width = -(-len(values) // POINTS) or 1
     bins = [values[i : i + width] for i in range(0, len(values), width)]
     return [(sum(x for x, _ in b) / len(b), sum(y for _, y in b) / len(b)) for b in bins]
+
+
+def _watched(key: str, path: Path) -> Curve:
+    records = Journal(path).read()
+    return [(float(r["step"]), 100.0 * r[key]) for r in records if r.get(key) is not None]
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:

@@ -1,4 +1,4 @@
-"""Loss over the steps, one chart per objective: only losses of the same kind share an axis."""
+"""Loss, or what is evaluated, over the steps, one chart per objective: only losses of the same kind share an axis."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from adamerge.report.html.svg import BOTTOM, LEFT, RIGHT, TOP, frame, number, pi
 from adamerge.report.html.view import View
 
 
-def curves(view: View, series: dict[int, Curve], label: str) -> Markup:
-    """`series` by the group's position; those that are not picked stay grey."""
+def curves(view: View, series: dict[int, Curve], label: str, low: float | None = 0.0) -> Markup:
+    """`series` by the group's position; those that are not picked stay grey. The axis begins at `low` or below."""
     x = linear([at for curve in series.values() for at, _ in curve], LEFT, RIGHT)
-    y = linear([value for curve in series.values() for _, value in curve], BOTTOM, TOP, low=0.0)
+    y = linear([value for curve in series.values() for _, value in curve], BOTTOM, TOP, low=low)
     lines = []
     for index, curve in sorted(series.items(), key=lambda item: item[0] in view.picked):
         places = "L".join(f"{number(x.at(at))} {number(y.at(value))}" for at, value in curve)

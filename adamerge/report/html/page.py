@@ -9,8 +9,10 @@ from pathlib import Path
 from adamerge.report.collect import Collected
 from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.section import section
+from adamerge.report.html.tables import Cell, sortable
 from adamerge.report.html.view import View
 from adamerge.report.names import CYCLE
+from adamerge.report.protocols import stream_tables
 
 _HERE = Path(__file__).parent
 _ICON = "data:image/svg+xml,%3Csvg/%3E"  # keeps browsers from asking for one
@@ -25,7 +27,14 @@ def page(collected: Collected) -> str:
     body = [
         tag("a", "Skip to the results", href="#main", class_="skip"),
         tag("header", tag("h1", f"Comparison: {suites}"), _facts(views, collected), _contents(views)),
-        tag("main", *sections, _left_out(collected.unfinished, problems), id="main", tabindex=-1),
+        tag(
+            "main",
+            *sections,
+            *_streams(collected),
+            _left_out(collected.unfinished, problems),
+            id="main",
+            tabindex=-1,
+        ),
         tag("footer", tag("p", "Written by adamerge compare.")),
         tag("script", _asset("report.js")),
     ]
@@ -38,6 +47,17 @@ def page(collected: Collected) -> str:
         tag("style", Markup(_palette() + _asset("report.css"))),
     ]
     return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), tag('body', *body), lang='en')}\n"
+
+
+def _streams(collected: Collected) -> list[Markup]:
+    """Methods by streams, where there are several streams."""
+    found = []
+    for i, (title, streams, rows) in enumerate(stream_tables(collected.comparisons)):
+        cells = [(name, [Cell(*cell) for cell in own]) for name, own in rows]
+        table = sortable("Average after adapting on a stream in that order.", streams, cells)
+        key = f"streams{i}-title"
+        found.append(tag("section", tag("h2", f"{title}: streams", id=key), table, aria_labelledby=key))
+    return found
 
 
 def _asset(name: str) -> Markup:
@@ -71,9 +91,7 @@ def _contents(views: Sequence[View]) -> Markup:
     links = [
         tag(
             "li",
-            tag(
-                "a", f"{v.comparison.suite}, {v.comparison.backbone}, {len(v.tasks)} tasks", href=f"#{v.key}"
-            ),
+            tag("a", f"{v.comparison.title}, {len(v.tasks)} tasks", href=f"#{v.key}"),
         )
         for v in views
     ]

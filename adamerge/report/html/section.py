@@ -6,6 +6,7 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+from adamerge.report.facts import shared_line
 from adamerge.report.html.artifacts import Artifacts, Coefficients, Curve, read_artifacts
 from adamerge.report.html.bars import bars
 from adamerge.report.html.clouds import clouds
@@ -15,8 +16,18 @@ from adamerge.report.html.markup import Markup, joined, tag
 from adamerge.report.html.picker import legend, picker, switch
 from adamerge.report.html.radar import radar
 from adamerge.report.html.scatter import Point, scatter
-from adamerge.report.html.tables import Cell, accuracy_table, cost_table, scrolling, settings_table, sortable
+from adamerge.report.html.tables import (
+    Cell,
+    accuracy_table,
+    calibration_table,
+    cost_table,
+    gap_table,
+    scrolling,
+    settings_table,
+    sortable,
+)
 from adamerge.report.html.view import View
+from adamerge.report.names import WATCHED
 from adamerge.report.objectives import objective
 
 
@@ -28,14 +39,17 @@ def section(view: View, problems: list[tuple[Path, str]]) -> Markup:
         ("overview", "Average and tasks", _overview(view)),
         ("cost", "Accuracy and cost" if view.value == "accuracy" else "Agreement and cost", _scatters(view)),
         ("loss", "Loss", _curves(view, found)),
+        ("watched", "Evaluation while training", _watched(view, found)),
         ("coefficients", "Merging coefficients", _maps(view, found)),
         ("representations", "Representation bias", _representations(view, found)),
+        ("gap", "Adapted on or not", gap_table(view)),
+        ("calibration", "Calibration", calibration_table(view)),
         ("table", "Cost", cost_table(view)),
         ("settings", "Settings", settings_table(view)),
     ]
     shown = [(f"{view.key}-{key}", title, body) for key, title, body in parts if body]
     comparison = view.comparison
-    title = f"{comparison.suite}, {comparison.backbone}, {len(comparison.tasks)} tasks"
+    title = f"{comparison.title}, {len(comparison.tasks)} tasks"
     links = [tag("li", tag("a", title, href=f"#{key}")) for key, title, _ in shown]
     return tag(
         "section",
@@ -58,8 +72,8 @@ def _facts(view: View) -> str:
     seeds = sorted({run.results.seed for run in runs})
     return (
         f"{_count(len(runs), 'run')} of {_count(len(view.groups), 'method')}, seeds {', '.join(map(str, seeds))}. "
-        f"Tasks: {', '.join(view.tasks)}."
-    )
+        f"Tasks: {', '.join(view.tasks)}. {shared_line(view.comparison)}"
+    ).rstrip()
 
 
 def _count(number: int, word: str) -> str:
@@ -122,6 +136,17 @@ def _curves(view: View, found: list[Artifacts]) -> Markup | None:
         for label, series in by_objective.items()
     ]
     return tag("div", *charts, class_="charts")
+
+
+def _watched(view: View, found: list[Artifacts]) -> Markup | None:
+    charts = []
+    for key, words in WATCHED.items():
+        series = {i: own.watched[key] for i, own in enumerate(found) if key in own.watched}
+        if series:
+            caption = f"{words[0].upper()}{words[1:]}, on a few images, mean over tasks and seeds. Grey: not picked."
+            drawn = curves(view, series, f"{words} (%)", low=None)
+            charts.append(figure(caption, drawn, legend(view, sorted(series))))
+    return tag("div", *charts, class_="charts") if charts else None
 
 
 def _maps(view: View, found: list[Artifacts]) -> Markup | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from adamerge.report.collect import Group, Spread, differing
 from adamerge.report.comparison import lines, spread
+from adamerge.report.facts import apart_in, of_group
 from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.view import View
 from adamerge.report.names import memory, percent, seconds
+from adamerge.report.protocols import CALIBRATION_HEADS, GAP_HEADS, Rows, calibration_rows, gap_rows
 
 _MISSING = "–"
 
@@ -26,7 +28,8 @@ class Cell:
 def accuracy_table(view: View) -> Markup:
     """Average and every task with the spread over seeds; baselines first, best in bold."""
     with_labels = view.value == "accuracy"
-    heads = ["average", *(("normalised", "agreement") if with_labels else ()), *view.tasks, "seeds"]
+    apart = apart_in(view.comparison)
+    heads = ["average", *(("normalised", "agreement") if with_labels else ()), *view.tasks, "seeds", *apart]
     rows = []
     agreeing = {line.name: line.values[0].mean for line in lines(view.comparison, "agreement")}
     for line in view.lines:
@@ -35,10 +38,31 @@ def accuracy_table(view: View) -> Markup:
         extra = [Cell(percent(share), share) for share in (normalised, agreeing[line.name])]
         count = len(line.group.runs) if line.group else None
         seeds = Cell("" if count is None else str(count), count)
-        rows.append((line.name, [shares[0], *(extra if with_labels else ()), *shares[1:], seeds]))
+        own = of_group(line.group) if line.group else {}
+        facts = [Cell(own.get(name, "")) for name in apart]
+        rows.append((line.name, [shares[0], *(extra if with_labels else ()), *shares[1:], seeds, *facts]))
     words = f"{view.value.capitalize()} per task in percent, mean ± standard deviation over seeds. "
     words += "Bold: the best of a column; the individual experts are a reference."
     return sortable(words, heads, rows)
+
+
+def gap_table(view: View) -> Markup | None:
+    """Both parts of the test split, where only a part was adapted on."""
+    words = "Accuracy on the test images that were adapted on and on the others, and the gap in points. "
+    words += "A static rule's gap is how far the two parts differ by themselves."
+    return _protocol_table(words, GAP_HEADS, gap_rows(view.comparison))
+
+
+def calibration_table(view: View) -> Markup | None:
+    words = "Calibration, means over tasks and seeds: expected calibration error (15 bins), negative log-likelihood, "
+    words += "Brier score; the less, the better."
+    return _protocol_table(words, CALIBRATION_HEADS, calibration_rows(view.comparison))
+
+
+def _protocol_table(words: str, heads: Sequence[str], rows: Rows) -> Markup | None:
+    if not rows:
+        return None
+    return sortable(words, heads, [(name, [Cell(*cell) for cell in cells]) for name, cells in rows])
 
 
 def cost_table(view: View) -> Markup:

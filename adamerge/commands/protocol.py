@@ -1,0 +1,151 @@
+"""What a run adapts on, in which order, and which part of the test split it is scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from adamerge.commands.assemble import Data, corruption_of, image_set, kept_at, model_of, suite_adapts_on
+from adamerge.commands.run import Run
+from adamerge.errors import DataError
+from adamerge.losses import Objective
+from adamerge.models.clip import image_size
+from adamerge.settings import instantiate
+from adamerge.tasks.chosen import Chosen, Part, Validation
+from adamerge.tasks.images import ImageSet
+from adamerge.tasks.orders import Order
+from adamerge.tasks.overlap import refuse_overlap
+from adamerge.tasks.protocol import AdaptOn, Parts, Protocol, adapted_rows, pool_rows, test_parts
+from adamerge.tasks.stream import Stream
+from adamerge.tasks.task import Task, check
+from adamerge.training.recording import used
+
+
+@dataclass(frozen=True)
+class Unlabeled:
+    """The images to adapt on by task. The labels build a stream's order; training never sees them."""
+
+    images: dict[str, ImageSet]
+    labels: dict[str, Tensor | None]
+
+
+def objective_of(cfg: DictConfig) -> Objective | None:
+    """What is minimised; None where nothing is trained."""
+    if cfg.method.schedule is None:
+        return None
+    objective: Objective = instantiate(cfg.method.objective)
+    return objective
+
+
+def adapts_on(cfg: DictConfig) -> AdaptOn | None:
+    """The unlabeled images that the run adapts on: the method's own choice, or the suite's. None: it needs none."""
+    objective = objective_of(cfg)
+    if objective is None or objective.target == "labels":
+        return None
+    own = cfg.method.get("adapt_on")
+    if own is None:
+        return suite_adapts_on(cfg)
+    return AdaptOn.of(str(own), "method.adapt_on")  # a share of the test split is for the suite to cut
+
+
+def protocol_of(cfg: DictConfig) -> Protocol:
+    """Transductive where images that are scored are adapted on; "none" where nothing is adapted.
+
+    Labelled training images are not scored: what learns from them alone is inductive.
+    """
+    if cfg.method.schedule is None:
+        return "none"
+    on = adapts_on(cfg)
+    return "inductive" if on is None else on.protocol
+
+
+def order_of(cfg: DictConfig) -> Order:
+    """In which order images come to what adapts on them."""
+    given = cfg.get("stream")
+    if given is None:  # a run from before there was a choice
+        return Order()
+    classes = given.get("classes")
+    return Order(
+        given.order,
+        None if classes is None else tuple(classes),
+        given.get("gamma"),
+        given.get("slots"),
+        given.get("mixed_tasks", False),
+    )
+
+
+def parts_of(cfg: DictConfig, data: Data) -> dict[str, Parts]:
+    """How each task's test split is scored."""
+    suite, own, images = suite_adapts_on(cfg), adapts_on(cfg), cfg.suite.get("adapt_images")
+    return {
+        task: test_parts(task, len(found), suite, own, images, cfg.seed)
+        for task, found in data.images.items()
+    }
+
+
+def unlabeled(run: Run, data: Data, on: AdaptOn) -> Unlabeled:
+    """The images that the run adapts on.
+
+    Args:
+        data: the test split.
+
+    Raises:
+        DataError: no training pictures, or test pictures among them.
+    """
+    if on.split == "test":
+        return _of_test(run.cfg, data, on)
+    images: dict[str, ImageSet] = {}
+    labels: dict[str, Tensor | None] = {}
+    for task in data.tasks:
+        images[task.name], labels[task.name] = _of_training(run.cfg, task, on, run.name)
+    return Unlabeled(images, labels)
+
+
+def _of_test(cfg: DictConfig, data: Data, on: AdaptOn) -> Unlabeled:
+    count = cfg.suite.get("adapt_images")
+    images, labels = dict(data.images), dict(data.labels)
+    for task, whole in data.images.items():
+        rows = adapted_rows(on, task, len(whole), count, cfg.seed)
+        if len(rows) < len(whole):
+            own = labels[task]
+            images[task], labels[task] = Part(whole, rows), None if own is None else own[rows]
+    return Unlabeled(images, labels)
+
+
+def _of_training(cfg: DictConfig, task: Task, on: AdaptOn, name: str) -> tuple[ImageSet, Tensor | None]:
+    """One task's training or validation images, as the test split never shows them."""
+    held_out = on.split == "validation"
+    opened = replace(task, source=Validation(task.source), sizes={}) if held_out else task
+    split = "test" if held_out else "train"
+    try:
+        check(opened, split)
+        pictures, labels = opened.source.images(split), opened.source.labels(split)
+    except DataError as error:
+        raise DataError(
+            f"{name} adapts on {on.split} images. {error}\n"
+            "  Give them, or method.adapt_on=test to adapt on the test images (suite.adapt_on where the suite says so)."
+        ) from error
+    size, count = image_size(model_of(cfg)), cfg.suite.get("adapt_images")
+    found = None if labels is None else torch.as_tensor(labels)
+    if count is not None:
+        rows = pool_rows(task.name, len(pictures), count, cfg.seed)
+        pictures, found = Chosen(pictures, rows.numpy()), None if found is None else found[rows]
+    keep = cfg.suite.get("decode_cache", False) and count is None
+    kept = kept_at(opened, split, size) if keep else None
+    return image_set(pictures, size, None, kept, task.name), found
+
+
+def refuse_test_images(run: Run, stream: Stream, data: Data, on: AdaptOn) -> None:
+    """Check that no training image that the stream shows is a test image.
+
+    Raises:
+        DataError: some are.
+    """
+    suite = run.cfg.suite
+    if on.split == "test" or suite.get("allow_overlap") or corruption_of(run.cfg) is not None:
+        return
+    for task, images in stream.image_sets.items():
+        refuse_overlap(task, Part(images, used(stream, task)), data.images[task])

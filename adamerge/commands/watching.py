@@ -1,0 +1,57 @@
+"""Evaluation while training: accuracy, agreement and the estimate on a few images, for the journal and the report."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from adamerge.commands.assemble import Data, device_of
+from adamerge.commands.protocol import parts_of
+from adamerge.commands.run import Run
+from adamerge.evaluation import predict_logits, score
+from adamerge.label_free import estimate
+from adamerge.merging import Pool
+from adamerge.methods import Method, experts
+from adamerge.tasks.chosen import Part
+from adamerge.tasks.protocol import pool_rows
+from adamerge.tracking.results import mean
+from adamerge.training.journaling import Watch
+
+
+def watch_of(run: Run, method: Method, pool: Pool, data: Data, steps: int) -> Watch | None:
+    """What `eval_every` asks for; None where it asks for nothing.
+
+    The images are a few of those that are scored, drawn by the seed, the same at every step. The experts pass over
+    them once.
+    """
+    cfg = run.cfg
+    every = cfg.get("eval_every")
+    if not every:
+        return None
+    images, labels = {}, {}
+    for task, part in parts_of(cfg, data).items():
+        rows = part.scored[pool_rows(f"watched {task}", len(part.scored), cfg.eval_images, cfg.seed)]
+        known = data.labels[task]
+        images[task], labels[task] = Part(data.images[task], rows), None if known is None else known[rows]
+    options = {"device": device_of(cfg), "batch_size": cfg.evaluation.batch_size}
+    certain = {
+        task: logits.softmax(dim=-1)
+        for task, logits in predict_logits(experts(pool), images, **options).items()
+    }
+
+    def look() -> dict[str, float | None]:
+        logits = predict_logits(method, images, **options)
+        return _numbers({task: values.argmax(dim=-1) for task, values in logits.items()}, labels, certain)
+
+    return Watch(look, every, steps)
+
+
+def _numbers(
+    predicted: dict[str, Tensor], labels: dict[str, Tensor | None], certain: dict[str, Tensor]
+) -> dict[str, float | None]:
+    """Unweighted means over the tasks."""
+    scores = [score(own, labels[task], certain[task].argmax(dim=-1)) for task, own in predicted.items()]
+    return {
+        "eval/accuracy": mean([s.accuracy for s in scores]),
+        "eval/agreement": mean([s.agreement for s in scores]),
+        "eval/estimate": mean([estimate(own, certain[task]).value for task, own in predicted.items()]),
+    }
