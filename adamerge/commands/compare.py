@@ -124,9 +124,7 @@ def _mirror(folders: list[Path], entity: str | None, project: str, console: Cons
 
 def _write(collected: Collected, out: Path) -> None:
     make_folder(out)
-    titled = [f"## {c.title}
-
-{markdown(c)}{protocols_in_markdown(c)}" for c in collected.comparisons]
+    titled = [f"## {c.title}\n\n{markdown(c)}{protocols_in_markdown(c)}" for c in collected.comparisons]
     if streams := streams_in_markdown(collected.comparisons):
         titled.append(streams)
     atomic_write_text(out / "compare.md", "\n".join(titled))

@@ -31,7 +31,11 @@ def validation_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 class Validation(Source):
-    """A source whose "test" split is held out of the training pictures, so that test pictures stay unseen."""
+    """A source whose "test" split is its validation pictures, so that test pictures stay unseen.
+
+    These are a split of the source's own where it has one (EuroSAT's folder `val`, "EuroSATVal" of the task-vectors
+    code), else held out of the training pictures.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -41,19 +45,25 @@ class Validation(Source):
         return self.source.class_names
 
     def images(self, split: str) -> Pictures:
-        return Chosen(self.source.images("train"), self._rows(split))
+        own = self._own(split)
+        return self.source.images(own) if own else Chosen(self.source.images("train"), self._rows(split))
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
-        labels = self.source.labels("train")
-        return None if labels is None else labels[self._rows(split)]
+        own = self._own(split)
+        labels = self.source.labels(own or "train")
+        return labels if own or labels is None else labels[self._rows(split)]
 
     def identity(self, split: str) -> str | None:
-        whole = self.source.identity("train")
+        whole = self.source.identity(self._own(split) or "train")
         return None if whole is None else f"{whole} validation {split}"
 
-    def _rows(self, split: str) -> NDArray[np.int64]:
+    def _own(self, split: str) -> str | None:
+        """The source's own split that stands for this one, where it has one for validation."""
         if split not in ("train", "test"):
             raise DataError(f"A validation split has 'train' and 'test', not '{split}'.")
+        return self.source.validation and (self.source.validation if split == "test" else "train")
+
+    def _rows(self, split: str) -> NDArray[np.int64]:
         return validation_rows(len(self.source.images("train")))[split == "test"]
 
 

@@ -30,9 +30,12 @@ class Source(ABC):
     class_names: tuple[str, ...] | None = None
     """The data's own name of each label, in the order of the labels; None where the data has none."""
 
+    validation: str | None = None
+    """The name of a split of its own for validation; None where it is to be held out of the training pictures."""
+
     @abstractmethod
     def images(self, split: str) -> Pictures:
-        """The pictures of a split, "train" or "test".
+        """The pictures of a split, "train" or "test", and that of `validation` where there is one.
 
         Raises:
             DataError: data that is not there or has no pictures.

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from adamerge.errors import DataError
 from adamerge.tasks.chosen import Sample, Validation, validation_rows
+from adamerge.tasks.sources import Folder
 from adamerge.tasks.task import Source
 
 
@@ -51,6 +56,29 @@ def test_a_validation_source_shows_training_pictures_only() -> None:
     assert len({source.identity("train"), source.identity("test"), Numbers().identity("train")}) == 3
     with pytest.raises(DataError, match="not 'val'"):
         source.images("val")
+
+
+def test_a_folder_of_validation_pictures_is_the_validation_split(tmp_path: Path) -> None:
+    """EuroSATVal of the task-vectors code is the folder `val`; its training pictures are all of `train`."""
+    for split, count in (("train", 4), ("test", 3), ("val", 2)):
+        for name in ("forest", "river"):
+            (tmp_path / "eurosat" / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (4, 4), (i, 0, 0)).save(
+                    tmp_path / "eurosat" / split / name / f"{split}{i}.png"
+                )
+    splits = {"train": "train", "test": "test", "validation": "val"}
+    source = Validation(Folder("eurosat", tmp_path, splits))
+    assert [len(source.images(split)) for split in ("train", "test")] == [8, 4]
+    assert source.labels("test").tolist() == [0, 0, 1, 1]
+    assert len({source.identity("train"), source.identity("test")}) == 2
+    without = Validation(Folder("eurosat", tmp_path))
+    assert len(without.images("train")) + len(without.images("test")) == 8, (
+        "held out of the training pictures"
+    )
+    shutil.rmtree(tmp_path / "eurosat" / "val")
+    with pytest.raises(DataError, match=r"no validation pictures(.|\n)*eurosat/val/<class>(.|\n)*a tenth"):
+        Validation(Folder("eurosat", tmp_path, splits)).images("test")
 
 
 def test_a_sample_is_spread_over_the_test_split() -> None:

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _SPLITS = ("train", "test")
+VALIDATION = "validation"
+
+
+_OWN_VALIDATION = (
+    "\n  The papers' validation split of this task is that folder. Take `validation` out of the source's `splits` in"
+    " the catalogue to hold out a tenth of the training pictures instead."
+)
 
 
 class Folder(Source):
@@ -40,7 +47,8 @@ class Folder(Source):
     Args:
         folder: below `root`.
         root: folder of the folder.
-        splits: the folders of the splits where they have other names, such as {train: train, test: val}.
+        splits: the folders of the splits where they have other names, such as {train: train, test: val}. One named
+            "validation" is a split of its own, in the place of a tenth of the training pictures.
 
     Raises:
         DataError: no such folder, no pictures; when a picture is asked for, that it cannot be read.
@@ -54,6 +62,7 @@ class Folder(Source):
                 f"There is no folder {self.folder}; the task's pictures are expected there.\n"
                 "  Set suite.data=<folder> or the environment variable ADAMERGE_DATA to the folder above it."
             )
+        self.validation = VALIDATION if VALIDATION in self.names else None
         self._splits: dict[str, _Listing] = {}
 
     @cached_property
@@ -99,7 +108,9 @@ class Folder(Source):
             if split not in self._places:
                 raise DataError(
                     f"{self.folder} has no {split} pictures; {suggest(split, self._places)}\n"
-                    f"  Put them into {self.folder / split}/<class>/.{''.join(f' {n}.' for n in self._beside())}"
+                    f"  Put them into {self.folder / self.names.get(split, split)}/<class>/."
+                    + "".join(f" {note}." for note in self._beside())
+                    + (_OWN_VALIDATION if split == VALIDATION else "")
                 )
             self._splits[split] = _list(self._places[split], self.class_names)
         return self._splits[split]
