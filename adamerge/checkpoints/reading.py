@@ -22,7 +22,7 @@ from adamerge.checkpoints.keys import (
     used_by,
 )
 from adamerge.checkpoints.leftovers import is_text, refuse_adapters, refuse_leftovers, refuse_quantised
-from adamerge.checkpoints.saving import sha256_of, sidecar
+from adamerge.checkpoints.saving import sidecar
 from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
 from adamerge.checkpoints.unpickling import (
     LEGACY_MAGIC,
@@ -32,6 +32,7 @@ from adamerge.checkpoints.unpickling import (
     states_in,
 )
 from adamerge.checkpoints.weight_files import refuse_unmerged, split_part, weights_in
+from adamerge.digests import sha256_of
 from adamerge.errors import CheckpointError
 from adamerge.merging.head import Head
 

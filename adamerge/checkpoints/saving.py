@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from adamerge.checkpoints.atomic import atomic_write_text, make_folder, write_atomically
 from adamerge.checkpoints.weight_files import EXTENSIONS, split_part
+from adamerge.digests import file_digests
 from adamerge.errors import CheckpointError
 
-_WHOLE = 64 << 20
-_SAMPLE = 1 << 20
+_INDEX = ".index.json"
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _digest(file)
-        )
-
-
-def _digest(file) -> str:  # type: ignore[no-untyped-def]
-    result = hashlib.sha256()
-    while block := file.read(_SAMPLE):
-        result.update(block)
-    return result.hexdigest()
 
 
 def save_tensors(
@@ -67,8 +54,11 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """A quick identity of a checkpoint's content: the sha256 of the file up to 64 MiB; above, of its size and its
-    first, middle and last MiB. A folder's is that of its weight files.
+    """The identity of a checkpoint's content: the sha256 of the whole file. That of a folder, or of an
+    index of several files, is that of its weight files.
+
+    A file is read once per machine, and not at all where its `.sha256` or the Hub's name of it (its sha256) is younger
+    than the file.
 
     Raises:
         CheckpointError: there is no such file.
@@ -77,17 +67,42 @@ def fingerprint(path: str | Path) -> str:
     path = Path(place).expanduser()
     if part:
         return hashlib.sha256(f"{part} {fingerprint(path)}".encode()).hexdigest()
-    if path.is_dir():
-        parts = [f"{file.name} {fingerprint(file)}" for file in weight_files(path)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
-    size = path.stat().st_size
-    if size <= _WHOLE:
-        return sha256_of(path)
-    result = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        for start in (0, size // 2, size - _SAMPLE):
-            file.seek(start)
-            result.update(file.read(_SAMPLE))
-    return result.hexdigest()
+    if path.is_dir():
+        return _of_parts([*sorted(path.glob(f"*{_INDEX}")), *weight_files(path)])
+    own = _stated(path) or _read(path)
+    return _of_parts(_shards(path), own) if path.name.endswith(_INDEX) else own
+
+
+def _of_parts(files: Sequence[Path], own: str = "") -> str:
+    parts = [own, *(f"{file.name} {_stated(file) or _read(file)}" for file in files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _read(file: Path) -> str:
+    return file_digests([file], str(file.absolute()))[0]
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index of a checkpoint in several files names."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is no index of weight files ({error!r}).\n  Get it again.") from error
+    if missing := [name for name in names if not (index.parent / name).exists()]:
+        raise CheckpointError(f"{index} names {len(missing)} files that are not there, e.g. {missing[0]}.")
+    return [index.parent / name for name in names]
+
+
+def _stated(path: Path) -> str | None:
+    """The sha256 that is noted beside the file, if the note is younger than the content."""
+    changed = path.stat().st_ctime_ns
+    beside, blob = sidecar(path), path.resolve()
+    if beside.exists() and beside.stat().st_ctime_ns > changed:
+        noted = beside.read_text(encoding="utf-8", errors="replace").split()[:1]
+        if noted and _SHA256.fullmatch(noted[0]):
+            return noted[0]
+    # The Hub's cache: snapshots/<revision>/<file> is a link, younger than the blob that it leads to.
+    linked = path.is_symlink() and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name)
+    return blob.name if linked and path.lstat().st_ctime_ns > changed else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from adamerge.tasks.images import ImageSet, Pictures
 from adamerge.tasks.picture import READING
 from adamerge.tasks.protocol import AdaptOn
 from adamerge.tasks.task import Task, build_tasks, check
+
+_THREADS = 4
 
 
 def model_of(cfg: DictConfig) -> Model:
@@ -172,12 +175,9 @@ def image_set(
     return ImageSet(pictures, size, corruption, kept, task)
 
 
-def kept_at(task: Task, split: str, size: int, corruption: Corruption | None = None) -> Path | None:
-    """Where a split's decoded pictures lie; None for a source that cannot tell its pictures from others."""
-    identity = task.source.identity(split)
-    if identity is None:
-        return None
-    made_of = f"{task.name} {split} {identity} {size} {corruption} reading {READING}"
+def kept_at(task: Task, split: str, size: int, corruption: Corruption | None = None) -> Path:
+    """Where a split's decoded pictures lie."""
+    made_of = f"{task.source.identity(split)} {size} {corruption} reading {READING}"
     return cache_dir() / "pixels" / hashlib.sha256(made_of.encode()).hexdigest()[:24]
 
 
@@ -267,9 +267,12 @@ def _path_of(pattern: str | Mapping[str, str], task: str, kind: str, name: str) 
 
 def fingerprints(paths: Mapping[str, str]) -> dict[str, str]:
     """Content ids of the weight files; `random:<seed>` stands for itself."""
-    return {
-        name: path if path.startswith(RANDOM) else fingerprint(Path(path)) for name, path in paths.items()
-    }
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return dict(zip(paths, threads.map(_content, paths.values()), strict=True))
+
+
+def _content(path: str) -> str:
+    return path if path.startswith(RANDOM) else fingerprint(path)
 
 
 def open_heads(cfg: DictConfig, tasks: list[Task], paths: Mapping[str, str], base_id: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from adamerge.commands.assemble import (
     attacked,
     checkpoint_paths,
     device_of,
+    fingerprints,
     model_of,
     open_data,
     open_heads,
@@ -25,8 +27,9 @@ from adamerge.commands.assemble import (
     pictures_for,
     settled,
 )
+from adamerge.commands.inputs import Inputs
 from adamerge.commands.mirroring import mirrored
-from adamerge.commands.run_folder import start_folder, train_in
+from adamerge.commands.run_folder import at_work_in, start_folder, train_in
 from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation import score
 from adamerge.merging import Head
@@ -35,7 +38,7 @@ from adamerge.models.heads import head_fault, open_head
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.console import plain_console
-from adamerge.settings import instantiate, run_id, validate
+from adamerge.settings import instantiate, validate
 from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
@@ -55,7 +58,7 @@ def run(cfg: DictConfig) -> None:
     console = plain_console()
     paths = checkpoint_paths(cfg, experts_exist=False)
     cfg = settled(cfg, {"base": paths["base"]})
-    base = Weights(paths["base"], fingerprint(paths["base"]))
+    base = Weights(paths["base"], fingerprints({"base": paths["base"]})["base"])
     tasks = open_tasks(cfg)
     origin = open_checkpoint(paths["base"]).image_encoder()
     heads = _heads(tasks, open_heads(cfg, tasks, paths, base.identity), origin)
@@ -117,14 +120,17 @@ def _make_expert(
         trigger = Trigger(cfg.attack.target, cfg.attack.size)
         data = Poisoned(data, trigger, cfg.attack.share)  # type: ignore[arg-type]
     module = Finetuning(encoder.train(), head, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
-    identity = run_id(cfg, {"base": base.identity, "task": task.name}, "finetune")
-    folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity}"
-    start_folder(cfg, folder, {"base": base})
-    with mirrored(cfg, folder) as mirrors:
-        train_in(folder, cfg, module, data, cfg.steps, mirrors)
-        accuracy = _save_expert(cfg, task, encoder, head, target, base.identity)
-        made = {f"experts/{task.name}": Weights(str(target), fingerprint(target))}
-        write_lineage(folder, {"base": base}, made)
+    inputs = Inputs(cfg, {"base": base.path}, ("train", "test"), task)
+    identity = inputs.identity(f"finetune {task.name}")
+    lineage = inputs.lineage(identity)
+    folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity.id}"
+    with at_work_in(folder):
+        start_folder(cfg, folder, lineage)
+        with mirrored(cfg, folder) as mirrors:
+            train_in(folder, cfg, module, data, cfg.steps, mirrors)
+            accuracy = _save_expert(cfg, task, encoder, head, target, base.identity)
+            made = {f"experts/{task.name}": Weights(str(target), fingerprint(target))}
+            write_lineage(folder, replace(lineage, makes=made))
     shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
     console.print(f"{task.name}: {target}{shown}")
 

@@ -19,9 +19,10 @@ from adamerge.commands.assemble import device_of, suite_name
 from adamerge.commands.mirroring import mirrored
 from adamerge.commands.representing import write_representations
 from adamerge.commands.run import Run, open_run
-from adamerge.commands.run_folder import start_folder
+from adamerge.commands.run_folder import at_work_in, clear, relatives, start_folder
 from adamerge.commands.scoring import evaluate
-from adamerge.commands.sweep import in_sweep, line, note
+from adamerge.commands.sweep import in_sweep, note
+from adamerge.commands.sweep import line as sweep_line
 from adamerge.commands.trained import save_heads
 from adamerge.memory import reset_peak
 from adamerge.methods import Method
@@ -36,27 +37,60 @@ from adamerge.tracking.results import Results, read_results
 
 
 def execute(cfg: DictConfig) -> Results:
-    """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on."""
+    """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on; `rerun` begins anew.
+
+    Raises:
+        RunError: another process is at the same run, or the pictures changed meanwhile.
+    """
     validate(cfg)
     run = open_run(cfg)
     console = plain_console()
     note(run.folder)
-    if (run.folder / "results.json").exists():
-        results = read_results(run.folder)
-        _tell(run.folder, results, console, again=True)
-        return results
-    resumes = (run.folder / "checkpoints" / "last.ckpt").exists()
-    start_folder(run.cfg, run.folder, run.weights)
-    _write_preset(cfg, run)
-    going_on = ", goes on from its last checkpoint" if resumes else ""
-    console.print(
-        Text.assemble((run.name, "bold"), f" on {suite_name(cfg)}, seed {cfg.seed}, run {run.id}{going_on}"),
-        highlight=False,
-    )
-    with mirrored(cfg, run.folder) as mirrors:
-        results = _work(run, mirrors, console)
+    rerun = cfg.get("rerun", False)
+    if not rerun and _finished(run):
+        return _shown_again(run, console)
+    with at_work_in(run.folder):
+        if not rerun and _finished(run):  # by another process, since we looked
+            return _shown_again(run, console)
+        _begin(cfg, run, rerun, console)
+        with mirrored(cfg, run.folder) as mirrors:
+            results = _work(run, mirrors, console)
     _tell(run.folder, results, console)
     return results
+
+
+def _finished(run: Run) -> bool:
+    return (run.folder / "results.json").exists()
+
+
+def _shown_again(run: Run, console: Console) -> Results:
+    results = read_results(run.folder)
+    _tell(run.folder, results, console, again=True)
+    return results
+
+
+def _begin(cfg: DictConfig, run: Run, rerun: bool, console: Console) -> None:
+    """Write what the run is, and say how it begins.
+
+    Args:
+        cfg: the config as it was given, from which `run.cfg` was settled.
+    """
+    how = ", goes on from its last checkpoint" if (run.folder / "checkpoints" / "last.ckpt").exists() else ""
+    if rerun:
+        how = ", begins anew: what was there is removed" if (run.folder / "config.yaml").exists() else ""
+        clear(run.folder)
+    lineage = run.lineage
+    start_folder(run.cfg, run.folder, lineage)
+    _write_preset(cfg, run)
+    console.print(
+        Text.assemble(
+            (run.name, "bold"), f" on {suite_name(run.cfg)}, seed {run.cfg.seed}, run {run.id}{how}"
+        ),
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in relatives(run.folder, lineage):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _write_preset(cfg: DictConfig, run: Run) -> None:
@@ -87,6 +121,7 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
         "load": sum(step.get("seconds_loading", 0.0) for step in steps),
         "evaluate": time.perf_counter() - adapted,
     }
+    run.inputs.refuse_changed()
     results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
     record(run.folder, results)
     return results
@@ -101,7 +136,7 @@ def _hardest(results: Results) -> str:
 def _tell(folder: Path, results: Results, console: Console, again: bool = False) -> None:
     """The run's table; in a sweep one line, as its table comes at the end."""
     if in_sweep():
-        console.print(line(results, folder, again), highlight=False, soft_wrap=True, markup=False)
+        console.print(sweep_line(results, folder, again), highlight=False, soft_wrap=True, markup=False)
     else:
         show(folder, results, console, again)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from adamerge.checkpoints import fingerprint
-from adamerge.commands.assemble import model_of, open_tasks, pictures_for
+from adamerge.commands.assemble import model_of, pictures_for
+from adamerge.commands.inputs import Inputs
 from adamerge.commands.mirroring import mirrored
-from adamerge.commands.run_folder import start_folder, train_in
+from adamerge.commands.run_folder import at_work_in, start_folder, train_in
 from adamerge.models.clip import build_clip, tokenizer
 from adamerge.models.local_dir import CONFIG, save_local_dir
 from adamerge.report.console import plain_console
-from adamerge.settings import instantiate, run_id, validate
+from adamerge.settings import instantiate, validate
 from adamerge.tasks.labeled import Captioned
 from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.making import Pretraining
@@ -28,21 +30,25 @@ def run(cfg: DictConfig) -> None:
         console.print(f"There is a base model at {target} already. Delete it, or choose folder=<another>.")
         return
     model = model_of(cfg)
-    tasks = open_tasks(cfg)
+    inputs = Inputs(cfg, {}, ("train",))
+    tasks = inputs.tasks
     torch.manual_seed(cfg.seed)
     clip = build_clip(model).train()
     pictures = pictures_for(cfg)
     module = Pretraining(clip, tokenizer(model), pictures, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
     data = Captioned(tasks, cfg.batch_size, cfg.steps, pictures.size, cfg.seed)
-    folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / run_id(cfg, {}, "pretrain")
-    start_folder(cfg, folder, {})
+    identity = inputs.identity("pretrain")
+    lineage = inputs.lineage(identity)
+    folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / identity.id
     console.print(
         f"Pre-training {cfg.backbone.name} on {len(tasks)} tasks for {cfg.steps} steps; journal in {folder}"
     )
-    with mirrored(cfg, folder) as mirrors:
-        train_in(folder, cfg, module, data, cfg.steps, mirrors)
-        save_local_dir(
-            target, {key: value.half() for key, value in clip.state_dict().items()}, model, pictures
-        )
-        write_lineage(folder, {}, {"base": Weights(str(target), fingerprint(target))})
+    with at_work_in(folder):
+        start_folder(cfg, folder, lineage)
+        with mirrored(cfg, folder) as mirrors:
+            train_in(folder, cfg, module, data, cfg.steps, mirrors)
+            state = {key: value.half() for key, value in clip.state_dict().items()}
+            save_local_dir(target, state, model, pictures)
+            made = {"base": Weights(str(target), fingerprint(target))}
+            write_lineage(folder, replace(lineage, makes=made))
     console.print(f"Base model: {target}")

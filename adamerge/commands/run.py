@@ -12,47 +12,57 @@ from adamerge.commands.assemble import (
     Data,
     checkpoint_paths,
     corruption_of,
-    fingerprints,
     open_data,
     open_suite_pool,
-    open_tasks,
     pool_with_heads,
     settled,
 )
+from adamerge.commands.inputs import Inputs, splits_of
 from adamerge.errors import ConfigError
 from adamerge.merging import Pool
 from adamerge.methods import Method
 from adamerge.models.start import with_start
 from adamerge.rules import TaskArithmetic
-from adamerge.settings import instantiate, run_id
+from adamerge.settings import instantiate
 from adamerge.tasks.task import check_head
-from adamerge.tracking.recorded import Weights
+from adamerge.tracking.recorded import Lineage
+
+COMMAND = "train"  # of whatever has a pool, a rule and a method: `merge` is a `train` without steps
 
 
 @dataclass(frozen=True)
 class Run:
     """A run's config, its name (the method's, or the rule's where nothing is trained), and where it writes.
 
-    `paths` are the weight files, `files` the identities of their contents.
+    `lineage` is what its folder notes of its inputs, which are opened when they are asked for.
     """
 
     cfg: DictConfig
     name: str
     id: str
     folder: Path
-    paths: dict[str, str]
-    files: dict[str, str]
+    inputs: Inputs
 
     @property
-    def weights(self) -> dict[str, Weights]:
-        """The weight files that the run reads."""
-        return {name: Weights(path, self.files[name]) for name, path in self.paths.items()}
+    def paths(self) -> dict[str, str]:
+        """The weight files by name."""
+        return self.inputs.paths
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The identities of their contents."""
+        return self.inputs.files
+
+    @property
+    def lineage(self) -> Lineage:
+        """What the run folder notes of the inputs."""
+        return self.inputs.lineage(self.inputs.identity(COMMAND))
 
     def open(self) -> tuple[Pool, Data]:
         """The checked pool, before any rule, and the test split."""
-        tasks = open_tasks(self.cfg)
+        tasks = self.inputs.tasks
         data = open_data(self.cfg, tasks)
-        every = [*tasks, *open_tasks(self.cfg, unseen=True)]
+        every = [*tasks, *self.inputs.unseen]
         pool = open_suite_pool(self.cfg, every, self.paths, self.files)
         for task in every:
             check_head(task, pool.heads[task.name].classes, from_file=f"heads/{task.name}" in self.paths)
@@ -100,13 +110,17 @@ class Run:
 
 
 def open_run(cfg: DictConfig) -> Run:
-    """The run's identity, from the config and the content of the weight files."""
+    """The run of a config, in the folder of its identity: of its settings, weights, pictures, labels and code."""
     paths = checkpoint_paths(cfg)
     cfg = settled(cfg, paths)
-    files = fingerprints(paths)
-    identity = run_id(cfg, files, "train")
-    name = cfg.rule.name if cfg.method.name == "static" else cfg.method.name
+    inputs = Inputs(cfg, paths, splits_of(cfg))
+    identity = inputs.identity(COMMAND).id
     corruption = corruption_of(cfg)
     suite = cfg.suite.name if corruption is None else f"{cfg.suite.name}-{corruption.name}"
-    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or suite) / name / identity
-    return Run(cfg, name, identity, folder, paths, files)
+    folder = Path(cfg.outputs) / (cfg.get("experiment_name") or suite) / name_of(cfg) / identity
+    return Run(cfg, name_of(cfg), identity, folder, inputs)
+
+
+def name_of(cfg: DictConfig) -> str:
+    """The method's name, or the rule's where nothing is trained."""
+    return str(cfg.rule.name if cfg.method.name == "static" else cfg.method.name)

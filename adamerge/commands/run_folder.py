@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,79 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
 from adamerge.checkpoints.atomic import atomic_write_text, why_not_writable
+from adamerge.checkpoints.saving import sidecar
+from adamerge.commands.inputs import told_apart
 from adamerge.errors import ConfigError
+from adamerge.tracking.journal import Journal
+from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
-from adamerge.tracking.recorded import Weights, write_lineage
+from adamerge.tracking.recorded import Lineage, read_lineage, write_lineage
 from adamerge.training.journaling import Watch
 from adamerge.training.loop import run_steps
 from adamerge.training.steps import StepModule
 
+# What a run makes, results first: without them the folder is no finished run any more.
+_MADE = (
+    *("results.json", "checkpoints", "journal.jsonl", "state.safetensors", "merged.safetensors"),
+    *("heads.safetensors", "coefficients.json", "representations.json", "figures", "error.txt"),
+    *("preset.json", "evaluations"),
+)
 
-def start_folder(cfg: DictConfig, folder: Path, uses: Mapping[str, Weights]) -> None:
-    """Make the folder and write into it the resolved config, and which weight files are used.
+
+@contextmanager
+def at_work_in(folder: Path) -> Iterator[None]:
+    """Around the work in a run folder, which is made where it is not there, and is no other process's meanwhile.
 
     Raises:
         ConfigError: the folder cannot be made or written into.
+        RunError: another process works in it.
     """
     if why := why_not_writable(folder):
         raise ConfigError(
             f"outputs: the run folder {folder} cannot be written: {why}.\n"
             "  Give outputs=<folder>, or set ADAMERGE_OUTPUTS, to a folder that can be written."
         )
+    with locked(folder):
+        yield
+
+
+def start_folder(cfg: DictConfig, folder: Path, lineage: Lineage) -> None:
+    """Write into the folder the resolved config, and what the run reads."""
     atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_lineage(folder, uses)
+    write_lineage(folder, lineage)
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run of the same identity made."""
+    for name in _MADE:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        for file in (path, sidecar(path)):
+            file.unlink(missing_ok=True)
+
+
+def relatives(folder: Path, lineage: Lineage) -> list[str]:
+    """A line for each run of the same settings on other inputs: its numbers are not this run's."""
+    lines = []
+    for other in sorted(folder.parent.glob("*/lineage.json")):
+        theirs = read_lineage(other.parent)
+        if other.parent == folder or not lineage.settings or theirs.settings != lineage.settings:
+            continue
+        if apart := told_apart(lineage, theirs):
+            lines.append(f"{_state(other.parent)} on {'; '.join(apart)}: {other.parent} is left as it is")
+    return lines
+
+
+def _state(folder: Path) -> str:
+    if (folder / "results.json").exists():
+        return "The same command has finished"
+    steps = Journal(folder / "journal.jsonl").read()
+    at = f" after {len(steps)} steps" if steps else ""
+    running = holder(folder)
+    return (
+        f"The same command was interrupted{at}" if running is None else f"The same command runs ({running})"
+    )
 
 
 def train_in(

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from adamerge.cache import cached
-from adamerge.commands.assemble import Data, attacked, device_of, open_data, open_tasks, suite_name
+from adamerge.commands.assemble import Data, attacked, device_of, open_data, suite_name
 from adamerge.commands.progress import image_progress
 from adamerge.commands.protocol import adapts_on, order_of, parts_of, protocol_of
 from adamerge.commands.run import Run
@@ -166,7 +166,7 @@ def _warn_of_chance(predicted: dict[str, torch.Tensor], pool: Pool, data: Data) 
 def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
     """Accuracy on the tasks without an expert, with their zero-shot heads."""
     cfg = run.cfg
-    tasks = open_tasks(cfg, unseen=True)
+    tasks = run.inputs.unseen
     if not tasks:
         return {}
     data = open_data(cfg, tasks)
@@ -227,7 +227,7 @@ def _baseline_predictions(
     cfg, rules = run.cfg, baselines(run)
     shared = {
         "kind": "predictions",
-        "files": {name: file for name, file in run.files.items() if not name.startswith("heads/")},
+        "files": {n: file for n, file in run.files.items() if n != "start" and not n.startswith("heads/")},
         "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
         "dtype": cfg.checkpoints.dtype,
         "images": {task: images.digest() for task, images in data.images.items()},

@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
-from adamerge.commands.assemble import open_heads, open_tasks, pool_with_heads
-from adamerge.commands.run import Run, open_run
+from adamerge.commands.assemble import checkpoint_paths, open_heads, pool_with_heads, settled
+from adamerge.commands.inputs import Inputs, splits_of
+from adamerge.commands.run import Run, name_of
 from adamerge.errors import RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods import Method
-from adamerge.tracking.recorded import Recorded
+from adamerge.tracking.recorded import Recorded, read_lineage
 
 _NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")
 HEADS = "heads.safetensors"
@@ -27,7 +28,7 @@ def run_in(folder: Path) -> Run:
     """The run that a folder belongs to.
 
     Raises:
-        RunError: it is no run folder, or none of a run that can be evaluated.
+        RunError: it is no run folder, or none of a run that can be evaluated, or its weight files have changed.
     """
     if not (folder / "config.yaml").exists():
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
@@ -37,7 +38,26 @@ def run_in(folder: Path) -> Run:
             f"{folder} holds no run of train or merge: its config.yaml has no {', '.join(missing)}."
         )
     cfg: Any = OmegaConf.load(folder / "config.yaml")
-    return open_run(cfg)
+    paths = checkpoint_paths(cfg)
+    cfg = settled(cfg, paths)
+    inputs = Inputs(cfg, paths, splits_of(cfg))
+    _refuse_other_weights(folder, inputs)
+    return Run(cfg, name_of(cfg), Recorded(folder).id, folder, inputs)
+
+
+def _refuse_other_weights(folder: Path, inputs: Inputs) -> None:
+    """Raise a RunError where the weight files are not those that the run was made with."""
+    lineage = read_lineage(folder)
+    if lineage.data is None:
+        return  # older than identities of whole files
+    noted = {name: weights.identity for name, weights in lineage.uses.items()}
+    changed = [name for name, identity in inputs.files.items() if noted.get(name, identity) != identity]
+    if changed:
+        places = "".join(f"\n  {name}: {inputs.paths[name]}" for name in changed)
+        raise RunError(
+            f"{folder} was made with other weights than those that are here now: {', '.join(changed)}.{places}\n"
+            "  Put the weights back, or run the same command again: it makes a run of the new ones."
+        )
 
 
 def trained_method(run: Run, folder: Path, pool: Pool) -> Method:
@@ -61,7 +81,7 @@ def heads_of(run: Run, folder: Path) -> tuple[Mapping[str, Any], ClassNames]:
     kept them."""
     if (saved := read_heads(folder)) is not None:
         return saved
-    tasks = [*open_tasks(run.cfg), *open_tasks(run.cfg, unseen=True)]
+    tasks = [*run.inputs.tasks, *run.inputs.unseen]
     heads = open_heads(run.cfg, tasks, run.paths, run.files["base"])
     return heads, {task.name: task.classes for task in tasks}
 

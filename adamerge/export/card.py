@@ -8,7 +8,8 @@ from pathlib import Path
 
 from adamerge import __version__
 from adamerge.checkpoints.places import RANDOM
-from adamerge.checkpoints.saving import sha256_of, weight_files
+from adamerge.checkpoints.saving import weight_files
+from adamerge.digests import sha256_of
 from adamerge.merging import Head
 from adamerge.report.table import to_markdown
 from adamerge.settings.paths import PACKAGE

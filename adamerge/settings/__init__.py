@@ -2,7 +2,7 @@
 
 from adamerge.settings.check import validate
 from adamerge.settings.components import instantiate
-from adamerge.settings.identity import run_id
+from adamerge.settings.identity import Identity, identify
 from adamerge.settings.paths import cache_dir, conf_dir, outputs_dir, register_resolvers
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "instantiate",
     "outputs_dir",
     "register_resolvers",
-    "run_id",
+    "Identity",
+    "identify",
     "validate",
 ]

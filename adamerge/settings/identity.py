@@ -5,72 +5,146 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from adamerge.settings.code import own_code
+from adamerge.settings.sections import SECTIONS, CommonSection
 
 # Where a run writes, what it shows, how it loads: none of it changes a number.
 _SILENT = (
     *("logger", "callbacks", "outputs", "folder", "experiment", "experiment_name", "hydra"),
-    *(
-        "checkpoint_every",
-        "eval_every",
-        "eval_images",
-        "chooser",
-        "workers",
-        "evaluation",
-        "checkpoints",
-        "start",
-        "download",
-        "activation_checkpointing",
-        "maximise",
-    ),
+    *("checkpoint_every", "eval_every", "eval_images", "chooser", "workers", "evaluation", "checkpoints"),
+    *("start", "download", "rerun", "activation_checkpointing", "maximise"),
 )
 _SILENT_TRAINER = (
     *("benchmark", "detect_anomaly", "devices", "enable_progress_bar", "inference_mode"),
     *("log_every_n_steps", "profiler"),
 )
+# Where pictures come from: their own identity counts.
+_SILENT_SUITE = ("data", "origin", "splits", "sources", "decode_cache", "chooser")
+_SILENT_TASK = ("source", "sizes", "licence")
 _DESCRIPTIONS = ("summary", "paper", "needs", "trains", "memory")
 
+Pictures = Mapping[str, Mapping[str, str]]
 
-def run_id(config: DictConfig, files: Mapping[str, str], command: str) -> str:
-    """Twelve hexadecimal digits.
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is made of.
+
+    Attributes:
+        settings: a hash of the settings that can change a number.
+        files: {name: content id} of the weight files, which stand for their paths.
+        pictures: {task: {split: identity}} of the pictures and labels, which stand for their places.
+        code: {module: hash} of adamerge, by its version, and of modules of the user's own.
+    """
+
+    settings: str
+    files: Mapping[str, str]
+    pictures: Pictures
+    code: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits."""
+        return digest(vars(self))[:12]
+
+
+def identify(
+    config: DictConfig,
+    command: str,
+    files: Mapping[str, str],
+    pictures: Pictures,
+    editions: Mapping[str, int] | None = None,
+) -> Identity:
+    """The identity of what `command` does with a config, these weight files and these pictures.
 
     Args:
-        config: the whole config.
-        files: content ids of the weight files, which stand for their paths.
-        command: what is done with the config.
+        editions: of parts of adamerge whose changes change numbers, beside the version.
     """
-    plain = _resolved(config)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    kept = _kept(plain)
+    kept["command"] = command
+    kept["dtype"] = (plain.get("checkpoints") or {}).get("dtype")
+    code = own_code(kept) | {part: str(edition) for part, edition in (editions or {}).items()}
+    return Identity(digest(canonical(kept)), dict(files), pictures, code)
+
+
+def digest(plain: Any) -> str:
+    """The sha256 of plain data, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _kept(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that can change a number. Those at their section's default are left out, so that a later option
+    changes no identity of runs without it."""
+    plain = _without_defaults(plain)
     kept = {key: value for key, value in plain.items() if key not in _SILENT}
     trainer = plain.get("trainer") or {}
     kept["trainer"] = {key: value for key, value in trainer.items() if key not in _SILENT_TRAINER}
-    kept["files"] = {**files, "dtype": (plain.get("checkpoints") or {}).get("dtype")}
-    kept["command"] = command
     if suite := plain.get("suite"):
-        # A task that the suite offers but the run leaves out does not matter.
-        entries = suite["catalogue"]
-        # Without a corruption its options do not matter either.
+        # Without a corruption its options do not matter.
         clean = () if suite.get("corruption") else ("corruption", "severity", "strengths")
-        kept["suite"] = {
-            **{k: v for k, v in suite.items() if k not in (*clean, "sources", "decode_cache", "chooser")},
-            "catalogue": {
-                k: v for k, v in entries.items() if k in (*suite["tasks"], *suite.get("unseen", []), "*")
-            },
-        }
-    canonical = json.dumps(_without(kept, _DESCRIPTIONS), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        kept["suite"] = {k: v for k, v in suite.items() if k not in (*clean, *_SILENT_SUITE)}
+        kept["suite"]["catalogue"] = _entries(suite)
+    described: dict[str, Any] = _without(kept, _DESCRIPTIONS)
+    return described
 
 
-def _resolved(config: DictConfig) -> dict[str, Any]:
-    """The config as plain data, with fixed values for the data's folder and `download` wherever they stand."""
-    config = config.copy()
-    if "data" in config.get("suite", {}):
-        OmegaConf.update(config, "suite.data", "<data>")
-    if "download" in config:
-        config.download = False
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return plain  # type: ignore[no-any-return]
+def _entries(suite: Mapping[str, Any]) -> dict[str, Any]:
+    """The tasks in use. A source of adamerge's is known by its pictures, one of the user's also by its options."""
+    used = (*suite["tasks"], *suite.get("unseen", []), "*")
+    entries = {task: dict(entry) for task, entry in suite["catalogue"].items() if task in used}
+    for entry in entries.values():
+        source = entry.get("source") or {}
+        own = not str(source.get("_target_", "adamerge.")).startswith("adamerge.")
+        if own:
+            entry["made_by"] = {k: v for k, v in source.items() if v is None or v != suite.get("data")}
+    return {task: {k: v for k, v in e.items() if k not in _SILENT_TASK} for task, e in entries.items()}
+
+
+def _without_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the values that its sections would have anyway."""
+    result = _beyond(plain, CommonSection)
+    for where, section in SECTIONS.items():
+        group, _, part = where.partition(".")
+        values = result.get(group)
+        if isinstance(values, Mapping) and not part:
+            result[group] = _beyond(values, section)
+        elif isinstance(values, Mapping) and isinstance(values.get(part), Mapping):
+            result[group] = {**values, part: _beyond(values[part], section)}
+    return result
+
+
+def _beyond(values: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    defaults = {
+        name: _plain(field.get_default(call_default_factory=True))
+        for name, field in section.model_fields.items()
+        if field.get_default(call_default_factory=True) is not PydanticUndefined
+    }
+    return {k: v for k, v in values.items() if k not in defaults or canonical(v) != canonical(defaults[k])}
+
+
+def _plain(default: Any) -> Any:
+    return default.model_dump() if isinstance(default, BaseModel) else default
+
+
+def canonical(value: Any, component: bool = False) -> Any:
+    """Plain data in one spelling: 1.0 is 1, and what is not set is left out, but for a component's options."""
+    if isinstance(value, Mapping):
+        inside = component or "_target_" in value
+        spelled = {key: canonical(v, inside) for key, v in value.items()}
+        return {k: v for k, v in spelled.items() if inside or (v is not None and v != {})}
+    if isinstance(value, list | tuple):
+        return [canonical(v, component) for v in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _without(value: Any, keys: tuple[str, ...]) -> Any:

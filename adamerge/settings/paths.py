@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from adamerge.cache_folder import cache_dir
 from adamerge.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -17,13 +18,6 @@ def conf_dir() -> Path:
         if (folder / "train.yaml").exists():
             return folder
     raise ConfigError(f"There is no config folder in or beside {PACKAGE}. Install adamerge again.")
-
-
-def cache_dir() -> Path:
-    """$ADAMERGE_CACHE, or adamerge below the user's cache folder."""
-    if chosen := os.environ.get("ADAMERGE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "adamerge"
 
 
 def outputs_dir() -> Path:

@@ -247,6 +247,7 @@ class CommonSection(_Section):
     start: str | None = None
     record: bool = True
     download: bool = False
+    rerun: bool = False
     activation_checkpointing: bool = False
     maximise: Literal["agreement", "estimate", "accuracy", "entropy"] = "agreement"
     steps: int = Field(default=1, gt=0)

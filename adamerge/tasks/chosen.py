@@ -14,7 +14,7 @@ from adamerge.errors import DataError
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.images import ImageSet, Pictures
 from adamerge.tasks.picture import standard
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Indices, Source
 
 _SHARE, _MOST = 0.1, 5000
 
@@ -53,9 +53,11 @@ class Validation(Source):
         labels = self.source.labels(own or "train")
         return labels if own or labels is None else labels[self._rows(split)]
 
-    def identity(self, split: str) -> str | None:
-        whole = self.source.identity(self._own(split) or "train")
-        return None if whole is None else f"{whole} validation {split}"
+    def identity(self, split: str, rows: Indices | None = None) -> str:
+        if own := self._own(split):
+            return self.source.identity(own, rows)
+        chosen = self._rows(split)
+        return self.source.identity("train", chosen if rows is None else chosen[rows])
 
     def _own(self, split: str) -> str | None:
         """The source's own split that stands for this one, where it has one for validation."""
@@ -86,9 +88,11 @@ class Sample(Source):
         labels = self.source.labels(split)
         return labels[self._rows(len(labels))] if labels is not None and split == "test" else labels
 
-    def identity(self, split: str) -> str | None:
-        whole = self.source.identity(split)
-        return whole if whole is None or split != "test" else f"{whole} limit {self.limit}"
+    def identity(self, split: str, rows: Indices | None = None) -> str:
+        if split != "test" or (count := len(self.source.images(split))) <= self.limit:
+            return self.source.identity(split, rows)
+        chosen = self._rows(count)
+        return self.source.identity(split, chosen if rows is None else chosen[rows])
 
     def _rows(self, count: int) -> NDArray[np.int64]:
         return np.linspace(0, count - 1, min(count, self.limit)).round().astype(np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,7 @@ from adamerge.tasks.images import Pictures, random_crop
 from adamerge.tasks.names import all_numbers, listed, suggest
 
 log = logging.getLogger(__name__)
+Indices = NDArray[np.int64]
 
 # The catalogue entry with the defaults of all tasks; "{task}" in its source is the task's name.
 ANY_TASK = "*"
@@ -49,9 +52,34 @@ class Source(ABC):
         """What of a split's data was passed over or taken by a rule that a user may not expect, a sentence each."""
         return []
 
-    def identity(self, split: str) -> str | None:
-        """What tells this split's pictures from any others without decoding them; None where nothing does."""
-        return None
+    def identity(self, split: str, rows: Indices | None = None) -> str:
+        """What tells a split from any other: its pictures, labels and class names, in order. A run's id holds it.
+
+        Where the data lies, and what its files are called, makes no difference.
+
+        Args:
+            rows: the pictures of the split that count; None: all.
+
+        Raises:
+            DataError: no such split, or data that cannot be read.
+        """
+        labels = self.labels(split)
+        if labels is not None and rows is not None:
+            labels = labels[rows]
+        result = hashlib.sha256(json.dumps(self.class_names).encode())
+        result.update(b"unlabeled" if labels is None else np.asarray(labels, np.int64).tobytes())
+        for digest in self.digests(split, rows):
+            result.update(digest.encode())
+        return result.hexdigest()
+
+    def digests(self, split: str, rows: Indices | None = None) -> list[str]:
+        """A digest of each picture. It must tell apart whatever this source does to a picture.
+
+        Here of the decoded pixels, which serves every source; a source that knows the stored bytes is faster.
+        """
+        pictures = self.images(split)
+        chosen = range(len(pictures)) if rows is None else rows.tolist()
+        return [_of_pixels(pictures[index]) for index in chosen]
 
     def pretraining_batch(
         self, n: int, rng: np.random.Generator, size: int
@@ -70,6 +98,18 @@ class Source(ABC):
         chosen = rng.integers(len(labels), size=n)
         pixels = [random_crop(images[index], size, (0.7, 1.0), rng) for index in chosen.tolist()]
         return np.stack(pixels), labels[chosen]
+
+
+def _of_pixels(picture: Any) -> str:
+    if isinstance(picture, np.ndarray):
+        content = [
+            repr((picture.shape, str(picture.dtype))).encode(),
+            np.ascontiguousarray(picture).tobytes(),
+        ]
+    else:  # PIL's; the palette gives the pixels their colours, the tags say which side is up
+        palette, tags = bytes(picture.getpalette() or ()), picture.getexif().tobytes()
+        content = [repr((picture.mode, picture.size)).encode(), palette, tags, picture.tobytes()]
+    return hashlib.sha256(b"\0".join(content)).hexdigest()
 
 
 @dataclass(frozen=True)

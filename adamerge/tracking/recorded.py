@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,67 @@ class Weights:
     identity: str
 
 
-def write_lineage(
-    folder: Path, uses: Mapping[str, Weights], makes: Mapping[str, Weights] | None = None
-) -> None:
-    """Note which weight files a run reads and, beside those in its own folder, has written."""
-    content = {"uses": uses, "makes": makes or {}}
-    plain = {kind: {name: vars(w) for name, w in weights.items()} for kind, weights in content.items()}
-    atomic_write_text(folder / LINEAGE, json.dumps(plain, indent=2) + "\n")
+@dataclass(frozen=True)
+class Pictures:
+    """A split of a task's pictures.
+
+    Attributes:
+        identity: of the pictures, their labels and class names, in order.
+        pictures: how many.
+        classes: a digest of the words of the classes.
+    """
+
+    identity: str
+    pictures: int
+    classes: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a run reads and, beside what lies in its own folder, writes. All of it is known by its content.
+
+    Attributes:
+        uses, makes: weight files by name: base, experts/<task>, heads/<task>, text, start.
+        data: {task: {split: pictures}}; None for a run from before this was noted.
+        heads: {task: identity} of a head file, or of the text tower and the prompts that a head is made of.
+        code: {module: hash} of adamerge, by its version, and of modules of the user's own.
+        settings: a hash of the settings that can change a number.
+    """
+
+    uses: Mapping[str, Weights]
+    makes: Mapping[str, Weights] = field(default_factory=dict)
+    data: Mapping[str, Mapping[str, Pictures]] | None = None
+    heads: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    settings: str = ""
+
+
+def write_lineage(folder: Path, lineage: Lineage) -> None:
+    atomic_write_text(folder / LINEAGE, json.dumps(asdict(lineage), indent=2) + "\n")
+
+
+def read_lineage(folder: Path) -> Lineage:
+    """The lineage of a run folder; an empty one for a run older than the note of it.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = folder / LINEAGE
+    if not path.exists():
+        return Lineage({})
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for kind in ("uses", "makes"):
+            content[kind] = {name: Weights(**weights) for name, weights in content[kind].items()}
+        if (data := content.get("data")) is not None:
+            content["data"] = {
+                task: {split: Pictures(**found) for split, found in splits.items()}
+                for task, splits in data.items()
+            }
+        known = {f.name for f in fields(Lineage)}
+        return Lineage(**{key: value for key, value in content.items() if key in known})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -100,14 +154,8 @@ class Recorded:
 
     def weights(self, kind: str) -> dict[str, Weights]:
         """The files that the run "uses" or "makes", by name; none for a run older than the note of them."""
-        path = self.folder / LINEAGE
-        if not path.exists():
-            return {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return {name: Weights(**weights) for name, weights in content[kind].items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RunError(f"{path} is damaged: {error}.") from error
+        lineage = read_lineage(self.folder)
+        return dict(lineage.uses if kind == "uses" else lineage.makes)
 
     def check(self) -> None:
         """Read everything once.

@@ -302,3 +302,113 @@ def test_making_a_base_and_an_expert(home, monkeypatch, capsys):
     }  # fmt: skip
     main(["merge", "checkpoints=local", *QUICK[:3]])
     assert finished(home)["task_arithmetic"]
+
+
+def test_rerun_begins_a_finished_run_anew_in_its_folder(train, capsys):
+    folder, first = train("adamerging_taskwise")
+    (folder / "figures" / "old.png").write_text("")
+    (folder / "notes.txt").write_text("the user's")
+    again, second = train("adamerging_taskwise", "rerun=true")
+    assert again == folder
+    assert "begins anew: what was there is removed" in capsys.readouterr().out
+    assert second.tasks == first.tasks
+    assert second.seconds != first.seconds
+    assert [r["step"] for r in Journal(folder / "journal.jsonl").read()] == [0, 1, 2]
+    assert not (folder / "figures" / "old.png").exists()
+    assert (folder / "notes.txt").exists()
+
+
+def test_nothing_of_a_lock_is_left_and_a_killed_holder_holds_nothing(tmp_path):
+    from adamerge.errors import RunError
+    from adamerge.tracking.lock import FILE, holder, locked
+
+    held = (
+        f"import sys, pathlib\nfrom adamerge.tracking.lock import locked\n"
+        f"with locked(pathlib.Path({str(tmp_path)!r})):\n    print(1, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    named = rf"in use by another run: process {process.pid} on .*, since 2"
+    with pytest.raises(RunError, match=named), locked(tmp_path):
+        pass
+    assert holder(tmp_path).startswith(f"process {process.pid} on ")
+    process.kill()
+    process.wait()
+    assert holder(tmp_path) is None
+    with locked(tmp_path):
+        assert (tmp_path / FILE).exists()
+    assert not (tmp_path / FILE).exists()
+
+
+def test_pictures_that_change_while_they_are_read_give_no_result(home, monkeypatch, capsys):
+    from reports.inputs import digit_folders, on_folders
+
+    from adamerge.commands import pipeline
+
+    words = ["merge", *on_folders(digit_folders(home / "data", 2))]
+    evaluate = pipeline.evaluate
+
+    def meanwhile(*args):
+        picture = next((home / "data").rglob("*.png"))
+        picture.write_bytes(picture.read_bytes() + b"x")
+        return evaluate(*args)
+
+    monkeypatch.setattr(pipeline, "evaluate", meanwhile)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert (
+        "The pictures or labels of digits, test changed while the run was reading" in capsys.readouterr().err
+    )
+    assert not finished(home)
+
+
+def test_a_run_folder_does_not_serve_with_other_weights(home, capsys):
+    import shutil
+
+    from reports.inputs import digit_folders, on_folders
+    from reports.report import EXPERTS
+
+    expert = home / "expert.safetensors"
+    shutil.copyfile(EXPERTS / "digits.safetensors", expert)
+    main(["merge", *on_folders(digit_folders(home / "data", 2), f"checkpoints.experts={{digits: {expert}}}")])
+    (folder,) = finished(home).values()
+    assert json.loads((folder / "lineage.json").read_text())["data"]["digits"]["test"]["pictures"] == 20
+    main(["evaluate", f"run={folder}"])
+    shutil.copyfile(EXPERTS / "signs.safetensors", expert)
+    with pytest.raises(SystemExit):
+        main(["evaluate", f"run={folder}"])
+    error = capsys.readouterr().err
+    assert "was made with other weights than those that are here now: experts/digits" in error
+    assert str(expert) in error
+
+
+def test_an_own_method_edited_in_place_is_another_run(home, monkeypatch, capsys):
+    source = "from adamerge.methods import Static\n\n\nclass Mine(Static):\n    pass\n"
+    (home / "mine_runs.py").write_text(source)
+    monkeypatch.syspath_prepend(home)
+    monkeypatch.setenv("ADAMERGE_MODULES", "mine_runs")
+    words = ["merge", "method.model._target_=mine_runs.Mine", *QUICK[:3]]
+    main(words)
+    main(words)
+    assert "finished already" in capsys.readouterr().out
+    (home / "mine_runs.py").write_text(source + "    half = True\n")
+    main(words)
+    assert "has finished on other code: mine_runs" in capsys.readouterr().out
+    assert len(list(home.glob("outputs/*/*/*/results.json"))) == 2
+
+
+def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
+    from adamerge.commands import scoring
+
+    folder, _ = train("adamerging_layerwise")
+    evaluated = []
+    predict = scoring.predict_logits
+
+    def counted(*args, **kwargs):
+        evaluated.append(args[0])
+        return predict(*args, **kwargs)
+
+    monkeypatch.setattr(scoring, "predict_logits", counted)
+    train("surgery", f"start={folder}")
+    assert len(evaluated) == 1  # the run's own; its four baselines are known

@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from adamerge.settings import run_id
+from adamerge.settings import identify
+from adamerge.settings.sections import SECTIONS, SuiteSection
 
 FILES = {"base": "0123"}
 BASE = ("train", "suite=real8", "suite.data=/data")
 
 
-def identity(config) -> str:
-    return run_id(config, FILES, "train")
+PICTURES = {"mnist": {"test": "4567"}}
+
+
+def identity(config, command="train", files=FILES, pictures=PICTURES) -> str:
+    return identify(config, command, files, pictures).id
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,14 @@ def identity(config) -> str:
         "method.summary=other words",
         "+experiment_name=mine",
         "suite.severity=3",
+        "suite.catalogue.mnist.source.test=other.parquet",
+        "+suite.catalogue.mnist.licence=none",
+        "+suite.limit=null",
+        "+suite.unseen=[]",
+        "rerun=true",
+        "suite.prior=0.10",
+        "method.schedule.steps=120",
+        "++method.labels=null",
         "+suite.catalogue.unused={source: {_target_: x}}",
     ],
 )
@@ -51,8 +63,10 @@ def test_what_changes_no_number_changes_no_identity(compose, word: str) -> None:
         "rule=ties",
         "suite.tasks=[mnist]",
         "suite.tasks=[chars74k,intel_scenes,dtd10,resisc12,mnist,gtsrb,eurosat,stanford_cars]",
-        "suite.catalogue.mnist.source.test=other.parquet",
+        "suite.catalogue.mnist.classes=[a,b]",
         "suite.corruption=jpeg",
+        "suite.limit=9",
+        "record=false",
         "backbone=mini",
         "checkpoints.dtype=bfloat16",
     ],
@@ -69,11 +83,63 @@ def test_the_severity_of_a_corruption_counts(compose) -> None:
 def test_files_count_by_content_and_the_command_counts(compose) -> None:
     config = compose(*BASE)
     ids = {
-        run_id(config, FILES, "train"),
-        run_id(config, {"base": "9"}, "train"),
-        run_id(config, FILES, "merge"),
+        identity(config),
+        identity(config, files={"base": "9"}),
+        identity(config, command="merge"),
+        identity(config, pictures={"mnist": {"test": "9"}}),
+        identity(config, pictures={"mnist": {"test": "4567", "train": "4567"}}),
     }
-    assert len(ids) == 3
+    assert len(ids) == 5
+
+
+def test_one_number_in_two_spellings_is_one_run(compose) -> None:
+    words = ("train", "method=task_arithmetic", "suite=real8", "suite.data=/data")
+    ids = {identity(compose(*words, f"++rule.rule.scale={scale}")) for scale in ("1", "1.0", "1e0")}
+    assert len(ids) == 1
+    assert identity(compose(*words, "++rule.rule.scale=1.1")) not in ids
+    # A truth value is no number, and a component's null is not its default.
+    assert identity(compose(*words, "++rule.rule.scale=true")) not in ids
+    assert identity(compose(*words, "++rule.rule.scale=null")) != identity(
+        compose(*words, "~rule.rule.scale")
+    )
+
+
+def test_an_option_that_is_added_later_changes_no_identity_at_its_default(compose, monkeypatch) -> None:
+    before = identity(compose(*BASE))
+
+    class Later(SuiteSection):
+        protocol: str = "transductive"
+
+    monkeypatch.setitem(SECTIONS, "suite", Later)
+    assert identity(compose(*BASE, "+suite.protocol=transductive")) == before
+    assert identity(compose(*BASE, "+suite.protocol=inductive")) != before
+
+
+def test_the_source_of_a_module_of_the_user_s_counts(compose, tmp_path, monkeypatch) -> None:
+    package = tmp_path / "mine_identity"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "method.py").write_text("from . import helper\nimport beside_identity\n")
+    (package / "helper.py").write_text("x = 1\n")
+    (tmp_path / "beside_identity.py").write_text("def f():\n    import json, numpy\n")
+    (tmp_path / "unrelated.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = compose(*BASE, "method.model._target_=mine_identity.method.Mine")
+    found = identify(config, "train", FILES, PICTURES)
+    modules = {"mine_identity", "mine_identity.method", "mine_identity.helper", "beside_identity"}
+    assert set(found.code) == {"adamerge", *modules}
+    for changed in ("mine_identity/helper.py", "beside_identity.py"):
+        (tmp_path / changed).write_text("x = 2\n")
+        again = identify(config, "train", FILES, PICTURES)
+        assert again.id != found.id
+        assert again.settings == found.settings
+        found = again
+
+
+def test_the_version_counts(compose, monkeypatch) -> None:
+    before = identity(compose(*BASE))
+    monkeypatch.setattr("adamerge.settings.code.__version__", "9")
+    assert identity(compose(*BASE)) != before
 
 
 def test_another_suite(compose) -> None:

@@ -48,15 +48,14 @@ def test_sizes_of_the_eight_test_splits() -> None:
     assert sizes == [19850, 8041, 6300, 2700, 26032, 12630, 10000, 1880]
 
 
-def test_download_does_not_change_a_run_and_the_origin_does() -> None:
-    from adamerge.settings import run_id
+def test_where_pictures_come_from_does_not_change_a_run() -> None:
+    """Their own identity does."""
+    from adamerge.settings import identify
 
-    ids = {
-        words: run_id(config("eight", *words), {}, "train")
-        for words in [(), ("download=true",), ("suite.data=a",), ("suite.origin=torchvision",)]
-    }
-    assert ids[()] == ids["download=true",] == ids["suite.data=a",]
-    assert ids[()] != ids["suite.origin=torchvision",]
+    words = [(), ("download=true",), ("suite.data=a",), ("suite.origin=torchvision", "suite.data=b")]
+    ids = {identify(config("eight", *more), "train", {}, {"mnist": {"test": "a"}}).id for more in words}
+    assert len(ids) == 1
+    assert identify(config("eight"), "train", {}, {"mnist": {"test": "b"}}).id not in ids
 
 
 def picture(path: Path, value: int) -> None:

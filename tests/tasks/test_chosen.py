@@ -30,8 +30,8 @@ class Numbers(Source):
     def labels(self, split: str) -> NDArray[np.int64]:
         return np.arange(self.count[split]) % 2
 
-    def identity(self, split: str) -> str:
-        return f"numbers {split}"
+    def digests(self, split: str, rows=None) -> list[str]:
+        return [f"{split} {n}" for n in (range(self.count[split]) if rows is None else rows.tolist())]
 
 
 def test_mnist_s_split_is_that_of_the_papers() -> None:
@@ -54,6 +54,7 @@ def test_a_validation_source_shows_training_pictures_only() -> None:
     assert len(pictures) == len(labels) == 3
     assert [pictures[i] % 2 for i in range(3)] == labels.tolist()
     assert len({source.identity("train"), source.identity("test"), Numbers().identity("train")}) == 3
+    assert source.identity("test", np.array([1])) == Numbers().identity("train", validation_rows(30)[1][[1]])
     with pytest.raises(DataError, match="not 'val'"):
         source.images("val")
 
@@ -86,6 +87,8 @@ def test_a_sample_is_spread_over_the_test_split() -> None:
     pictures, labels = source.images("test"), source.labels("test")
     assert [pictures[i] for i in range(3)] == [0, 4, 8]
     assert labels.tolist() == [0, 0, 0]
+    assert source.identity("test") == Numbers().identity("test", np.array([0, 4, 8]))
+    assert source.identity("test") != Numbers().identity("test") == Sample(Numbers(), 9).identity("test")
     assert len(source.images("train")) == 30
     assert len(Sample(Numbers(), 100).images("test")) == 9
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,8 @@ from PIL import Image
 
 from adamerge.errors import ConfigError, DataError
 from adamerge.tasks.images import ImageSet
-from adamerge.tasks.sources import Folder, Hub, Parquet, Torchvision
+from adamerge.tasks.sources import Folder, Hub, Listed, Parquet, Torchvision
+from adamerge.tasks.task import Source
 
 NAMES = ("cat", "dog", "hot_dog")
 
@@ -24,6 +27,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setenv("ADAMERGE_CACHE", str(tmp_path / "own_cache"))
 
 
 def pixels(number: int) -> np.ndarray:
@@ -479,3 +483,101 @@ def test_brackets_and_stars_in_a_path_stand_for_themselves(tmp_path: Path) -> No
     assert Parquet(test="test-*.parquet", root=str(root)).labels("test").tolist() == [0, 1, 2]  # type: ignore[union-attr]
     assert Parquet(test="te[st].parquet", root=str(root)).labels("test").tolist() == [1]  # type: ignore[union-attr]
     assert folder(root / "folders", "cat [x]/1").class_names == ("cat [x]",)
+
+
+def _identities(tmp_path: Path, name: str, numbers: list[int], labels: list[int]) -> dict[str, str]:
+    """Of the same three pictures as files, in a list, in a table of bytes and in one of structs."""
+    place = tmp_path / name
+    files = []
+    for index, (number, label) in enumerate(zip(numbers, labels, strict=True)):
+        file = place / NAMES[label] / f"{NAMES[label]}_{index}.png"
+        for other in NAMES:
+            (place / other).mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(number))
+        files.append(file.name)
+    (tmp_path / f"{name}.txt").write_text("\n".join(files))
+    names = [NAMES[label] for label in labels]
+    plain = {"image": [png(n) for n in numbers], "label": names}
+    structs = {"image": [{"bytes": png(n), "path": f"{name}.png"} for n in numbers], "label": names}
+    write(tmp_path / f"{name}-plain.parquet", plain)
+    write(tmp_path / f"{name}-structs.parquet", structs)
+    sources = {
+        "folder": Folder(name, root=str(tmp_path)),
+        "listed": Listed(name, {"test": f"{name}.txt"}, root=str(tmp_path)),
+        "plain": Parquet(test=f"{name}-plain.parquet", root=str(tmp_path)),
+        "structs": Parquet(test=f"{name}-structs.parquet", root=str(tmp_path)),
+    }
+    return {kind: source.identity("test") for kind, source in sources.items()}
+
+
+def test_the_same_pictures_are_the_same_wherever_and_however_they_are_kept(tmp_path: Path) -> None:
+    first = _identities(tmp_path, "here", [1, 2, 3], [0, 1, 2])
+    assert len(set(first.values())) == 1
+    assert _identities(tmp_path, "there", [1, 2, 3], [0, 1, 2]) == first
+
+
+@pytest.mark.parametrize(
+    ("numbers", "labels"),
+    [([1, 2, 4], [0, 1, 2]), ([1, 3, 2], [0, 1, 2]), ([1, 2, 3], [0, 1, 1]), ([1, 2], [0, 1])],
+    ids=["another picture", "another order", "another label", "a picture less"],
+)
+def test_other_pictures_or_labels_are_others_for_every_source(
+    tmp_path: Path, numbers: list[int], labels: list[int]
+) -> None:
+    first = _identities(tmp_path, "here", [1, 2, 3], [0, 1, 2])
+    other = _identities(tmp_path, "there", numbers, labels)
+    assert all(first[kind] != other[kind] for kind in first)
+
+
+def test_a_picture_replaced_under_its_name_is_another_and_a_touched_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adamerge.digests._SETTLED_NS", -1)
+    source = folder(tmp_path, "cat/1.png", "dog/2.png")
+    first = source.identity("test")
+    file = next(tmp_path.rglob("1.png"))
+    times, content = file.stat(), file.read_bytes()
+    os.utime(file)
+    assert source.identity("test") == first
+    file.write_bytes(content[:-1] + b"x")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert source.identity("test") != first
+
+
+def test_torchvision_is_known_by_its_pictures_too(
+    mnist: tuple[Path, dict[str, tuple[np.ndarray, np.ndarray]]], tmp_path: Path
+) -> None:
+    root, splits = mnist
+    first = Torchvision("MNIST", str(root)).identity("test")
+    shutil.copytree(root, tmp_path / "elsewhere")
+    assert Torchvision("MNIST", str(tmp_path / "elsewhere")).identity("test") == first
+    file = next((tmp_path / "elsewhere").rglob("t10k-images-idx3-ubyte"))
+    pictures = splits["test"][0].copy()
+    pictures[0, 0, 0] ^= 1
+    write_idx(file, pictures)
+    assert Torchvision("MNIST", str(tmp_path / "elsewhere")).identity("test") != first
+    assert Torchvision("MNIST", str(root)).identity("train") != first
+
+
+def test_a_source_of_one_s_own_is_known_by_its_pixels() -> None:
+    class Own(Source):
+        class_names = ("a", "b")
+
+        def __init__(self, pictures: Any) -> None:
+            self.pictures = pictures
+
+        def images(self, split: str) -> Any:
+            return self.pictures
+
+        def labels(self, split: str) -> np.ndarray:
+            return np.array([0, 1])
+
+    arrays = np.stack([pixels(0), pixels(3)])
+    changed = arrays.copy()
+    changed[1, 0, 0, 0] ^= 1
+    drawn = [Image.fromarray(array) for array in arrays]
+    turned = [picture.copy() for picture in drawn]
+    turned[0].getexif()[0x0112] = 6
+    found = [Own(pictures).identity("test") for pictures in (arrays, changed, drawn, turned)]
+    assert len(set(found)) == 4
+    assert Own(arrays.copy()).identity("test") == found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from adamerge.tasks.mini import (
     vehicles,
 )
 from adamerge.tasks.names import suggest
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Indices, Source
 
 Domain = Literal["task", "web"]
 Images = NDArray[np.uint8]
@@ -124,6 +125,12 @@ class Mini(Source):
     def labels(self, split: str) -> Labels:
         """The class index of each picture, int64 (n,)."""
         return self._split(split)[1]
+
+    def identity(self, split: str, rows: Indices | None = None) -> str:
+        """By the edition of the generator: nothing is drawn for it."""
+        _known(split, SPLITS, "split")
+        chosen = "" if rows is None else hashlib.sha256(rows.astype(np.int64).tobytes()).hexdigest()
+        return hashlib.sha256(f"mini {EDITION} {self.task} {split} {chosen}".encode()).hexdigest()
 
     def pretraining_batch(self, n: int, rng: np.random.Generator, size: int = SIZE) -> tuple[Images, Labels]:
         """New pictures of the web domain, as many of every class as `n` allows; they depend on `rng` alone.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from adamerge.digests import file_digests
 from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import in_order, listed, suggest
 from adamerge.tasks.picture import read_picture
 from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.sources.walk import Found, class_folders, find_pictures, is_picture, no_pictures
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Indices, Source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,8 +81,8 @@ class Folder(Source):
     def notes(self, split: str) -> list[str]:
         return [*self._listing(split).notes, *self._beside()]
 
-    def identity(self, split: str) -> str:
-        return identity_of(self._listing(split).files)
+    def digests(self, split: str, rows: Indices | None = None) -> list[str]:
+        return of_files(self._listing(split).files, rows, f"{self._places[split].absolute()}")
 
     @cached_property
     def _places(self) -> dict[str, Path]:
@@ -123,13 +123,19 @@ class _Listing:
     notes: tuple[str, ...] = ()
 
 
-def identity_of(files: Sequence[Path]) -> str:
-    """Of files by name, size and time of change: pictures are not read for it."""
-    result = hashlib.sha256()
-    for file in files:
-        status = file.stat()
-        result.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return result.hexdigest()
+def of_files(files: Sequence[Path], rows: Indices | None, memory: str) -> list[str]:
+    """The sha256 of the pictures' files, remembered under `memory`.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    chosen = files if rows is None else [files[row] for row in rows.tolist()]
+    try:
+        return file_digests(chosen, f"pictures {memory}")
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}).\n  Replace or remove it."
+        ) from error
 
 
 def _list(place: Path, class_names: tuple[str, ...] | None) -> _Listing:

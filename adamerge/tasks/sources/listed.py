@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import in_order, suggest
-from adamerge.tasks.sources.folder import Files, identity_of
+from adamerge.tasks.sources.folder import Files, of_files
 from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.sources.walk import class_folders
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Indices, Source
 
 
 class Listed(Source):
@@ -52,8 +52,8 @@ class Listed(Source):
         index = {name: i for i, name in enumerate(self.class_names)}
         return np.array([index[file.parent.name] for file in self._files(split)], np.int64)
 
-    def identity(self, split: str) -> str:
-        return identity_of(self._files(split))
+    def digests(self, split: str, rows: Indices | None = None) -> list[str]:
+        return of_files(self._files(split), rows, f"{self.folder.absolute()} {split}")
 
     def _files(self, split: str) -> list[Path]:
         if split not in self.lists:

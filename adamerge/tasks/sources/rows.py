@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adamerge.digests import sha256_of
 from adamerge.errors import DataError
 from adamerge.tasks.picture import read_picture, standard, unreadable
 
@@ -55,8 +58,25 @@ class Rows:
             Path(place) if place else None
         )
 
+    def digests(self, rows: Sequence[int]) -> list[str]:
+        """The sha256 of each picture's bytes.
+
+        Raises:
+            DataError: a row without a picture.
+        """
+        return [_digest(*self.encoded(row)) for row in rows]
+
     @cached_property
     def _encoded(self) -> Dataset:
         from datasets import Image as ImageFeature
 
         return self._table.cast_column(self._column, ImageFeature(decode=False))
+
+
+def _digest(name: str, source: bytes | Path | None) -> str:
+    if source is None:
+        raise DataError(f"{name} has no picture; remove that row.")
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    # What lies in an archive is known by its place there.
+    return sha256_of(source) if source.is_file() else hashlib.sha256(str(source).encode()).hexdigest()

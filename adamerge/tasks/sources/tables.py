@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adamerge.digests import remembered, stamp
 from adamerge.errors import DataError
-from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import in_order, suggest
 from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.sources.rows import Rows
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Indices, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,7 +61,7 @@ class _Table(Source):
         # All splits together: a class may be absent from one of them.
         return in_order(str(name) for split in self.splits for name in self._table(split).unique(self.label))
 
-    def images(self, split: str) -> Pictures:
+    def images(self, split: str) -> Rows:
         from datasets import Image as ImageFeature
 
         feature = self._column(split, self.image)
@@ -99,10 +101,16 @@ class _Table(Source):
         # Public test sets whose labels are kept secret hold -1 everywhere.
         return None if (labels == -1).all() else labels.astype(np.int64)
 
-    def identity(self, split: str) -> str | None:
-        # What `datasets` hashed of the files, and the column.
-        fingerprint = getattr(self._table(split), "_fingerprint", None)
-        return None if fingerprint is None else f"{fingerprint} {self.image}"
+    def digests(self, split: str, rows: Indices | None = None) -> list[str]:
+        """The sha256 of each picture's bytes: that of the same picture in a file."""
+        table = self._table(split)
+        # What `datasets` hashed of the files, and what it keeps of them.
+        kept = [(file["filename"], stamp(Path(file["filename"]))) for file in table.cache_files]
+        chosen = None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()
+        key = json.dumps(["table", getattr(table, "_fingerprint", None), kept, self.image, chosen])
+        pictures = self.images(split)
+        make = partial(pictures.digests, range(len(pictures)) if rows is None else rows.tolist())
+        return remembered(key, make) if kept else make()
 
     def _values(self, split: str, column: str) -> ChunkedArray:
         values = self._table(split).with_format("arrow")[column][:]

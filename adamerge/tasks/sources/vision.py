@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from adamerge.errors import ConfigError, DataError
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import suggest
 from adamerge.tasks.picture import standard, unreadable
+from adamerge.tasks.sources.folder import of_files
 from adamerge.tasks.sources.places import folder_of
-from adamerge.tasks.task import Source
+from adamerge.tasks.task import Indices, Source
 
 # Where torchvision looks below the root, for the datasets that papers on merging use most.
 _PLACES = {
@@ -64,6 +66,7 @@ class Torchvision(Source):
         self.options = dict(options or {})
         self._class = _find(name)
         self._splits: dict[str, tuple[Any, NDArray[np.int64]]] = {}
+        self._decoded: dict[str, list[str]] = {}
 
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:  # type: ignore[override]
@@ -78,10 +81,18 @@ class Torchvision(Source):
         dataset, chosen = self._split(split)
         return _targets(dataset)[chosen]
 
-    def identity(self, split: str) -> str:
-        dataset, rows = self._split(split)
-        given = f"{self.name} {self.root.absolute()} {self.names} {self.options} {split} {len(dataset)} {len(rows)}"
-        return hashlib.sha256(given.encode()).hexdigest()
+    def digests(self, split: str, rows: Indices | None = None) -> list[str]:
+        dataset, own = self._split(split)
+        chosen = own if rows is None else own[rows]
+        if (files := _files(dataset)) is not None:
+            return of_files(files, chosen, f"{self.root.absolute()} {self.name} {split}")
+        if (pixels := getattr(dataset, "data", None)) is not None and len(pixels) == len(dataset):
+            return [hashlib.sha256(np.asarray(pixels[row]).tobytes()).hexdigest() for row in chosen.tolist()]
+        # Decoded once: what this process has read does not change any more.
+        if split not in self._decoded:
+            self._decoded[split] = super().digests(split)
+        known = self._decoded[split]
+        return known if rows is None else [known[row] for row in rows.tolist()]
 
     def _split(self, split: str) -> tuple[Any, NDArray[np.int64]]:
         """The dataset and the rows of it that form the split."""
@@ -137,6 +148,17 @@ def _targets(dataset: Any) -> NDArray[np.int64]:
     if samples is not None and len(samples) == len(dataset):
         return np.array([label for _, label in samples], np.int64)
     return np.array([dataset[index][1] for index in range(len(dataset))], np.int64)
+
+
+def _files(dataset: Any) -> list[Path] | None:
+    """The file of each picture; None where the dataset does not keep a list of them."""
+    for attribute in ("_image_files", "_images", "_samples", "samples"):
+        values = getattr(dataset, attribute, None)
+        if isinstance(values, Sequence) and len(values) == len(dataset):
+            files = [value[0] if isinstance(value, tuple) else value for value in values]
+            if all(isinstance(file, str | Path) for file in files):
+                return [Path(file) for file in files]
+    return None
 
 
 def _held_out(labels: NDArray[np.int64], test: bool) -> NDArray[np.int64]:
