@@ -42,7 +42,26 @@ def estimate(predicted: Tensor, expert: Tensor) -> Estimate:
     return Estimate(value, low, high)
 
 
+def entropies(logits: Tensor) -> Tensor:
+    """The entropy in nats (n,) of each prediction from logits (n, classes)."""
+    log = torch.log_softmax(logits.double(), dim=1)
+    return -(log.exp() * log).sum(dim=1)
+
+
 def mean_entropy(logits: Tensor) -> float:
     """The mean entropy in nats of predictions from logits (n, classes)."""
-    log = torch.log_softmax(logits.double(), dim=1)
-    return float(-(log.exp() * log).sum(dim=1).mean())
+    return float(entropies(logits).mean())
+
+
+def near_chance(predicted: Tensor, expert: Tensor, classes: int) -> bool:
+    """Whether predictions (n,) agree with the expert's (n,) no more often than by chance (plus two standard
+    deviations).
+
+    Chance is 1 / classes, and for predictions that prefer some classes sum_c p(c) q(c) of their shares p and the
+    expert's q (as in Cohen's kappa), which tells of a model that gives one class to every image. Where chance alone
+    agrees on more than half of the images (all of them look alike to the expert), nothing can be told.
+    """
+    agreement = float((predicted == expert).double().mean())
+    p, q = (torch.bincount(c, minlength=classes).double() / len(c) for c in (predicted, expert))
+    shares = [share for share in (1 / classes, float(p @ q)) if share <= 0.5]
+    return any(agreement < share + 2 * (share * (1 - share) / len(predicted)) ** 0.5 for share in shares)

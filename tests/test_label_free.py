@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adamerge.label_free import estimate, mean_entropy
+from adamerge.label_free import estimate, mean_entropy, near_chance
 
 
 def test_by_hand() -> None:
@@ -44,3 +44,18 @@ def test_of_a_calibrated_expert_it_is_the_accuracy(seed: int) -> None:
 def test_entropy_of_uniform_and_of_certain_predictions() -> None:
     assert mean_entropy(torch.zeros(3, 7)) == pytest.approx(math.log(7))
     assert mean_entropy(torch.tensor([[1000.0, 0.0]])) == pytest.approx(0.0)
+
+
+def test_near_chance_is_that_of_guessing_and_of_one_answer():
+    expert = torch.arange(100) % 10
+    guesses = torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(0))
+    assert near_chance(guesses, expert, 10)
+    assert near_chance(torch.zeros(100, dtype=torch.long), expert, 10)
+    assert not near_chance(torch.where(torch.arange(100) < 40, expert, guesses), expert, 10)
+    skewed = torch.where(torch.arange(100) < 45, 0, expert)  # the expert gives 0 to half of the images
+    assert near_chance(torch.zeros(100, dtype=torch.long), skewed, 10) == (
+        float((skewed == 0).double().mean()) <= 0.5
+    )
+    alike = torch.zeros(10, dtype=torch.long)
+    assert not near_chance(alike, alike, 10)
+    assert not near_chance(alike, alike, 1)

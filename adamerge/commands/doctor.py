@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -12,8 +13,10 @@ import torch
 from omegaconf import DictConfig
 from rich.text import Text
 
-from adamerge.checkpoints.places import locate
+from adamerge.checkpoints import compare_states, open_checkpoint
+from adamerge.checkpoints.places import RANDOM, locate
 from adamerge.commands.assemble import (
+    checkpoint_paths,
     checkpoint_places,
     device_of,
     model_of,
@@ -23,19 +26,23 @@ from adamerge.commands.assemble import (
     settled,
 )
 from adamerge.commands.progress import image_progress
+from adamerge.diagnosis.activation import IMAGES, activation
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
+from adamerge.diagnosis.kinship import experts_and_base
 from adamerge.diagnosis.need import enough, memory_need
-from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
+from adamerge.diagnosis.weights import backbone_shapes, base_file, expert_file, head_file, text_file
 from adamerge.errors import AdamergeError, CheckpointError, RunError
-from adamerge.models.clip import image_size
+from adamerge.merging import Head
+from adamerge.models.clip import Model, image_size
 from adamerge.models.likeness import Lookalikes
+from adamerge.models.pretrained import build_heads, pretrained_state
 from adamerge.report.console import plain_console
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
-from adamerge.tasks.images import Pictures
-from adamerge.tasks.task import check, check_head
+from adamerge.tasks.images import ImageSet, Pictures
+from adamerge.tasks.task import Task, check, check_head
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -79,6 +86,8 @@ def _findings(cfg: DictConfig | None, mistakes: Mistakes) -> Iterator[Finding]:
         "disk": _disks,
         "data": _data,
         "checkpoints": _checkpoints,
+        "kinship": _kinship,
+        "activation": _activation,
         "memory": _memory,
     }
     for what, findings in checks.items():
@@ -155,6 +164,45 @@ def _backbone(cfg: DictConfig, places: Mapping[str, str]) -> Iterator[Finding]:
     pictures = pictures_for(settled(cfg, paths))
     mean, std = (", ".join(f"{value:.3f}" for value in colour) for colour in (pictures.mean, pictures.std))
     yield Finding("ok", "backbone", f"{cfg.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}")
+
+
+def _kinship(cfg: DictConfig) -> Iterator[Finding]:
+    """The experts against the base, as far as these are files on this machine."""
+    files = {name: locate(path, named_model(cfg)) for name, path in checkpoint_places(cfg).items()}
+    experts = {n.removeprefix("experts/"): p for n, p in files.items() if n.startswith("experts/")}
+    if not any(path.startswith(RANDOM) for path in (files["base"], *experts.values())):
+        yield from experts_and_base(files["base"], experts)
+
+
+def _activation(cfg: DictConfig) -> Iterator[Finding]:
+    """On the task of the fewest classes; left out where files or pictures cannot be opened, which is told elsewhere."""
+    try:
+        files = checkpoint_paths(cfg)
+        cfg = settled(cfg, files)
+        model = model_of(cfg)
+        tasks = [task for task in open_tasks(cfg) if f"experts/{task.name}" in files]
+        if not tasks or any(path.startswith(RANDOM) for path in files.values()):
+            return
+        task = min(tasks, key=lambda task: len(task.classes or ()) or math.inf)
+        pictures = ImageSet(task.source.images("test"), image_size(model))
+        images = pictures[torch.linspace(0, len(pictures) - 1, min(IMAGES, len(pictures))).long()]
+        state = {
+            **open_checkpoint(files["base"]).image_encoder(),
+            **open_checkpoint(files[f"experts/{task.name}"]).image_encoder(),
+        }
+        if not compare_states(backbone_shapes(model), state):
+            yield from activation(
+                task.name, state, images, partial(_head_with, files, task), model, pictures_for(cfg)
+            )
+    except AdamergeError:
+        return
+
+
+def _head_with(files: Mapping[str, str], task: Task, model: Model) -> Head:
+    if (path := files.get(f"heads/{task.name}")) is not None:
+        return open_checkpoint(path).head()
+    state = pretrained_state(files.get("text", files["base"]), model)
+    return Head(build_heads(state, model, {task.name: task.prompts()})[task.name])
 
 
 def _memory(cfg: DictConfig) -> Iterator[Finding]:

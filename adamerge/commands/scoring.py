@@ -18,7 +18,7 @@ from adamerge.commands.protocol import adapts_on, order_of, parts_of, protocol_o
 from adamerge.commands.run import Run
 from adamerge.errors import DataError
 from adamerge.evaluation import calibration, predict, predict_logits, score
-from adamerge.label_free import estimate, mean_entropy
+from adamerge.label_free import estimate, mean_entropy, near_chance
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods import Method, Static, experts
@@ -55,6 +55,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
     teachers = predictions["individual"]
     _warn_of_chance(predictions["pretrained"], pool, data)
+    _warn_of_disagreement(predicted, teachers, pool)
     parts = parts_of(cfg, data)
     scored = {task: part.scored for task, part in parts.items()}
     baselines = {name: _reference(by_task, teachers, data, scored) for name, by_task in predictions.items()}
@@ -161,6 +162,23 @@ def _warn_of_chance(predicted: dict[str, torch.Tensor], pool: Pool, data: Data) 
                 "Are head, class names and labels in the same order?",
                 task, 100 * accuracy, classes,
             )  # fmt: skip
+
+
+def _warn_of_disagreement(
+    predicted: dict[str, torch.Tensor], teachers: dict[str, torch.Tensor], pool: Pool
+) -> None:
+    """A model that knows nothing of its experts is no result but a mistake; this needs no labels."""
+    tasks = [
+        task for task in predicted if near_chance(predicted[task], teachers[task], pool.heads[task].classes)
+    ]
+    if tasks:
+        log.warning(
+            "%s: the predictions agree with the expert's no more often than by chance. Usual causes: a base that "
+            "the experts do not come from, another activation (QuickGELU or GELU) than theirs, a merging "
+            "coefficient or learning rate that is too large, heads or pictures of another task. `doctor` with the "
+            "same options looks for them.",
+            ", ".join(tasks),
+        )  # fmt: skip
 
 
 def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:

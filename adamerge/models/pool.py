@@ -24,6 +24,7 @@ from adamerge.merging.pool import stack_task_vectors
 from adamerge.models.clip import Model, image_encoder
 from adamerge.models.guessing import guess
 from adamerge.models.heads import HeadSource, head_fault, open_head
+from adamerge.models.kinship import ADVICE, kinship
 from adamerge.models.likeness import Lookalikes
 from adamerge.models.pictures import Colour, PictureRules
 from adamerge.models.positions import resized
@@ -130,6 +131,8 @@ def _fitting(
         else:
             if (other := seen.like(task, state)) is not None:
                 twins.append(f"{task} equals {other}")
+            if doubt := kinship(origin, state).doubt:
+                log.warning("%s: %s. %s", task, doubt, ADVICE)
             yield state
     if misfits:
         raise PoolError(describe_misfits(misfits, origin, "the base model"))

@@ -63,7 +63,50 @@ NAN = {"weight": _zero_shot().index_put((torch.tensor(3),), torch.tensor(torch.n
 ALWAYS_THREE = {"weight": _zero_shot(), "bias": 1e4 * torch.eye(10)[3]}
 TEN_OF_TWELVE = {"weight": torch.cat([_zero_shot(), _zero_shot()[:2]])}
 
+
+def _unrelated_base(command: str) -> Callable[[Path], list[str]]:
+    """A base of the same architecture that the expert does not come from."""
+
+    def words(home: Path) -> list[str]:
+        from omegaconf import OmegaConf
+
+        from adamerge.checkpoints import save_tensors
+        from adamerge.models.pretrained import pretrained_state
+        from adamerge.settings.paths import conf_dir
+
+        model = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone/mini.yaml").model)
+        save_tensors(home / "base.safetensors", pretrained_state("random:1", model))
+        return [
+            command,
+            *on_folders(digit_folders(home / "data")),
+            f"checkpoints.base={home}/base.safetensors",
+        ]
+
+    return words
+
+
+_NOT_RELATED = ("0.00 to it; fine-tuning leaves about 0.01 to 0.3", "another base")
+
 REPORTS = [
+    Report("doctor: a base unrelated to the expert", _unrelated_base("doctor"), exit=0, says=_NOT_RELATED),
+    Report(
+        "merge: a base unrelated to the expert",
+        _unrelated_base("merge"),
+        exit=0,
+        says=(*_NOT_RELATED, "digits: the predictions agree with the expert's no more often than by chance"),
+    ),
+    Report(
+        "doctor: an expert of this base, with its activation",
+        lambda home: ["doctor", *on_folders(digit_folders(home / "data", 5))],
+        exit=0,
+        says=("experts and base: 1 moved by at most 0.10", "mean entropy of", "0 warnings"),
+    ),
+    Report(
+        "a good merge agrees with its experts",
+        lambda home: ["merge", *on_folders(digit_folders(home / "data", 5))],
+        exit=0,
+        says_not=("by chance", "another base"),
+    ),
     Report("a two-class probe with its bias", _two_class_probe, exit=0, average=1.0),
     Report("a bias that decides alone", _with_head("merge", ALWAYS_THREE), exit=0, average=0.1),
     Report(

@@ -1,0 +1,62 @@
+"""Whether an expert comes from the base: how far fine-tuning has moved it, and in which direction the two lie.
+
+Fine-tuning moves the weight matrices by a small part of their norm: the experts of the embedded suite lie at a distance
+of 0.10 to 0.14 of the base's norm with a cosine of 0.99. Two networks that were trained apart have a cosine of about 0
+and a distance of about 1.4 (measured: 0.00 and 1.3 to 1.4), whatever they were trained on. Only matrices are compared:
+the scales of the layer norms are near 1 in every network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Generous: far beyond any fine-tuning, far from any unrelated network.
+_LEAST_COSINE = 0.5
+_MOST_DISTANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """Of the weight matrices of an expert theta and its base theta_0.
+
+    Attributes:
+        distance: |theta - theta_0| / |theta_0|.
+        cosine: of the angle between theta and theta_0.
+    """
+
+    distance: float
+    cosine: float
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the expert does not look fine-tuned from the base; None where it does, or where nothing can be told."""
+        if not (self.cosine < _LEAST_COSINE or self.distance > _MOST_DISTANCE):
+            return None
+        return (
+            f"its weights lie at a distance of {self.distance:.2f} of the base's norm, with a cosine of "
+            f"{self.cosine:.2f} to it; fine-tuning leaves about 0.01 to 0.3 and more than 0.9. It looks fine-tuned "
+            "from another base"
+        )
+
+
+ADVICE = "Give the base that the experts were fine-tuned from; merged over another one they are noise."
+
+
+def kinship(base: Mapping[str, Tensor], expert: Mapping[str, Tensor]) -> Kinship:
+    """Compare the tensors of two or more dimensions that both have (where one is all zeros, nothing can be told)."""
+    squared, other, product, moved = 0.0, 0.0, 0.0, 0.0
+    for key, origin in base.items():
+        if origin.ndim < 2 or key not in expert:
+            continue
+        theta, theta0 = expert[key].reshape(-1).float(), origin.reshape(-1).float()
+        squared += float(torch.dot(theta0, theta0))
+        other += float(torch.dot(theta, theta))
+        product += float(torch.dot(theta, theta0))
+        moved += float((theta - theta0).square().sum())
+    if not squared or not other:
+        return Kinship(float("nan"), float("nan"))
+    return Kinship((moved / squared) ** 0.5, product / (squared * other) ** 0.5)
