@@ -156,3 +156,14 @@ def test_fewer_experts_than_tasks_are_picked_where_some_are_left_out():
     training = partial(SoftSteps, iterations=1)
     adapt(method, Entropy(), images64(), Schedule(1, batch_size=4), training, labeled=labeled64(4))
     assert method.picked.sum() == 3
+
+
+def test_each_iteration_looks_at_labelled_images_that_none_has_used_as_long_as_there_are_any():
+    method = FrankWolfe(RULED(pool64())).double()
+    module = SoftSteps(method, Entropy(), ADAM, Schedule(3, batch_size=2), iterations=3, labeled_images=2)
+    module.labeled = given = labeled64(5)
+    for iteration, rows in enumerate(([0, 1], [2, 3], [4, 0])):
+        for batch in module._labeled(iteration):
+            images = given[batch.task]["images"]
+            assert torch.equal(batch.images, images[rows])
+            assert torch.equal(batch.target[0], given[batch.task]["target"][0][rows])
