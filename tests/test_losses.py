@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from adamerge.losses import confident, entropy
+from adamerge.losses import entropy
 
 
 @pytest.mark.parametrize("classes", [2, 10, 397])
@@ -49,9 +49,3 @@ def test_shift_of_the_logits_changes_nothing():
 def test_eps_by_hand():
     """Two even classes and eps 0.1: -(0.5 log 0.6 + 0.5 log 0.6)."""
     assert entropy(torch.zeros(1, 2), 0.1).item() == pytest.approx(-math.log(0.6))
-
-
-def test_a_teacher_that_is_exactly_as_sure_is_trusted():
-    """Both are sure at 0.75, of different classes: "at least as sure" keeps the image."""
-    own, teacher = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[0.25, 0.75]]).log()
-    assert confident(own, teacher).tolist() == [True]
