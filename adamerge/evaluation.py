@@ -1,4 +1,4 @@
-"""Predictions, accuracy, agreement and calibration (reference 3.4)."""
+"""Predictions, accuracy, agreement and calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entropy (reference 17.2 item 7)."""
+"""Entropy of predictions: its values, its gradient, both lineages of eps."""
 
 from __future__ import annotations
 

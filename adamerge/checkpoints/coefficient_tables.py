@@ -2,7 +2,8 @@
 
 They are lists of numbers in a Python file (src/merging_cofficient.py), a branch per method and model. The file is
 parsed, never run. A list has one row for all layers, or one per entry of the checkpoints' state dict, the six text
-tensors included (reference 1.2). Column 0 is the base's fixed coefficient 1; the tasks follow in the papers' order.
+tensors included (EnnengYang/AdaMerging). Column 0 is the base's fixed coefficient 1; the tasks follow in the papers'
+order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of an image encoder's tensors: Hugging Face's, and open_clip's, which adamerge uses (reference 1.4)."""
+"""Names of an image encoder's tensors: Hugging Face's, and open_clip's, which adamerge uses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 
-# Text tensors that the task-vectors checkpoints carry along though the text transformer was dropped (reference 1.1).
+# Text tensors that the task-vectors checkpoints carry along though the text transformer was dropped.
 TEXT_LEFTOVERS = (
     "positional_embedding",
     "text_projection",

@@ -1,7 +1,7 @@
 """Reads pickled modules without running anything from the file.
 
-The original checkpoints are whole modules (reference 1.6). Their classes are replaced by inert stubs that only keep
-the state they are given; whatever is not on the list refuses the file.
+The original checkpoints are whole modules (mlfoundations/task_vectors). Their classes are replaced by inert stubs that
+only keep the state they are given; whatever is not on the list refuses the file.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _foreign(path: Path, name: str) -> CheckpointError:
 
 
 def load_plain_pickle(path: Path) -> Any:
-    """A file of pickle.dump: some of the original checkpoints are (reference 1.6, ViT-B-16/Cars).
+    """A file of pickle.dump: some of the original checkpoints are (task_vectors' ViT-B-16/Cars).
 
     Raises:
         CheckpointError: the file names a class or function that is not on the list.

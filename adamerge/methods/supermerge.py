@@ -14,7 +14,7 @@ from adamerge.methods.adamerging import AdaMerging
 
 
 class SuperMerge(AdaMerging):
-    """theta_l = theta_0,l + sum_k tanh(w_k,l) tau_k,l (arXiv 2412.10416; static reference 3.25).
+    """theta_l = theta_0,l + sum_k tanh(w_k,l) tau_k,l (arXiv 2412.10416).
 
     Hierarchical, groups of experts are merged first, then the merged models in their turn:
 

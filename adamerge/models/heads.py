@@ -1,4 +1,4 @@
-"""Classification heads: made from prompts by the pre-trained text tower (reference 1.9), or given and checked."""
+"""Classification heads: made from prompts by the pre-trained text tower, or given and checked."""
 
 from __future__ import annotations
 

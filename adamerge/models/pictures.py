@@ -9,7 +9,7 @@ from torch import Tensor
 
 Colour = tuple[float, float, float]
 
-# The mean and standard deviation of CLIP's training images (reference 2.1).
+# The mean and standard deviation of CLIP's training images (OpenAI's CLIP, arXiv 2103.00020).
 MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 

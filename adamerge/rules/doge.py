@@ -1,6 +1,6 @@
 """DOGE: a change to the task vectors outside their shared subspace, found without data (arXiv 2501.01230, ICML 2025).
 
-The authors' code is not public. This follows the public re-implementation in FusionBench (reference 11 and 3.16).
+The authors' code is not public. This follows the public re-implementation (tanganke/fusion_bench, method/doge_ta).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def validation_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(training rows, validation rows) out of `count`: the split "<Dataset>Val" of the task-vectors code.
 
     A tenth of the training pictures, at most 5,000, drawn with torch's generator at seed 0; of MNIST's 60,000
-    pictures the first that stays for training is 36,044 (reference 2.3).
+    pictures the first that stays for training is 36,044 (mlfoundations/task_vectors, src/datasets/registry.py).
     """
     held_out = min(int(_SHARE * count), _MOST)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).numpy()

@@ -1,4 +1,4 @@
-"""The seven corruptions of the robustness suite (reference 2.7).
+"""The seven corruptions of the robustness suite (Hendrycks and Dietterich, ICLR 2019).
 
 Definitions and strengths of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions
 and Perturbations" (2019, arXiv:1903.12261), and of their generators.

@@ -37,7 +37,7 @@ class Pictures(Protocol):
 class ImageSet:
     """Images as uint8 pixels (n, 3, size, size), decoded on first use.
 
-    CLIP's evaluation transform up to the normalisation (reference 2.1): shorter side to `size` (bicubic),
+    CLIP's evaluation transform up to the normalisation (open_clip's image_transform): shorter side to `size` (bicubic),
     centre crop, RGB, of a picture that is upright and has 8 bits (`standard`). The encoder normalises.
 
     Args:

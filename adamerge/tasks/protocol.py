@@ -1,6 +1,6 @@
 """Which images a method adapts on, and which are scored: the transductive and the inductive protocol.
 
-The papers of this field adapt on the very test images that are scored (transductive, reference 3.4). The inductive
+The papers of this field adapt on the very test images that are scored (transductive). The inductive
 protocol adapts on other images: on a part of the test split that is then left out of the score, or on training images.
 """
 

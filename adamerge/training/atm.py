@@ -17,7 +17,7 @@ class AlternatingTuning(Adaptation):
 
         theta <- theta + scale * sum_k tau_k,   tau_k = tuned_k - theta
 
-    A task's batches of a round are its local steps, with an optimiser that starts afresh (static reference 3.31).
+    A task's batches of a round are its local steps, with an optimiser that starts afresh.
 
     Args:
         scale: of the sum; None is 1/T, the mean.

@@ -17,7 +17,9 @@ from adamerge.training.gradients import Losses
 
 
 class DefenseAware(Bilevel):
-    """Bilevel adaptation with one more step between the inner and the outer one (reference 10).
+    """Bilevel adaptation with one more step between the inner and the outer one (DAM, ICLR 2025).
+
+    Source: tanganke/fusion_bench, clip_safe_concrete_*.
 
     The perturbations maximise the cross-entropy to the merged model's own clean predictions, on a task's last batch
     but one; the mask minimises objective(clean) + `weight` * objective(perturbed), on its last. With three batches

@@ -25,7 +25,7 @@ class HardSteps(Adaptation):
         lambda <- lambda + 0.1 * 2 / (t + 2) * scale * (vertex - lambda)
 
     where the vertex is one expert, or the merged model that the iterations started from, and the gradient is that of
-    the mean cross-entropy over the tasks (static reference 3.24).
+    the mean cross-entropy over the tasks (arXiv 2503.12649).
 
     Args:
         scale: the task-arithmetic coefficient in the step size.

@@ -25,7 +25,7 @@ class BlockByBlock(Adaptation):
     Args:
         minibatch: images of an update, of all tasks together.
 
-    Source: ProDistill, arXiv 2502.12706 (reference 13).
+    Source: ProDistill, arXiv 2502.12706.
     """
 
     method: ElementWise

@@ -199,7 +199,7 @@ def test_rows_and_sizes_of_the_reference(model, rows, hf_rows, numel, hf_numel):
 
 @pytest.mark.parametrize(("model", "rows"), [("ViT-B-32", 158), ("ViT-B-16", 158), ("ViT-L-14", 302)])
 def test_state_dict_of_the_published_wrapper(model, rows):
-    """With the text tensors that the published checkpoints carry along: 158 and 302 rows (reference 1.2)."""
+    """With the text tensors that the published checkpoints carry along: 158 and 302 rows."""
     from adamerge.checkpoints.keys import TEXT_LEFTOVERS
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The functional merge against naive autograd, finite differences and its identities (reference 17.2, 4 to 6)."""
+"""The functional merge against naive autograd, finite differences and its identities."""
 
 from __future__ import annotations
 

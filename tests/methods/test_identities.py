@@ -1,4 +1,4 @@
-"""What every method is before it has learned anything, and how many numbers it learns (reference 17.2 and 15.4)."""
+"""What every method is before it has learned anything, and how many numbers it learns."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_teachers_are_the_experts_and_keep_one_model_at_a_time():
     assert teachers._merged[0] == TASKS[-1]
 
 
-# The confidence filter (reference 17.2, check 8): probabilities of two classes, chosen by hand.
+# The confidence filter (arXiv 2412.19098): probabilities of two classes, chosen by hand.
 CASES = {
     "agree, student surer": ([0.9, 0.1], [0.6, 0.4], True),
     "disagree, teacher surer": ([0.6, 0.4], [0.1, 0.9], True),
@@ -236,7 +236,7 @@ def meta_pool(model: str) -> Pool:
     return Pool(encoder, base, vectors, tuple(CLASSES), heads, coefficient=0.3)
 
 
-COUNTS = [  # method, on ViT-B, on ViT-L/14 (reference 15.4)
+COUNTS = [  # method, on ViT-B, on ViT-L/14: the papers' tables of cost
     (lambda pool, large: AdaMerging(pool, "task"), 8, 8),
     (lambda pool, large: AdaMerging(pool), 1264 - 8 * DEAD_ROWS, 2416 - 8 * DEAD_ROWS),
     (lambda pool, large: Surgery(pool), 131_072, 196_608),

@@ -1,4 +1,4 @@
-"""DOGE restated with autograd, and what its parts promise (reference 11, static reference 3.16)."""
+"""DOGE restated with autograd, and what its parts promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EMR by a hand-made case and its identities (static reference 5.1 and 9.4)."""
+"""EMR by a hand-made case and its identities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Static rules by hand-made cases and identities (reference 17.2 item 9; static methods 9.4)."""
+"""Static rules by hand-made cases and identities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def merged(pool: Pool) -> Tensor:
 
 
 def naive_ties(vectors: Tensor, top_k: float, aggregate: str, size: int) -> Tensor:
-    """A restatement in plain Python loops of reference 3.5 / static 3.3, one entry at a time."""
+    """A restatement in plain Python loops of TIES (arXiv 2306.01708), one entry at a time."""
     rows = vectors.tolist()
     count = len(rows[0])
     trimmed = []

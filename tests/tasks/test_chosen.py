@@ -35,7 +35,7 @@ class Numbers(Source):
 
 
 def test_mnist_s_split_is_that_of_the_papers() -> None:
-    # The index that the task-vectors code itself checks (reference 2.3).
+    # The index that the task-vectors code itself checks.
     train, held_out = validation_rows(60_000)
     assert train[0] == 36_044
     assert (len(train), len(held_out)) == (55_000, 5_000)
