@@ -11,7 +11,7 @@ from rich.console import Console
 from adamerge.checkpoints.atomic import atomic_write_text, make_folder
 from adamerge.errors import ConfigError, RunError
 from adamerge.report.choice import pick, pick_table
-from adamerge.report.collect import Collected, collect, run_folders
+from adamerge.report.collect import Collected, apart, collect, run_folders
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
 from adamerge.report.console import plain_console
 from adamerge.report.html.page import page
@@ -95,6 +95,8 @@ def _show(collected: Collected, console: Console, picks: bool) -> None:
         if picks:
             console.print(pick_table(comparison))
             console.print(pick(comparison), highlight=False)
+    for line in apart(collected.comparisons):
+        console.print(line, highlight=False, soft_wrap=True)
     for table in stream_console(collected.comparisons):
         console.print(table)
     for folder, reason in collected.unfinished:

@@ -40,12 +40,16 @@ def pick_table(comparison: Comparison) -> Table:
 
 
 def pick(comparison: Comparison) -> str:
-    """The method to take, and which others the intervals cannot tell from it."""
-    groups = ranked(comparison)
+    """The method to take among those of as many seeds, and which others the intervals cannot tell from it."""
+    equals = comparison.among_as_many_seeds()
+    groups = [group for group in ranked(comparison) if group in equals]
     if not groups:
         return "No run here has an estimate: they are older than it. Delete their results.json and run them again."
     best = groups[0]
     floor = best.spread("estimate_low").mean or 0.0
     rivals = [group.name for group in groups[1:] if (group.spread("estimate_high").mean or 0.0) >= floor]
     text = f"pick: {best.name}, estimated accuracy {percent(best.spread('estimate').mean)}"
-    return f"{text}; not told apart from it: {', '.join(rivals)}" if rivals else text
+    text += f"; not told apart from it: {', '.join(rivals)}" if rivals else ""
+    if fewer := [group.name for group in ranked(comparison) if group not in equals]:
+        text += f"; not in the choice, of fewer seeds: {', '.join(fewer)}"
+    return text

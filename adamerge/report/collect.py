@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from adamerge.errors import RunError
+from adamerge.report.origins import Origins, origins, told_apart
 from adamerge.tracking.preset import AgainstPreset, read_preset
 from adamerge.tracking.recorded import Recorded
 from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
@@ -35,9 +36,10 @@ class Run:
     folder: Path
     results: Results
     config: dict[str, Any]  # flattened: {"method.model.rank": 16, ...}
-    preset: AgainstPreset | None = (
-        None  # how the settings differ from the preset's; None: the run does not say
-    )
+    origins: Origins
+    code: str  # a digest of the code that it ran
+    # How the settings differ from the preset's; None: the run does not say.
+    preset: AgainstPreset | None = None
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups on the same suite, tasks, backbone and stream; best average first, where there is one.
+    """Groups on the same suite, tasks, backbone and stream, and on the same pictures, experts and heads; best average
+    first, where there is one.
 
     Attributes:
         stream: the order in which images came to what adapted on them.
+        apart: what tells it from another comparison of the same names: "pictures 1a2b3c"; empty where there is none.
     """
 
     suite: str
@@ -98,11 +102,23 @@ class Comparison:
     tasks: tuple[str, ...]
     groups: tuple[Group, ...]
     stream: str = INDEPENDENT
+    apart: str = ""
 
     @property
     def title(self) -> str:
+        return f"{self.name}; {self.apart}" if self.apart else self.name
+
+    @property
+    def name(self) -> str:
+        """What it is called, whatever its runs rest on."""
         stream = "" if self.stream == INDEPENDENT else f", stream: {self.stream}"
         return f"{self.suite}, {self.backbone}{stream}"
+
+    def among_as_many_seeds(self) -> tuple[Group, ...]:
+        """The groups of the largest number of seeds: a best among means of unlike numbers of seeds would be a favour
+        to the fewest."""
+        most = max((len(group.runs) for group in self.groups), default=0)
+        return tuple(group for group in self.groups if len(group.runs) == most)
 
 
 @dataclass(frozen=True)
@@ -127,20 +143,39 @@ def collect(folders: Iterable[Path]) -> Collected:
             continue
         try:
             config = flat_config(folder / "config.yaml")
-            runs.append(Run(folder, read_results(folder), config, read_preset(folder)))
+            results = read_results(folder)
+            rests_on, code = origins(folder, tuple(results.tasks))
+            runs.append(Run(folder, results, config, rests_on, code, read_preset(folder)))
         except (RunError, OSError, yaml.YAMLError) as error:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:
         raise RunError(f"There is no run in {', '.join(map(str, folders))}: no folder with a config.yaml.")
-    tables: dict[tuple[str, str, tuple[str, ...], str], list[Run]] = defaultdict(list)
+    named: dict[tuple[str, str, tuple[str, ...], str], dict[Origins, list[Run]]] = defaultdict(dict)
     for run in runs:
         found = run.results
-        tables[found.suite, found.backbone, tuple(found.tasks), found.stream].append(run)
+        tables = named[found.suite, found.backbone, tuple(found.tasks), found.stream]
+        tables.setdefault(run.origins, []).append(run)
     comparisons = [
-        Comparison(suite, backbone, tasks, tuple(_grouped(members)), stream)
-        for (suite, backbone, tasks, stream), members in sorted(tables.items())
+        Comparison(suite, backbone, tasks, tuple(_grouped(members)), stream, told_apart(own, list(tables)))
+        for (suite, backbone, tasks, stream), tables in sorted(named.items())
+        for own, members in sorted(tables.items())
     ]
     return Collected(tuple(comparisons), tuple(unfinished))
+
+
+def apart(comparisons: Sequence[Comparison]) -> list[str]:
+    """A line for each name under which there is more than one comparison: what they do not share."""
+    by_name: dict[str, list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        by_name[comparison.name].append(comparison)
+    lines = []
+    for name, found in by_name.items():
+        if len({(c.tasks, c.apart) for c in found}) > len({c.tasks for c in found}):
+            kinds = dict.fromkeys(part.split()[0] for c in found for part in c.apart.split(", ") if part)
+            lines.append(
+                f"{name}: runs on other {' or '.join(kinds)} cannot be compared; they stand in tables of their own."
+            )
+    return lines
 
 
 def _why_unfinished(folder: Path) -> str:
@@ -194,7 +229,7 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
     """Runs by equal settings, best average first. Namesakes are told apart by the settings that differ.
 
     A setting that some namesakes do not have at all is of another version of adamerge and says nothing. Of two runs
-    that differ in nothing, the seed included, the later one counts.
+    that differ in nothing, the seed included, the later one counts. Runs of other code are no further seeds.
     """
     namesakes: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.folder / FILE).stat().st_mtime):
@@ -203,13 +238,21 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
     for name, members in namesakes.items():
         differing = _differing(members)
         families: dict[str, dict[int, Run]] = defaultdict(dict)
-        for run in members:
-            told = ", ".join(f"{key.rpartition('.')[2]}={run.config[key]}" for key in differing)
-            families[told][run.results.seed] = run
+        codes: dict[str, set[str]] = defaultdict(set)
+        described = [(run, _told(run, differing)) for run in members]
+        for run, told in described:
+            codes[told].add(run.code)
+        for run, told in described:
+            code = f"code={run.code[:6]}" if len(codes[told]) > 1 else ""
+            families[", ".join(filter(None, (told, code)))][run.results.seed] = run
         for told, by_seed in families.items():
             alike = tuple(by_seed[seed] for seed in sorted(by_seed))
             groups.append(Group(f"{name} ({told})" if told else name, alike))
     return sorted(groups, key=lambda group: -(group.spread("average").mean or 0.0))
+
+
+def _told(run: Run, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]}={run.config[key]}" for key in keys)
 
 
 def differing(groups: Sequence[Group]) -> list[str]:

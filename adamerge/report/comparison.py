@@ -45,10 +45,12 @@ def console_table(comparison: Comparison) -> Table:
         heads.insert(1, "published")
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True, min_width=_WIDTHS.get(name, 6))
-    best = _best([group.spread("average").mean for group in comparison.groups if group.name != _REFERENCE])
+    compared = [group for group in comparison.among_as_many_seeds() if group.name != _REFERENCE]
+    best = _best([group.spread("average").mean for group in compared])
     for group in comparison.groups:
         average = group.spread("average")
-        style = "bold green" if average.mean is not None and average.mean == best else ""
+        is_best = group in compared and average.mean is not None and average.mean == best
+        style = "bold green" if is_best else ""
         own = of_group(group)
         row = [*cells(group, bool(timed)), *(short(own.get(name, "")) for name in apart)]
         if gaps:
@@ -252,8 +254,10 @@ def lines(comparison: Comparison, value: str = "accuracy") -> list[Line]:
         *((name, None, values) for name, values in _baselines(comparison, value)),
         *((group.name, group, _columns(comparison, group, value)) for group in comparison.groups),
     ]
+    equals = comparison.among_as_many_seeds()
+    compared = [not is_reference(name) and (group is None or group in equals) for name, group, _ in found]
     best = [
-        _best([values[i].mean for name, _, values in found if not is_reference(name)])
+        _best([line[2][i].mean for line, counts in zip(found, compared, strict=True) if counts])
         for i in range(1 + len(comparison.tasks))
     ]
     return [
@@ -262,11 +266,10 @@ def lines(comparison: Comparison, value: str = "accuracy") -> list[Line]:
             group,
             tuple(values),
             tuple(
-                v.mean is not None and v.mean == top and not is_reference(name)
-                for v, top in zip(values, best, strict=True)
+                counts and v.mean is not None and v.mean == top for v, top in zip(values, best, strict=True)
             ),
         )
-        for name, group, values in found
+        for (name, group, values), counts in zip(found, compared, strict=True)
     ]
 
 

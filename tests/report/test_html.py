@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -114,9 +114,10 @@ def test_the_table_has_the_numbers_of_the_comparison(found):
     assert by_name["Individual"][1:4] == ["90.0", "–", "90.0"]
 
 
-def test_the_best_are_bold_and_never_the_experts(found):
+def test_the_best_are_bold_among_as_many_seeds_and_never_the_experts(found):
     strong = Page(page(found)).words("strong")
-    assert strong == ["83.5", "85.0", "84.0", "83.0", "82.0"]  # of adamerging; the experts have 90
+    # Of surgery's three seeds: adamerging's one seed has more (83.5), and the experts have 90.
+    assert strong == [f"{value} ± 10.0" for value in ("68.5", "70.0", "69.0", "68.0", "67.0")]
 
 
 def test_settings_that_differ_are_listed(found):
@@ -243,14 +244,20 @@ def test_a_hundred_runs_take_seconds_and_no_torch(tmp_path):
         "import sys; from adamerge.__main__ import main; main(sys.argv[1:]);"
         "sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib', 'hydra')))"
     )
-    start = time.perf_counter()
+    # The process's own time: what else the machine is doing must not count.
+    before = _processor_seconds()
     subprocess.run(
         [sys.executable, "-c", code, "compare", str(tmp_path)], check=True, stdout=subprocess.DEVNULL
     )
-    assert time.perf_counter() - start < 5
+    assert _processor_seconds() - before < 5
     path = tmp_path / "report" / "report.html"
     assert path.stat().st_size < 3 * 2**20
     assert len(Page(path.read_text()).all("option")) == 100
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def range_of_tasks(count: int) -> list[str]:

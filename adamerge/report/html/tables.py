@@ -42,7 +42,7 @@ def accuracy_table(view: View) -> Markup:
         facts = [Cell(own.get(name, "")) for name in apart]
         rows.append((line.name, [shares[0], *(extra if with_labels else ()), *shares[1:], seeds, *facts]))
     words = f"{view.value.capitalize()} per task in percent, mean ± standard deviation over seeds. "
-    words += "Bold: the best of a column; the individual experts are a reference."
+    words += "Bold: the best of a column among rows of as many seeds; the individual experts are a reference."
     return sortable(words, heads, rows)
 
 
