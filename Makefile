@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test check format lint types bench docs mini clean
+.PHONY: help setup run test check coverage format lint types bench docs mini clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -20,13 +20,16 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## set up, then merge and adapt eight experts on the embedded suite (about a minute)
 	$(BIN)/python -m adamerge train method=adamerging_layerwise
 
-test: $(READY)  ## set up, then lint, check types and run all tests, two at a time, with their coverage
+test: $(READY)  ## set up, then lint, check types and run all tests, two at a time
 	$(MAKE) --no-print-directory lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
 check: $(READY)  ## lint, types and the tests that need no training, in under a minute
 	$(MAKE) --no-print-directory lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/settings tests/merging tests/rules
+
+coverage: $(READY)  ## all tests once more, with what no test reaches
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
 
 format: $(READY)  ## put the code into ruff's form
 	$(BIN)/ruff check --fix adamerge tests notebooks
