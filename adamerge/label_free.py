@@ -42,15 +42,10 @@ def estimate(predicted: Tensor, expert: Tensor) -> Estimate:
     return Estimate(value, low, high)
 
 
-def entropies(logits: Tensor) -> Tensor:
-    """The entropy in nats (n,) of each prediction from logits (n, classes)."""
-    log = torch.log_softmax(logits.double(), dim=1)
-    return -(log.exp() * log).sum(dim=1)
-
-
 def mean_entropy(logits: Tensor) -> float:
     """The mean entropy in nats of predictions from logits (n, classes)."""
-    return float(entropies(logits).mean())
+    log = torch.log_softmax(logits.double(), dim=1)
+    return float(-(log.exp() * log).sum(dim=1).mean())
 
 
 def near_chance(predicted: Tensor, expert: Tensor, classes: int) -> bool:

@@ -52,10 +52,8 @@ def test_near_chance_is_that_of_guessing_and_of_one_answer():
     assert near_chance(guesses, expert, 10)
     assert near_chance(torch.zeros(100, dtype=torch.long), expert, 10)
     assert not near_chance(torch.where(torch.arange(100) < 40, expert, guesses), expert, 10)
-    skewed = torch.where(torch.arange(100) < 45, 0, expert)  # the expert gives 0 to half of the images
-    assert near_chance(torch.zeros(100, dtype=torch.long), skewed, 10) == (
-        float((skewed == 0).double().mean()) <= 0.5
-    )
+    skewed = torch.where(torch.arange(100) < 30, 0, expert)  # 37 of 100 are 0 to the expert
+    assert near_chance(torch.zeros(100, dtype=torch.long), skewed, 10)
     alike = torch.zeros(10, dtype=torch.long)
     assert not near_chance(alike, alike, 10)
     assert not near_chance(alike, alike, 1)

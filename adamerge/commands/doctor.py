@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -12,11 +11,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from rich.text import Text
+from torch import Tensor
 
-from adamerge.checkpoints import compare_states, open_checkpoint
-from adamerge.checkpoints.places import RANDOM, locate
+from adamerge.checkpoints.places import locate
 from adamerge.commands.assemble import (
-    checkpoint_paths,
     checkpoint_places,
     device_of,
     model_of,
@@ -26,23 +24,20 @@ from adamerge.commands.assemble import (
     settled,
 )
 from adamerge.commands.progress import image_progress
-from adamerge.diagnosis.activation import IMAGES, activation
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
-from adamerge.diagnosis.kinship import experts_and_base
 from adamerge.diagnosis.need import enough, memory_need
-from adamerge.diagnosis.weights import backbone_shapes, base_file, expert_file, head_file, text_file
+from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
 from adamerge.errors import AdamergeError, CheckpointError, RunError
-from adamerge.merging import Head
-from adamerge.models.clip import Model, image_size
+from adamerge.models.clip import image_size, model_config
 from adamerge.models.likeness import Lookalikes
-from adamerge.models.pretrained import build_heads, pretrained_state
+from adamerge.models.settling import stated_of
 from adamerge.report.console import plain_console
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
-from adamerge.tasks.images import ImageSet, Pictures
-from adamerge.tasks.task import Task, check, check_head
+from adamerge.tasks.images import Pictures
+from adamerge.tasks.task import check, check_head
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -86,8 +81,6 @@ def _findings(cfg: DictConfig | None, mistakes: Mistakes) -> Iterator[Finding]:
         "disk": _disks,
         "data": _data,
         "checkpoints": _checkpoints,
-        "kinship": _kinship,
-        "activation": _activation,
         "memory": _memory,
     }
     for what, findings in checks.items():
@@ -123,13 +116,16 @@ def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
     resize = cfg.backbone.get("resize_positions", False)
     yield from guarded("backbone", partial(_backbone, cfg, paths))
     seen = Lookalikes()
+    origin: dict[str, Tensor] = {}
     needs_text = cfg.checkpoints.heads is None and "text" not in paths
     for name, path in paths.items():
         kind, _, task = name.partition("/")
         checks: dict[str, Any] = {
-            "base": partial(base_file, model=model, needs_text=needs_text, seen=seen, resize=resize),
+            "base": partial(
+                base_file, model=model, needs_text=needs_text, seen=seen, origin=origin, resize=resize
+            ),
             "text": partial(text_file, model=model),
-            "experts": partial(expert_file, task, model=model, seen=seen, resize=resize),
+            "experts": partial(expert_file, task, model=model, seen=seen, origin=origin, resize=resize),
             "heads": partial(head_file, task, model=model, check_rows=partial(_check_rows, cfg, task)),
         }
         if kind in checks:
@@ -161,48 +157,22 @@ def _backbone(cfg: DictConfig, places: Mapping[str, str]) -> Iterator[Finding]:
     for name, place in places.items():
         with suppress(CheckpointError):  # what is not there is told of below
             paths[name] = locate(place, named_model(cfg))
-    pictures = pictures_for(settled(cfg, paths))
+    found = settled(cfg, paths)
+    pictures = pictures_for(found)
     mean, std = (", ".join(f"{value:.3f}" for value in colour) for colour in (pictures.mean, pictures.std))
-    yield Finding("ok", "backbone", f"{cfg.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}")
+    yield Finding(
+        "ok",
+        "backbone",
+        f"{cfg.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}, {_activation(found, paths)}",
+    )
 
 
-def _kinship(cfg: DictConfig) -> Iterator[Finding]:
-    """The experts against the base, as far as these are files on this machine."""
-    files = {name: locate(path, named_model(cfg)) for name, path in checkpoint_places(cfg).items()}
-    experts = {n.removeprefix("experts/"): p for n, p in files.items() if n.startswith("experts/")}
-    if not any(path.startswith(RANDOM) for path in (files["base"], *experts.values())):
-        yield from experts_and_base(files["base"], experts)
-
-
-def _activation(cfg: DictConfig) -> Iterator[Finding]:
-    """On the task of the fewest classes; left out where files or pictures cannot be opened, which is told elsewhere."""
-    try:
-        files = checkpoint_paths(cfg)
-        cfg = settled(cfg, files)
-        model = model_of(cfg)
-        tasks = [task for task in open_tasks(cfg) if f"experts/{task.name}" in files]
-        if not tasks or any(path.startswith(RANDOM) for path in files.values()):
-            return
-        task = min(tasks, key=lambda task: len(task.classes or ()) or math.inf)
-        pictures = ImageSet(task.source.images("test"), image_size(model))
-        images = pictures[torch.linspace(0, len(pictures) - 1, min(IMAGES, len(pictures))).long()]
-        state = {
-            **open_checkpoint(files["base"]).image_encoder(),
-            **open_checkpoint(files[f"experts/{task.name}"]).image_encoder(),
-        }
-        if not compare_states(backbone_shapes(model), state):
-            yield from activation(
-                task.name, state, images, partial(_head_with, files, task), model, pictures_for(cfg)
-            )
-    except AdamergeError:
-        return
-
-
-def _head_with(files: Mapping[str, str], task: Task, model: Model) -> Head:
-    if (path := files.get(f"heads/{task.name}")) is not None:
-        return open_checkpoint(path).head()
-    state = pretrained_state(files.get("text", files["base"]), model)
-    return Head(build_heads(state, model, {task.name: task.prompts()})[task.name])
+def _activation(cfg: DictConfig, paths: Mapping[str, str]) -> str:
+    """The MLPs' activation, and who says so. Neither shapes nor predictions tell: an expert is about as sure of its
+    images with the other one, which costs accuracy in silence."""
+    name = "QuickGELU" if model_config(model_of(cfg)).get("quick_gelu") else "GELU"
+    stated = any("activation" in stated_of(path).facts for path in paths.values())
+    return f"{name} ({'as' if stated else 'not'} stated beside the weights)"
 
 
 def _memory(cfg: DictConfig) -> Iterator[Finding]:

@@ -176,7 +176,7 @@ def _warn_of_disagreement(
             "%s: the predictions agree with the expert's no more often than by chance. Usual causes: a base that "
             "the experts do not come from, another activation (QuickGELU or GELU) than theirs, a merging "
             "coefficient or learning rate that is too large, heads or pictures of another task. `doctor` with the "
-            "same options looks for them.",
+            "same options compares the base and names the activation.",
             ", ".join(tasks),
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.clip import Model, image_encoder
 from adamerge.models.heads import head_fault
+from adamerge.models.kinship import ADVICE, kinship
 from adamerge.models.likeness import Lookalikes
 from adamerge.models.positions import resized
 from adamerge.models.pretrained import has_text_tower, pretrained_state
@@ -31,13 +32,19 @@ def backbone_shapes(model: Model) -> dict[str, Tensor]:
 
 
 def base_file(
-    path: str, model: Model, needs_text: bool, seen: Lookalikes, resize: bool = False
+    path: str,
+    model: Model,
+    needs_text: bool,
+    seen: Lookalikes,
+    origin: dict[str, Tensor],
+    resize: bool = False,
 ) -> Iterator[Finding]:
     """The base model.
 
     Args:
         needs_text: heads are made from prompts, which takes its text tower.
         seen: the models looked at before, among which it is from now on.
+        origin: gets its tensors.
         resize: positions of another image size are brought to the backbone's.
     """
     if path.startswith(RANDOM):
@@ -47,6 +54,7 @@ def base_file(
     state = _at_size(checkpoint.image_encoder(), model, resize)
     _fits(path, state, backbone_shapes(model))
     seen.like("base", state)
+    origin |= state
     if needs_text and not has_text_tower(pretrained_state(path, model)):
         yield Finding("problem", "base", f"{path} has no text tower, so no heads can be made", _NO_TEXT)
         return
@@ -62,9 +70,19 @@ def text_file(path: str, model: Model) -> Iterator[Finding]:
 
 
 def expert_file(
-    task: str, path: str, model: Model, seen: Lookalikes, resize: bool = False
+    task: str,
+    path: str,
+    model: Model,
+    seen: Lookalikes,
+    origin: Mapping[str, Tensor],
+    resize: bool = False,
 ) -> Iterator[Finding]:
-    """One expert. `seen` are the models looked at before, among which it is from now on."""
+    """One expert against the backbone, the base and the other models.
+
+    Args:
+        seen: the models looked at before, among which it is from now on.
+        origin: the base's tensors; empty where the base has none that fit.
+    """
     what = f"expert {task}"
     if path.startswith(RANDOM):
         yield Finding("ok", what, f"{path}: random weights")
@@ -78,7 +96,12 @@ def expert_file(
     if (twin := seen.like(what, state)) is not None:
         yield Finding("warning", what, f"{path} has the content of the {twin}", "Is it the right file?")
         return
-    yield Finding("ok", what, f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}")
+    found = kinship(origin, state)
+    if found.doubt:
+        yield Finding("warning", what, f"{path}: {found.doubt}", ADVICE)
+        return
+    moved = f", moved by {found.distance:.2f} of the base's norm" if origin else ""
+    yield Finding("ok", what, f"{path}: {checkpoint.format}, {checkpoint.keys} names, {_sums(path)}{moved}")
 
 
 def head_file(

@@ -2,7 +2,7 @@
 
 Fine-tuning moves the weight matrices by a small part of their norm: the experts of the embedded suite lie at a distance
 of 0.10 to 0.14 of the base's norm with a cosine of 0.99. Two networks that were trained apart have a cosine of about 0
-and a distance of about 1.4 (measured: 0.00 and 1.3 to 1.4), whatever they were trained on. Only matrices are compared:
+and a distance of about 1.4 (measured: 0.00 and 1.3 to 1.5), whatever they were trained on. Only matrices are compared:
 the scales of the layer norms are near 1 in every network.
 """
 
@@ -38,8 +38,8 @@ class Kinship:
             return None
         return (
             f"its weights lie at a distance of {self.distance:.2f} of the base's norm, with a cosine of "
-            f"{self.cosine:.2f} to it; fine-tuning leaves about 0.01 to 0.3 and more than 0.9. It looks fine-tuned "
-            "from another base"
+            f"{round(self.cosine, 2) + 0.0:.2f} to it; fine-tuning leaves about 0.01 to 0.3 and more than 0.9. "
+            "It looks fine-tuned from another base"
         )
 
 

@@ -85,7 +85,7 @@ def _unrelated_base(command: str) -> Callable[[Path], list[str]]:
     return words
 
 
-_NOT_RELATED = ("0.00 to it; fine-tuning leaves about 0.01 to 0.3", "another base")
+_NOT_RELATED = ("distance of 1.51 of the base's norm, with a cosine of 0.00 to it", "another base")
 
 REPORTS = [
     Report("doctor: a base unrelated to the expert", _unrelated_base("doctor"), exit=0, says=_NOT_RELATED),
@@ -96,10 +96,10 @@ REPORTS = [
         says=(*_NOT_RELATED, "digits: the predictions agree with the expert's no more often than by chance"),
     ),
     Report(
-        "doctor: an expert of this base, with its activation",
+        "doctor: an expert of this base",
         lambda home: ["doctor", *on_folders(digit_folders(home / "data", 5))],
         exit=0,
-        says=("experts and base: 1 moved by at most 0.10", "mean entropy of", "0 warnings"),
+        says=("moved by 0.10 of the base's norm", "GELU (as stated beside the weights)", "0 warnings"),
     ),
     Report(
         "a good merge agrees with its experts",
