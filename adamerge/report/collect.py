@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from adamerge.errors import RunError
-from adamerge.report.origins import Origins, origins, told_apart
+from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
 from adamerge.tracking.preset import AgainstPreset, read_preset
 from adamerge.tracking.recorded import Recorded
 from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
@@ -37,7 +37,7 @@ class Run:
     results: Results
     config: dict[str, Any]  # flattened: {"method.model.rank": 16, ...}
     origins: Origins
-    code: str  # a digest of the code that it ran
+    made_by: dict[str, str]  # digests of the code that it ran, and of the file that it started from
     # How the settings differ from the preset's; None: the run does not say.
     preset: AgainstPreset | None = None
 
@@ -144,8 +144,8 @@ def collect(folders: Iterable[Path]) -> Collected:
         try:
             config = flat_config(folder / "config.yaml")
             results = read_results(folder)
-            rests_on, code = origins(folder, tuple(results.tasks))
-            runs.append(Run(folder, results, config, rests_on, code, read_preset(folder)))
+            rests_on, made_by = origins(folder, tuple(results.tasks))
+            runs.append(Run(folder, results, config, rests_on, made_by, read_preset(folder)))
         except (RunError, OSError, yaml.YAMLError) as error:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:
@@ -229,7 +229,8 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
     """Runs by equal settings, best average first. Namesakes are told apart by the settings that differ.
 
     A setting that some namesakes do not have at all is of another version of adamerge and says nothing. Of two runs
-    that differ in nothing, the seed included, the later one counts. Runs of other code are no further seeds.
+    that differ in nothing, the seed included, the later one counts. Runs of other code, or from another
+    start, are no further seeds.
     """
     namesakes: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.folder / FILE).stat().st_mtime):
@@ -238,13 +239,14 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
     for name, members in namesakes.items():
         differing = _differing(members)
         families: dict[str, dict[int, Run]] = defaultdict(dict)
-        codes: dict[str, set[str]] = defaultdict(set)
-        described = [(run, _told(run, differing)) for run in members]
-        for run, told in described:
-            codes[told].add(run.code)
-        for run, told in described:
-            code = f"code={run.code[:6]}" if len(codes[told]) > 1 else ""
-            families[", ".join(filter(None, (told, code)))][run.results.seed] = run
+        by_told: dict[str, list[Run]] = defaultdict(list)
+        for run in members:
+            by_told[_told(run, differing)].append(run)
+        for told, same in by_told.items():
+            apart = [k for k in ("code", "start") if len({run.made_by.get(k) for run in same}) > 1]
+            for run in same:
+                digests = (f"{k}={run.made_by.get(k, UNKNOWN)[:6]}" for k in apart)
+                families[", ".join(filter(None, (told, *digests)))][run.results.seed] = run
         for told, by_seed in families.items():
             alike = tuple(by_seed[seed] for seed in sorted(by_seed))
             groups.append(Group(f"{name} ({told})" if told else name, alike))

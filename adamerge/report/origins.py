@@ -29,17 +29,17 @@ class Origins:
     heads: str
 
 
-def origins(folder: Path, tasks: Sequence[str]) -> tuple[Origins, str]:
-    """(what a finished run rests on, a digest of the code that it ran)."""
+def origins(folder: Path, tasks: Sequence[str]) -> tuple[Origins, dict[str, str]]:
+    """(what a finished run rests on, digests of what else made it: its code, and the file that it started from)."""
     lineage = read_lineage(folder)
     if lineage.data is None:
-        return Origins(UNKNOWN, UNKNOWN, UNKNOWN), UNKNOWN
+        return Origins(UNKNOWN, UNKNOWN, UNKNOWN), {}
     files = {name: weights.identity for name, weights in lineage.uses.items()}
     return Origins(
         _digest({t: asdict(found) for t in tasks if (found := lineage.data.get(t, {}).get("test"))}),
         _digest({name: files.get(name) for name in ("base", *(f"experts/{task}" for task in tasks))}),
         _digest({task: lineage.heads.get(task) for task in tasks}),
-    ), _digest(lineage.code)
+    ), {"code": _digest(lineage.code), "start": files.get("start", "")}
 
 
 def told_apart(own: Origins, others: Sequence[Origins]) -> str:

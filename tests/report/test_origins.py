@@ -16,10 +16,14 @@ from adamerge.tracking.recorded import Lineage, Pictures, Weights, write_lineage
 
 def run(
     root: Path, method: str, seed: int = 0, accuracy: float = 0.6, *,
-    pictures: str = "p", expert: str = "e", head: str = "h", code: str = "c",
+    pictures: str = "p", expert: str = "e", head: str = "h", code: str = "c", start: str = "s",
 ) -> None:  # fmt: skip
     folder = write_run(root, method, seed, accuracy)
-    uses = {"base": Weights("base.pt", "b"), **{f"experts/{task}": Weights("x.pt", expert) for task in TASKS}}
+    uses = {
+        "base": Weights("base.pt", "b"),
+        "start": Weights("table.json", start),
+        **{f"experts/{task}": Weights("x.pt", expert) for task in TASKS},
+    }
     data = {task: {"test": Pictures(pictures, 10, "words")} for task in TASKS}
     lineage = Lineage(uses, data=data, heads=dict.fromkeys(TASKS, head), code={"adamerge": "0", "mine": code})
     write_lineage(folder, lineage)
@@ -52,12 +56,13 @@ def test_runs_on_the_same_share_a_table_and_one_that_does_not_say_has_its_own(tm
     }
 
 
-def test_a_method_edited_between_two_seeds_is_two_methods(tmp_path):
-    run(tmp_path, "mine", seed=0, accuracy=0.6, code="before")
-    run(tmp_path, "mine", seed=7, accuracy=0.1, code="after")
+@pytest.mark.parametrize("what", ["code", "start"])
+def test_a_method_or_start_edited_between_two_seeds_is_two_methods(tmp_path, what):
+    run(tmp_path, "mine", seed=0, accuracy=0.6, **{what: "before"})
+    run(tmp_path, "mine", seed=7, accuracy=0.1, **{what: "after"})
     (comparison,) = collect([tmp_path]).comparisons
     assert [len(group.runs) for group in comparison.groups] == [1, 1]
-    assert all(group.name.startswith("mine (code=") for group in comparison.groups)
+    assert all(group.name.startswith(f"mine ({what}=") for group in comparison.groups)
 
 
 def test_the_best_is_among_rows_of_as_many_seeds(tmp_path):
