@@ -66,7 +66,7 @@ class MethodSection(_Section):
 
     name: str
     summary: str = ""
-    paper: str = ""
+    paper: str | None = ""
     needs: str = ""
     trains: str = ""
     memory: str = ""
@@ -82,7 +82,7 @@ class MethodSection(_Section):
 class RuleSection(_Section):
     name: str
     summary: str = ""
-    paper: str = ""
+    paper: str | None = ""
     rule: Component | None
 
 

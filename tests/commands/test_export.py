@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize
 
 from adamerge.__main__ import main
-from adamerge.checkpoints import hf_to_open_clip, open_checkpoint
+from adamerge.checkpoints import fingerprint, hf_to_open_clip, open_checkpoint
 from adamerge.checkpoints.atomic import folder_atomically
 from adamerge.commands.assemble import model_of
 from adamerge.commands.trained import load_without_data
@@ -227,6 +227,10 @@ def test_a_base_without_a_text_tower_is_said(runs, home, capsys):
     torch.save(encoder, home / "base.pt")
     cfg.checkpoints.base = str(home / "base.pt")
     OmegaConf.save(cfg, run / "config.yaml")
+    # As if the run had been made with that file: a run folder does not serve with other weights than its own.
+    lineage = json.loads((run / "lineage.json").read_text())
+    lineage["uses"]["base"] = {"path": str(home / "base.pt"), "identity": fingerprint(home / "base.pt")}
+    (run / "lineage.json").write_text(json.dumps(lineage))
     assert "no text tower" in fails(capsys, f"run={run}", "out=out")
     assert set(hf_to_open_clip(load_file(export(run, "hf", home / "out") / "model.safetensors"))) == set(
         encoder
