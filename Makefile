@@ -24,7 +24,7 @@ test: $(READY)  ## set up, then lint, check types and run all tests, two at a ti
 	$(MAKE) --no-print-directory lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
-check: $(READY)  ## lint, types and the tests that need no training, in under a minute
+check: $(READY)  ## lint, types and the tests of settings, merging and rules (1:50 with cold caches)
 	$(MAKE) --no-print-directory lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" tests/settings tests/merging tests/rules
 
