@@ -21,7 +21,7 @@ from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.commands.assemble import Data, open_data, open_tasks, pool_with_heads, settled
 from adamerge.commands.pipeline import evaluate
 from adamerge.commands.run import open_run
-from adamerge.commands.run_options import with_options
+from adamerge.commands.run_options import OTHER_PICTURES, is_among, with_options
 from adamerge.commands.trained import ClassNames, heads_of, run_in, trained_method
 from adamerge.errors import ConfigError, DataError
 from adamerge.merging import Pool
@@ -83,6 +83,8 @@ def run_over(typed: Sequence[Typed]) -> None:
     data = _data(changed.cfg, pool, classes)
     console = plain_console()
     results = evaluate(changed, method, pool, data)
+    if any(is_among(option, OTHER_PICTURES) for option in others):
+        results = replace(results, protocol=None)  # it was that of the pictures that the run adapted on
     if options:
         console.print(f"evaluated with {_shown(options)}", highlight=False, soft_wrap=True, markup=False)
     console.print(results_table(results))

@@ -20,10 +20,22 @@ from adamerge.settings.paths import conf_dir
 
 # Each applies to the test pictures, or to how they are run through the model.
 APPLY = (
-    *("suite.data", "suite.tasks", "suite.unseen", "suite.corruption", "suite.severity", "suite.limit"),
-    *("suite.validation", "suite.decode_cache", "suite.catalogue", "evaluation.batch_size"),
+    *("suite.data", "suite.tasks", "suite.unseen", "suite.corruption", "suite.severity", "suite.strengths"),
+    *("suite.limit", "suite.validation", "suite.decode_cache", "suite.catalogue", "evaluation.batch_size"),
     *("trainer", "trainer.accelerator", "out"),
 )
+# Pictures that the run did not adapt on, whatever it adapted on.
+OTHER_PICTURES = (
+    *("suite.data", "suite.catalogue", "suite.validation", "suite.corruption", "suite.severity"),
+    "suite.strengths",
+)
+# They change which picture has which number, and with it how the test split is cut.
+_RENUMBER = ("suite.data", "suite.catalogue", "suite.validation", "suite.limit")
+
+
+def is_among(option: Typed, names: Sequence[str]) -> bool:
+    """Whether an option is one of these, or lies below one."""
+    return any(option.key == name or option.key.startswith(f"{name}.") for name in names)
 
 
 def with_options(cfg: DictConfig, typed: Sequence[Typed], mistakes: Mistakes) -> DictConfig:
@@ -56,11 +68,9 @@ def with_options(cfg: DictConfig, typed: Sequence[Typed], mistakes: Mistakes) ->
 
 def _why_not(option: Typed, cfg: DictConfig) -> str | None:
     """Why an option cannot apply; None where it can."""
-    known = any(
-        option.key == name or option.key.startswith(f"{name}.") for name in APPLY if name != "trainer"
-    )
+    known = is_among(option, [name for name in APPLY if name != "trainer"])
     if (known or option.key == "trainer") and not option.deletes:
-        return None
+        return _why_not_cut(cfg) if is_among(option, _RENUMBER) else None
     now = OmegaConf.select(cfg, option.key)
     if isinstance(now, DictConfig):
         now = now.get("name")
@@ -68,6 +78,17 @@ def _why_not(option: Typed, cfg: DictConfig) -> str | None:
     if isinstance(now, ListConfig):
         made = f"it was made with {option.key}={list(now)}"
     return f"cannot apply to a finished run; {made}. What applies: {', '.join(APPLY)}."
+
+
+def _why_not_cut(cfg: DictConfig) -> str | None:
+    """Of a run that adapted on a part of its test split: the other part is known by its pictures' numbers."""
+    suite = cfg.suite
+    if OmegaConf.is_dict(suite.get("adapt_on")) or suite.get("adapt_images") is not None:
+        return (
+            "cannot apply: the run adapted on a part of its test pictures (suite.adapt_on, suite.adapt_images), and "
+            "which part that was is not known of other pictures."
+        )
+    return None
 
 
 def _apply(option: Typed, cfg: DictConfig, mistakes: Mistakes) -> None:

@@ -18,7 +18,7 @@ _WORDS = ("summary", "paper", "needs", "trains", "memory")
 # Of the suite: where the data lie, and what the suite's reported name and the list of tasks say already.
 _SUITE = (
     *("tasks", "unseen", "catalogue", "sources", "origin", "data", "decode_cache", "splits", "allow_overlap"),
-    *("corruption", "severity", "test_split", "validation", "limit"),
+    *("corruption", "severity", "strengths", "test_split", "validation", "limit", "chooser"),
 )
 # Of a task: what makes its head.
 _HEAD = ("classes", "names", "templates")
@@ -91,6 +91,7 @@ def _compared(cfg: DictConfig, tasks: tuple[str, ...]) -> dict[str, Any]:
         | section("rule", _WORDS)
         | section("suite", (*_SUITE, *_WORDS))
         | section("backbone", (*_WORDS, "names", "papers"))
+        | section("stream", ("name", *_WORDS))
         | section("trainer", _TRAINER)
         | {"checkpoints": {"dtype": cfg.checkpoints.get("dtype")}, "suite.catalogue": heads}
         | {"attack": {"tasks": _plain(OmegaConf.select(cfg, "attack.tasks")) or []}}

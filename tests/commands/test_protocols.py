@@ -192,3 +192,19 @@ def test_streams_stand_beside_each_other(train, home, capsys):
     arithmetic = [line for line in lines if line.startswith("| task_arithmetic |")]
     assert any(line.endswith("|  |  |  |") for line in arithmetic)  # a rule has no stream
     assert json.loads((next(home.glob("outputs/*/surgery/*/results.json"))).read_text())["schema"] == 2
+
+
+def test_a_cut_run_is_evaluated_on_its_own_part_and_on_no_others(train, home, capsys):
+    """The other part is known by its pictures' numbers: corrupted they keep them, other pictures have others."""
+    folder, results = train("surgery", "suite.adapt_on={share: 0.5}", steps=1)
+    main(["evaluate", f"run={folder}", "suite.corruption=jpeg", "suite.strengths=cifar", "out=jpeg.json"])
+    found = json.loads((home / "jpeg.json").read_text())
+    assert found["suite"] == "mini, jpeg 2 (cifar), unseen 0.5 of test"
+    assert [task["n"] for task in found["tasks"].values()] == [task.n for task in results.tasks.values()]
+    assert found["protocol"] is None
+    for word in ("suite.limit=100", "suite.validation=true"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(["evaluate", f"run={folder}", word])
+        assert stop.value.code == 2
+        assert "adapted on a part of its test pictures" in capsys.readouterr().err

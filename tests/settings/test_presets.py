@@ -21,6 +21,7 @@ EIGHT = ("suite=eight", "checkpoints=task_vectors", "backbone=vit_b_32")
         ("method=adamerging_layerwise_pp", "trainer.accelerator=cpu", "evaluation.batch_size=7"),
         ("method=ties", "suite.tasks=[mnist,dtd]", "suite.unseen=[svhn]", "checkpoints.root=elsewhere"),
         ("method=surgery", "rule=weight_average", "suite.corruption=jpeg", "suite.limit=10"),
+        ("method=task_arithmetic", "suite.strengths=cifar", "suite.chooser=labels", "eval_every=5"),
         ("method=symerge", "suite=mini", "checkpoints=mini", "backbone=mini"),
     ],
 )  # fmt: skip
@@ -44,6 +45,11 @@ def test_where_how_and_with_what_seed_a_run_goes_is_no_deviation(compose: Compos
         (["trainer.precision=bf16-mixed"], {"trainer.precision": ("bf16-mixed", "32-true")}),
         (["suite.catalogue.mnist.templates=['a {}.']"], {}),
         (["suite.irrelevant=[mnist_1]"], {"suite.irrelevant": (["mnist_1"], [])}),
+        (["suite.adapt_images=8"], {"suite.adapt_images": (8, None)}),
+        (["suite.adapt_on=train"], {"suite.adapt_on": ("train", "test")}),
+        (["method=twin", "method.adapt_on=test"], {"method.adapt_on": ("test", "validation")}),
+        (["stream=class_by_class"], {"stream.order": ("class_by_class", "independent")}),
+        (["stream=mixed_tasks"], {"stream.mixed_tasks": (True, False)}),
         (["+attack.tasks=[mnist]"], {"attack.tasks": (["mnist"], [])}),
     ],
 )
