@@ -45,5 +45,14 @@ def test_the_extremes() -> None:
     assert (even.ece, even.nll, even.brier) == pytest.approx((0, np.log(2), 0.5), abs=1e-6)
 
 
+def test_a_certainty_of_one_belongs_to_the_last_bin() -> None:
+    """Certain and wrong beside 0.95 and right: |1 right - 1.95 certain| of two images, in one bin."""
+    logits = torch.tensor([[100.0, 0.0], [0.0, 0.0]])
+    logits[1, 0] = torch.tensor(0.95 / 0.05).log()
+    found = calibration(logits, torch.tensor([1, 0]))
+    assert found is not None
+    assert found.ece == pytest.approx(0.475, abs=1e-6)
+
+
 def test_without_labels_there_is_none() -> None:
     assert calibration(torch.zeros(4, 2), None) is None

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from adamerge.errors import ConfigError, DataError
 from adamerge.tasks.images import ImageSet
@@ -161,6 +162,23 @@ def test_a_step_leaves_out_a_task_without_images() -> None:
     for step in range(400):
         for task, pixels in stream[step].items():
             assert pixels[:, 0, 0, 0].tolist() == found[task][step].tolist()
+
+
+def test_loading_processes_and_the_step_that_is_resumed_from_do_not_matter() -> None:
+    sets = {
+        "cars": ImageSet(
+            np.arange(120, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8), 4
+        )
+    }
+
+    def batches(workers: int, first: int = 0) -> list[Tensor]:
+        stream = Stream(sets, 8, 12, 0, plans=planned(SOME, steps=12, cars=KNOWN["cars"]))
+        loader = DataLoader(stream, batch_size=None, num_workers=workers, sampler=range(first, 12))
+        return [batch["cars"] for batch in loader]
+
+    alone, shared, resumed = batches(0), batches(2), batches(0, first=7)
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(alone[7:], resumed, strict=True))
 
 
 def test_a_stream_holds_indices_and_no_labels() -> None:
