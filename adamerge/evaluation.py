@@ -112,8 +112,8 @@ def calibration(logits: Tensor, labels: Tensor | None) -> Calibration | None:
         return None
     values = logits.double()
     probabilities, target = values.softmax(dim=-1), labels.to(values.device).long()
-    # torchmetrics has a bin of its own for a certainty of exactly 1; here it belongs to the last of the 15.
-    below = probabilities.clamp(max=1 - 1e-12)
+    # torchmetrics, which counts in float32, has a bin of its own for a certainty of 1; here it belongs to the last.
+    below = probabilities.clamp(max=1 - torch.finfo(torch.float32).eps)
     ece = multiclass_calibration_error(below, target, values.shape[-1], n_bins=BINS, norm="l1")
     brier = (probabilities - one_hot(target, values.shape[-1])).square().sum(dim=-1).mean()
     return Calibration(float(ece), float(cross_entropy(values, target)), float(brier))
