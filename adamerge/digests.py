@@ -1,4 +1,4 @@
-"""The sha256 of files, read once per machine: remembered by path, size, times and inode.
+"""The sha256 of plain data, and of files, read once per machine: remembered by path, size, times and inode.
 
 sha256 and not a faster hash: it is what a `.sha256` beside a file and the Hub's names of its blobs say, so that a
 file has one identity however that became known.
@@ -27,6 +27,11 @@ _BLOCK = 1 << 20
 _SETTLED_NS = 2_000_000_000
 
 Stamp = list[int]
+
+
+def digest(plain: Any) -> str:
+    """The sha256 of plain data, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 def stamp(file: Path) -> Stamp:

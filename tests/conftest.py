@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -91,3 +93,17 @@ def pool() -> Pool:
 def images() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return {task: torch.randn(6, 3, 4, 4, generator=generator, dtype=torch.float64) for task in TASKS}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def home(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder with its own outputs."""
+    monkeypatch.setenv("ADAMERGE_CACHE", str(cache))
+    monkeypatch.delenv("ADAMERGE_OUTPUTS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

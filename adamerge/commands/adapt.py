@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 from adamerge.cache import cached
 from adamerge.commands.assemble import Data, corruption_of, device_of, model_of
 from adamerge.commands.progress import image_progress
-from adamerge.commands.protocol import adapts_on, order_of, refuse_test_images, unlabeled
+from adamerge.commands.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
 from adamerge.commands.run import Run
 from adamerge.commands.run_folder import train_in
 from adamerge.commands.watching import watch_of
@@ -47,23 +48,25 @@ def adapt(
         mirrors: where the journal is shown as well.
     """
     cfg = run.cfg
-    if cfg.method.schedule is None:
+    objective = objective_of(cfg)
+    if objective is None:
         return 0.0
     options: Any = OmegaConf.to_container(cfg.method.schedule, resolve=True)
-    objective: Objective = instantiate(cfg.method.objective)
-    if note := method.notes(options["batch_size"]):
+    # A feed that shows each image once has as many rounds as that takes.
+    planned = Schedule(**{**options, "steps": options["steps"] or 0, "seed": cfg.seed})
+    if note := method.notes(planned.batch_size):
         console.print(note, highlight=False)
     started = time.perf_counter()
     labeled = _labeled(run, data)
     learns_from_labels = objective.target == "labels"
     drawn = {
-        "per_task": options["batch_size"] * options["batches_per_task"],
+        "per_task": planned.images_per_task,
         "steps": options["steps"],
         "seed": cfg.seed,
-        "feed": options["feed"],
+        "feed": planned.feed,
     }
     stream = _labeled_stream(run, labeled, drawn) if learns_from_labels else _stream(run, data, drawn)
-    schedule = Schedule(**{**options, "steps": len(stream), "seed": cfg.seed})
+    schedule = replace(planned, steps=len(stream))
     dataset: Dataset[Any] = stream
     if learns_from_labels:
         dataset = LabeledStream(stream, {task: given["labels"] for task, given in labeled.items()})

@@ -6,7 +6,6 @@ its own, with the options: a run's results.json is what the run found.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from adamerge.commands.pipeline import evaluate
 from adamerge.commands.run import open_run
 from adamerge.commands.run_options import OTHER_PICTURES, is_among, with_options
 from adamerge.commands.trained import ClassNames, heads_of, run_in, trained_method
+from adamerge.digests import digest
 from adamerge.errors import ConfigError, DataError
 from adamerge.merging import Pool
 from adamerge.methods import Fixed
@@ -89,7 +89,7 @@ def run_over(typed: Sequence[Typed]) -> None:
         console.print(f"evaluated with {_shown(options)}", highlight=False, soft_wrap=True, markup=False)
     console.print(results_table(results))
     if options and out is None:
-        out = folder / FOLDER / f"{_identity(options)}.json"
+        out = folder / FOLDER / f"{digest(options)[:12]}.json"
         out.parent.mkdir(exist_ok=True)
     if out is not None:
         _write(out, results, {"run": original.id, "options": options})
@@ -112,10 +112,6 @@ def _free(out: str | None) -> Path | None:
 def _write(out: Path, results: Results, about: Mapping[str, Any]) -> None:
     atomic_write_text(out, json.dumps({**about, **as_json(results)}, indent=2) + "\n")
     plain_console().print(f"written: {out}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _identity(options: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _shown(options: Mapping[str, Any]) -> str:

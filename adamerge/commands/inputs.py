@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from adamerge.commands.assemble import fingerprints, model_of, open_tasks
+from adamerge.digests import digest
 from adamerge.errors import DataError, RunError
 from adamerge.settings import identify
-from adamerge.settings.identity import Identity, digest
+from adamerge.settings.identity import Identity
 from adamerge.tasks.picture import READING
 from adamerge.tasks.task import Task
 from adamerge.tracking.recorded import Lineage, Pictures, Weights

@@ -74,7 +74,7 @@ class InMemory:
 class AboutAverage:
     """The same experts seen from their mean: base theta_avg, task vectors theta_t - theta_avg (CART's origin).
 
-    Source: CART, "Task vectors about the average", arXiv 2412.12153.
+    Source: CART (JH-GEECS/CART).
     """
 
     inner: TaskVectors

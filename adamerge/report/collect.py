@@ -243,9 +243,9 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
         for run in members:
             by_told[_told(run, differing)].append(run)
         for told, same in by_told.items():
-            apart = [k for k in ("code", "start") if len({run.made_by.get(k) for run in same}) > 1]
+            differing_in = [k for k in ("code", "start") if len({run.made_by.get(k) for run in same}) > 1]
             for run in same:
-                digests = (f"{k}={run.made_by.get(k, UNKNOWN)[:6]}" for k in apart)
+                digests = (f"{k}={run.made_by.get(k, UNKNOWN)[:6]}" for k in differing_in)
                 families[", ".join(filter(None, (told, *digests)))][run.results.seed] = run
         for told, by_seed in families.items():
             alike = tuple(by_seed[seed] for seed in sorted(by_seed))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from adamerge.digests import digest
 from adamerge.tracking.recorded import read_lineage
 
 UNKNOWN = "unknown"
@@ -36,10 +35,10 @@ def origins(folder: Path, tasks: Sequence[str]) -> tuple[Origins, dict[str, str]
         return Origins(UNKNOWN, UNKNOWN, UNKNOWN), {}
     files = {name: weights.identity for name, weights in lineage.uses.items()}
     return Origins(
-        _digest({t: asdict(found) for t in tasks if (found := lineage.data.get(t, {}).get("test"))}),
-        _digest({name: files.get(name) for name in ("base", *(f"experts/{task}" for task in tasks))}),
-        _digest({task: lineage.heads.get(task) for task in tasks}),
-    ), {"code": _digest(lineage.code), "start": files.get("start", "")}
+        digest({t: asdict(found) for t in tasks if (found := lineage.data.get(t, {}).get("test"))}),
+        digest({name: files.get(name) for name in ("base", *(f"experts/{task}" for task in tasks))}),
+        digest({task: lineage.heads.get(task) for task in tasks}),
+    ), {"code": digest(lineage.code), "start": files.get("start", "")}
 
 
 def told_apart(own: Origins, others: Sequence[Origins]) -> str:
@@ -51,7 +50,3 @@ def told_apart(own: Origins, others: Sequence[Origins]) -> str:
         if any(asdict(other)[name] != value for other in others)
     ]
     return ", ".join(parts)
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from adamerge.digests import digest
 from adamerge.settings.code import own_code
 from adamerge.settings.sections import SECTIONS, CommonSection
 
@@ -73,11 +72,6 @@ def identify(
     kept["dtype"] = (plain.get("checkpoints") or {}).get("dtype")
     code = own_code(kept) | {part: str(edition) for part, edition in (editions or {}).items()}
     return Identity(digest(canonical(kept)), dict(files), pictures, code)
-
-
-def digest(plain: Any) -> str:
-    """The sha256 of plain data, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 def _kept(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,20 +16,6 @@ QUICK = (
     "trainer.accelerator=cpu",
     "method.schedule.forward_images=256",
 )
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def home(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working folder with its own outputs."""
-    monkeypatch.setenv("ADAMERGE_CACHE", str(cache))
-    monkeypatch.delenv("ADAMERGE_OUTPUTS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def finished(folder: Path) -> dict[str, Path]:

@@ -6,7 +6,6 @@ A new report is one more row in the `REPORTS` of the file that it belongs to (`i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -21,24 +20,15 @@ TABLES = sorted(
 REPORTS = [report for table in TABLES for report in import_module(f"reports.{table}").REPORTS]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def home(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("ADAMERGE_CACHE", str(cache))
-    monkeypatch.setenv("COLUMNS", "150")
-    monkeypatch.delenv("ADAMERGE_OUTPUTS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.name)
 def test_report(
-    report: Report, home: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    report: Report,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
     code: object = 0
     try:
         main(report.words(home))

@@ -104,11 +104,6 @@ def _loss(records: Sequence[dict[str, Any]]) -> Curve:
     return [(sum(x for x, _ in b) / len(b), sum(y for _, y in b) / len(b)) for b in bins]
 
 
-def _watched(key: str, path: Path) -> Curve:
-    records = Journal(path).read()
-    return [(float(r["step"]), 100.0 * r[key]) for r in records if r.get(key) is not None]
-
-
 def _mean_curve(curves: Sequence[Curve]) -> Curve:
     """Over seeds, as far as all of them go."""
     return [(points[0][0], sum(y for _, y in points) / len(points)) for points in zip(*curves, strict=False)]
