@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from adamerge import __version__
 from adamerge.commands import COMMANDS
-from adamerge.commands.stopping import Terminated, sigterm_raises
 from adamerge.errors import AdamergeError, ConfigError, from_system
+from adamerge.stopping import Terminated, sigterm_raises
 
 _USAGE = "usage: python -m adamerge <command> [key=value ...]\n\n{commands}\n\n{more}\n"
 _MORE = "adamerge <command> --help lists a command's options, adamerge show methods what can be trained."
@@ -62,7 +62,7 @@ def _run(arguments: list[str]) -> None:
     elif "--version" in arguments:
         sys.stdout.write(f"adamerge {__version__}\n")
     elif arguments[0] in ("-sc", "--shell-completion"):
-        from adamerge.settings.completion import complete
+        from adamerge.commands.completion import complete
 
         complete(arguments)
     else:
@@ -77,7 +77,7 @@ def _run_command(name: str, words: list[str]) -> None:
     if COMMANDS[name].config is None:
         import_module(f"adamerge.commands.{name}").run(words)
         return
-    from adamerge.settings.hydra import run_with_hydra
+    from adamerge.commands.hydra_entry import run_with_hydra
 
     run_with_hydra(name, words)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from adamerge.cache_folder import cache_dir
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import RunError
+from adamerge.files import atomic_write_text
 
 log = logging.getLogger(__name__)
 _THREADS = 4

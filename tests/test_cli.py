@@ -15,8 +15,8 @@ import pytest
 import adamerge
 from adamerge.__main__ import main
 from adamerge.commands import COMMANDS
-from adamerge.commands.stopping import Terminated
 from adamerge.errors import RunError
+from adamerge.stopping import Terminated
 
 HEAVY = ("torch", "pytorch_lightning", "open_clip", "datasets", "matplotlib", "wandb")
 ROOT = Path(adamerge.__file__).parent.parent

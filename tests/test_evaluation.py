@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adamerge.evaluation import calibration
+from adamerge.evaluation.predicting import calibration
 
 
 @settings(max_examples=25, deadline=None)

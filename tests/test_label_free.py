@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adamerge.label_free import estimate, mean_entropy, near_chance
+from adamerge.evaluation.label_free import estimate, mean_entropy, near_chance
 
 
 def test_by_hand() -> None:

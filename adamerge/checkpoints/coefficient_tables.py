@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from adamerge.checkpoints.atomic import atomic_write_text, make_folder
 from adamerge.errors import CheckpointError
+from adamerge.files import atomic_write_text, make_folder
 
 TASKS = ("sun397", "stanford_cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
 _BEFORE = ("positional_embedding", "text_projection", "logit_scale")

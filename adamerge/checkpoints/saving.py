@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from adamerge.checkpoints.atomic import atomic_write_text, make_folder, write_atomically
 from adamerge.checkpoints.weight_files import EXTENSIONS, split_part
 from adamerge.digests import file_digests
 from adamerge.errors import CheckpointError
+from adamerge.files import atomic_write_text, make_folder, write_atomically
 
 _INDEX = ".index.json"
 _SHA256 = re.compile("[0-9a-f]{64}")

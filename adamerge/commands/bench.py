@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from adamerge.bench.harness import Measurement, machine_rates, measure_in_turn
-from adamerge.commands.assemble import model_of
+from adamerge.console import plain_console
 from adamerge.errors import ConfigError
-from adamerge.report.console import plain_console
 from adamerge.report.names import memory
+from adamerge.runs.loading import model_of
 from adamerge.settings import validate
 
 BENCHES = ("adamerging", "surgery", "tinting", "wemoe")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from adamerge.checkpoints.atomic import atomic_write_text, make_folder
+from adamerge.console import plain_console
 from adamerge.errors import ConfigError, RunError
+from adamerge.files import atomic_write_text, make_folder
 from adamerge.report.choice import pick, pick_table
 from adamerge.report.collect import Collected, apart, collect, run_folders
 from adamerge.report.comparison import console_table, csv_table, latex, markdown
-from adamerge.report.console import plain_console
 from adamerge.report.html.page import page
 from adamerge.report.protocols import protocols_in_markdown, stream_console, streams_in_markdown
 from adamerge.tracking.mirror import replay

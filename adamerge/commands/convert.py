@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from adamerge.console import plain_console
 from adamerge.errors import ConfigError
-from adamerge.report.console import plain_console
 
 
 def run(words: list[str]) -> None:

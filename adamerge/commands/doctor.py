@@ -14,16 +14,7 @@ from rich.text import Text
 from torch import Tensor
 
 from adamerge.checkpoints.places import locate
-from adamerge.commands.assemble import (
-    checkpoint_places,
-    device_of,
-    model_of,
-    named_model,
-    open_tasks,
-    pictures_for,
-    settled,
-)
-from adamerge.commands.progress import image_progress
+from adamerge.console import plain_console
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version
 from adamerge.diagnosis.findings import Finding, guarded
@@ -33,7 +24,16 @@ from adamerge.errors import AdamergeError, CheckpointError, RunError
 from adamerge.models.clip import image_size, model_config
 from adamerge.models.likeness import Lookalikes
 from adamerge.models.settling import stated_of
-from adamerge.report.console import plain_console
+from adamerge.progress import image_progress
+from adamerge.runs.loading import (
+    checkpoint_places,
+    device_of,
+    model_of,
+    named_model,
+    open_tasks,
+    pictures_for,
+    settled,
+)
 from adamerge.settings import cache_dir
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.images import Pictures

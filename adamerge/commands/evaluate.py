@@ -16,23 +16,23 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from adamerge.checkpoints import open_checkpoint
-from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.assemble import Data, open_data, open_tasks, pool_with_heads, settled
-from adamerge.commands.pipeline import evaluate
-from adamerge.commands.run import open_run
+from adamerge.commands.overrides import Typed, typed_options
 from adamerge.commands.run_options import OTHER_PICTURES, is_among, with_options
-from adamerge.commands.trained import ClassNames, heads_of, run_in, trained_method
+from adamerge.console import plain_console
 from adamerge.digests import digest
 from adamerge.errors import ConfigError, DataError
+from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
 from adamerge.methods import Fixed
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
-from adamerge.report.console import plain_console
 from adamerge.report.table import results_table
+from adamerge.runs.loading import Data, open_data, open_tasks, pool_with_heads, settled
+from adamerge.runs.recipe import evaluate
+from adamerge.runs.run import open_run
+from adamerge.runs.trained import ClassNames, heads_of, run_in, trained_method
 from adamerge.settings import validate
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import Typed, typed_options
 from adamerge.tasks.task import check_head
 from adamerge.tracking.results import Results, as_json
 

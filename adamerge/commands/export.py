@@ -7,19 +7,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from adamerge.checkpoints.atomic import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.checkpoints.saving import sidecar
-from adamerge.commands.assemble import model_of, pictures_for
-from adamerge.commands.run import Run
-from adamerge.commands.trained import load_without_data, save_heads
+from adamerge.console import plain_console
 from adamerge.errors import ConfigError, PoolError
 from adamerge.export.card import Exported, card
 from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
 from adamerge.export.heads import final_heads, tasks_with_parts
 from adamerge.export.program import write_onnx, write_torch_export
+from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.methods import Method
 from adamerge.models.pretrained import pretrained_state
-from adamerge.report.console import plain_console
+from adamerge.runs.loading import model_of, pictures_for
+from adamerge.runs.run import Run
+from adamerge.runs.trained import load_without_data, save_heads
 from adamerge.settings import validate
 from adamerge.tracking.results import read_results
 

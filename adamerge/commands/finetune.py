@@ -15,7 +15,17 @@ from torch.utils.data import Dataset
 
 from adamerge import __version__
 from adamerge.checkpoints import fingerprint, open_checkpoint, save_tensors
-from adamerge.commands.assemble import (
+from adamerge.console import plain_console
+from adamerge.errors import ConfigError, DataError, PoolError
+from adamerge.evaluation.predicting import score
+from adamerge.merging import Head
+from adamerge.models.clip import ImageEncoder, build_clip, image_size
+from adamerge.models.heads import head_fault, open_head
+from adamerge.models.pool import check_encoder
+from adamerge.models.positions import resized
+from adamerge.runs.folder import at_work_in, start_folder, train_in
+from adamerge.runs.inputs import Inputs
+from adamerge.runs.loading import (
     attacked,
     checkpoint_paths,
     device_of,
@@ -27,17 +37,7 @@ from adamerge.commands.assemble import (
     pictures_for,
     settled,
 )
-from adamerge.commands.inputs import Inputs
-from adamerge.commands.mirroring import mirrored
-from adamerge.commands.run_folder import at_work_in, start_folder, train_in
-from adamerge.errors import ConfigError, DataError, PoolError
-from adamerge.evaluation import score
-from adamerge.merging import Head
-from adamerge.models.clip import ImageEncoder, build_clip, image_size
-from adamerge.models.heads import head_fault, open_head
-from adamerge.models.pool import check_encoder
-from adamerge.models.positions import resized
-from adamerge.report.console import plain_console
+from adamerge.runs.mirroring import mirrored
 from adamerge.settings import instantiate, validate
 from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet

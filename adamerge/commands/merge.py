@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from adamerge.commands.pipeline import execute
+from adamerge.commands.presets import deviations
+from adamerge.runs.recipe import execute
 
 
 def run(cfg: DictConfig) -> None:
-    execute(cfg)
+    execute(cfg, deviations)

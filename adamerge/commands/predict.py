@@ -20,13 +20,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.assemble import device_of, model_of
-from adamerge.commands.trained import load_without_data
+from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
+from adamerge.files import atomic_write_text
 from adamerge.methods import Method
 from adamerge.models.clip import image_size
-from adamerge.report.console import plain_console
+from adamerge.runs.loading import device_of, model_of
+from adamerge.runs.trained import load_without_data
 from adamerge.settings import validate
 from adamerge.settings.mistakes import near
 from adamerge.tasks.images import resize_and_crop

@@ -9,13 +9,13 @@ import torch
 from omegaconf import DictConfig
 
 from adamerge.checkpoints import fingerprint
-from adamerge.commands.assemble import model_of, pictures_for
-from adamerge.commands.inputs import Inputs
-from adamerge.commands.mirroring import mirrored
-from adamerge.commands.run_folder import at_work_in, start_folder, train_in
+from adamerge.console import plain_console
 from adamerge.models.clip import build_clip, tokenizer
 from adamerge.models.local_dir import CONFIG, save_local_dir
-from adamerge.report.console import plain_console
+from adamerge.runs.folder import at_work_in, start_folder, train_in
+from adamerge.runs.inputs import Inputs
+from adamerge.runs.loading import model_of, pictures_for
+from adamerge.runs.mirroring import mirrored
 from adamerge.settings import instantiate, validate
 from adamerge.tasks.labeled import Captioned
 from adamerge.tracking.recorded import Weights, write_lineage

@@ -12,10 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from adamerge.commands.overrides import Typed
 from adamerge.settings.check import find_mistakes
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import Typed
 from adamerge.settings.paths import conf_dir
 
 # Each applies to the test pictures, or to how they are run through the model.

@@ -11,8 +11,8 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from adamerge.console import plain_console
 from adamerge.errors import ConfigError
-from adamerge.report.console import plain_console
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir

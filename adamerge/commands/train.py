@@ -6,14 +6,15 @@ import math
 
 from omegaconf import DictConfig
 
-from adamerge.commands.pipeline import execute
-from adamerge.settings.hydra import WORST
+from adamerge.commands.hydra_entry import WORST
+from adamerge.commands.presets import deviations
+from adamerge.runs.recipe import execute
 from adamerge.tracking.results import Results
 
 
 def run(cfg: DictConfig) -> float:
     """Run, and return what a search over options maximises."""
-    return searched(execute(cfg), cfg.maximise)
+    return searched(execute(cfg, deviations), cfg.maximise)
 
 
 def searched(results: Results, what: str) -> float:

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from adamerge.commands.assemble import model_of
 from adamerge.diagnosis.findings import Finding
 from adamerge.memory import free_memory_bytes
 from adamerge.merging import Head, Pool
 from adamerge.models.clip import Model, image_encoder, image_size
 from adamerge.report.names import memory
+from adamerge.runs.loading import model_of
 from adamerge.settings import instantiate
 
 _CLASSES = 100  # of a task, where only heads' sizes are at stake

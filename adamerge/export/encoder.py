@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from adamerge.checkpoints import compare_states, save_tensors
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import CheckpointError
 from adamerge.export.hf import vision_config, vision_state
+from adamerge.files import atomic_write_text
 from adamerge.models.clip import Model, build_clip
 from adamerge.models.local_dir import save_local_dir
 from adamerge.models.pictures import PictureRules

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from adamerge.checkpoints import save_tensors
-from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.files import atomic_write_text
 from adamerge.models.clip import Model, model_config
 from adamerge.models.pictures import PictureRules
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adamerge.checkpoints.atomic import make_folder, write_atomically
+from adamerge.files import make_folder, write_atomically
 from adamerge.report.collect import flat_config
 from adamerge.report.layers import block, depth
 from adamerge.report.names import COLORS, CYCLE, WATCHED, shown

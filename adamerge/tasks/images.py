@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import DataError
+from adamerge.files import atomic_write_text
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.picture import standard
 from adamerge.tasks.pixels import Pixels

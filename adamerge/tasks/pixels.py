@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adamerge.checkpoints.atomic import make_folder
 from adamerge.errors import RunError
+from adamerge.files import make_folder
 
 # Larger stores are kept in an unlinked file: the system holds in memory what it has room for.
 _IN_MEMORY_BYTES = 512 << 20

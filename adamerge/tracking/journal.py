@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import RunError
+from adamerge.files import atomic_write_text
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]

@@ -11,9 +11,11 @@ from typing import Any
 
 import yaml
 
-from adamerge.checkpoints.atomic import atomic_write_text
+from adamerge.files import atomic_write_text
 
 FILE = "preset.json"
+# {option: (its value in the run, its value in the preset)}
+Deviations = Mapping[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class AgainstPreset:
     start: Start | None = None
 
 
-def write_preset(folder: Path, deviations: Mapping[str, Any], start: Start | None) -> None:
+def write_preset(folder: Path, deviations: Deviations, start: Start | None) -> None:
     """Write preset.json into a run folder."""
     content = AgainstPreset({key: list(pair) for key, pair in deviations.items()}, start)
     atomic_write_text(folder / FILE, json.dumps(asdict(content), indent=2, default=str) + "\n")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import RunError
+from adamerge.files import atomic_write_text
 from adamerge.tracking.journal import Journal, Record
 from adamerge.tracking.results import FILE, Results, read_results
 

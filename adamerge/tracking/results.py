@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import RunError
+from adamerge.files import atomic_write_text
 
 SCHEMA = 2
 _READ = (1, 2)  # 1 is without protocol, calibration and parts

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adamerge.checkpoints.atomic import atomic_write_text
 from adamerge.errors import ConfigError, RunError
+from adamerge.files import atomic_write_text
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

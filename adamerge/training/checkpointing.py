@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from adamerge.checkpoints.atomic import write_atomically
+from adamerge.files import write_atomically
 from adamerge.training.steps import StepModule
 
 

@@ -16,9 +16,9 @@ from safetensors import safe_open
 
 from adamerge.__main__ import main
 from adamerge.checkpoints import fingerprint, open_checkpoint, save_tensors
-from adamerge.checkpoints.atomic import atomic_write_text, write_atomically
 from adamerge.digests import sha256_of
 from adamerge.errors import CheckpointError, RunError
+from adamerge.files import atomic_write_text, write_atomically
 
 
 def test_a_full_disk_leaves_the_last_version_and_nothing_else(tmp_path, monkeypatch):

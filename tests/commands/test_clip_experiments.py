@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from adamerge.commands.assemble import checkpoint_places
 from adamerge.report.published import every_row
+from adamerge.runs.loading import checkpoint_places
 from adamerge.settings import conf_dir, register_resolvers, validate
 
 NAMES = sorted(

@@ -117,7 +117,7 @@ def test_the_options_are_those_of_train(home, capsys):
 
 
 def config(method: str) -> OmegaConf:
-    from adamerge.settings.folders import opened_folders
+    from adamerge.commands.config_folders import opened_folders
 
     register_resolvers()
     with opened_folders(conf_dir(), None, []) as folders:

@@ -16,13 +16,13 @@ from torch.nn.functional import linear, normalize
 
 from adamerge.__main__ import main
 from adamerge.checkpoints import fingerprint, hf_to_open_clip, open_checkpoint
-from adamerge.checkpoints.atomic import folder_atomically
-from adamerge.commands.assemble import model_of
-from adamerge.commands.trained import load_without_data
 from adamerge.errors import PoolError
 from adamerge.export.hf import vision_config, vision_state
+from adamerge.files import folder_atomically
 from adamerge.models.clip import ImageEncoder, build_clip
 from adamerge.models.pictures import PictureRules
+from adamerge.runs.loading import model_of
+from adamerge.runs.trained import load_without_data
 
 TASKS = ("digits", "signs")
 

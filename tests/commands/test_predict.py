@@ -13,7 +13,7 @@ from commands.conftest import QUICK, finished
 from PIL import Image
 
 from adamerge.__main__ import main
-from adamerge.commands.trained import run_in, trained_method
+from adamerge.runs.trained import run_in, trained_method
 from adamerge.tasks.mini import Mini
 
 

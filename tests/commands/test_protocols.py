@@ -8,7 +8,7 @@ import pytest
 import torch
 from commands.conftest import QUICK, finished
 
-import adamerge.commands.adapt as adapting
+import adamerge.runs.adapting as adapting
 from adamerge.__main__ import main
 from adamerge.tasks.mini import Mini
 from adamerge.tasks.protocol import cut_rows, others

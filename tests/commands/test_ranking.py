@@ -7,7 +7,7 @@ import torch
 from commands.conftest import QUICK
 from hydra import compose, initialize_config_dir
 
-from adamerge.commands.run import open_run
+from adamerge.runs.run import open_run
 from adamerge.settings import conf_dir, register_resolvers
 
 

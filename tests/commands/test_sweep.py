@@ -13,9 +13,9 @@ from commands.conftest import QUICK
 
 from adamerge.__main__ import main
 from adamerge.commands import pipeline, slots
+from adamerge.commands.hydra_entry import WORST
 from adamerge.commands.train import searched
 from adamerge.errors import RunError
-from adamerge.settings.hydra import WORST
 from adamerge.tracking.results import Results, TaskResult
 
 WORDS = ["train", "-m", "method=surgery", "seed=0,1", "method.schedule.steps=2", "checkpoint_every=1", *QUICK]

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from adamerge.checkpoints import open_clip_to_hf
 from adamerge.checkpoints.places import locate
-from adamerge.commands.assemble import checkpoint_paths, fingerprints, pool_with_heads
 from adamerge.errors import CheckpointError
 from adamerge.merging import Pool
 from adamerge.models.clip import build_clip
 from adamerge.models.pretrained import build_heads, pretrained_state
+from adamerge.runs.loading import checkpoint_paths, fingerprints, pool_with_heads
 from adamerge.settings import conf_dir, register_resolvers
 
 MODEL = {

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, open_dict
 
+from adamerge.commands.config_folders import ConfigFolders, opened_folders
+from adamerge.commands.overrides import read_overrides
 from adamerge.settings.check import find_mistakes
-from adamerge.settings.folders import ConfigFolders, opened_folders
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import read_overrides
 from adamerge.settings.paths import conf_dir, register_resolvers
 
 Check = Callable[..., list[str]]

@@ -6,12 +6,12 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from adamerge.commands import COMMANDS
+from adamerge.commands.config_folders import opened_folders
+from adamerge.commands.overrides import read_overrides
 from adamerge.errors import ConfigError
 from adamerge.settings import validate
 from adamerge.settings.check import find_mistakes
-from adamerge.settings.folders import opened_folders
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import read_overrides
 from adamerge.settings.paths import conf_dir
 
 

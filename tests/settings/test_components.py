@@ -60,7 +60,7 @@ def mistakes_of(**node: Any) -> list[str]:
         "builtins.eval",
         "torch.load",
         "torch.optim.adam.torch.load",
-        "adamerge.settings.hydra.import_module",
+        "adamerge.commands.hydra_entry.import_module",
         "adamerge.settings.paths.os.system",
         "adamerge.settings.paths.Path",
         "adamerge.__main__.sys.exit",

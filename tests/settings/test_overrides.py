@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adamerge.settings.folders import opened_folders
+from adamerge.commands.config_folders import opened_folders
+from adamerge.commands.overrides import read_overrides
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import read_overrides
 from adamerge.settings.paths import conf_dir
 
 

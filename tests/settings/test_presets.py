@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from adamerge.settings.presets import deviations
+from adamerge.commands.presets import deviations
 
 Compose = Callable[..., DictConfig]
 EIGHT = ("suite=eight", "checkpoints=task_vectors", "backbone=vit_b_32")

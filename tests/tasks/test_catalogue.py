@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from adamerge.commands.assemble import open_data, open_tasks
 from adamerge.errors import ConfigError, DataError
+from adamerge.runs.loading import open_data, open_tasks
 from adamerge.settings import conf_dir, register_resolvers, validate
 from adamerge.tasks.prompts import prompts
 from adamerge.tasks.sources import Listed

@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
-from adamerge.commands.assemble import checkpoint_paths, open_heads, pool_with_heads, settled
-from adamerge.commands.inputs import Inputs, splits_of
-from adamerge.commands.run import Run, name_of
 from adamerge.errors import RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods import Method
+from adamerge.runs.inputs import Inputs, splits_of
+from adamerge.runs.loading import checkpoint_paths, open_heads, pool_with_heads, settled
+from adamerge.runs.run import Run, name_of
 from adamerge.tracking.recorded import Recorded, read_lineage
 
 _NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.stopping import say_what_is_kept, terminated
 from adamerge.errors import ConfigError, RunError
+from adamerge.files import atomic_write_text
 from adamerge.settings import instantiate
+from adamerge.stopping import terminated
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import ERROR
+from adamerge.training.checkpointing import steps_done
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def _why(error: BaseException, folder: Path) -> str | None:
     stderr gets what is kept."""
     if isinstance(error, Exception) and not terminated():
         return f"{type(error).__name__}: {error}"
-    kept = say_what_is_kept(folder)
+    kept = _say_what_is_kept(folder)
     return f"Terminated by SIGTERM: {kept}." if terminated() else None
 
 
@@ -63,3 +65,14 @@ def _open(cfg: DictConfig, folder: Path) -> list[Mirror]:
         except ModuleNotFoundError as error:
             raise ConfigError(f"logger.{name}: {error}\n  Install it, or set logger=none.") from error
     return mirrors
+
+
+def _say_what_is_kept(folder: Path) -> str:
+    """Tell on stderr how far an unfinished run came; returns that."""
+    done = steps_done(folder / "checkpoints" / "last.ckpt")
+    if done is None:
+        kept = "no step is kept; the same command starts again"
+    else:
+        kept = f"{done} step{'' if done == 1 else 's'} are kept; the same command goes on from there"
+    sys.stderr.write(f"{folder}: {kept}.\n")
+    return kept

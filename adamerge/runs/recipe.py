@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,31 +13,33 @@ from rich.console import Console
 from rich.text import Text
 
 from adamerge.checkpoints import save_tensors
-from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.adapt import adapt
-from adamerge.commands.assemble import device_of, suite_name
-from adamerge.commands.mirroring import mirrored
-from adamerge.commands.representing import write_representations
-from adamerge.commands.run import Run, open_run
-from adamerge.commands.run_folder import at_work_in, clear, relatives, start_folder
-from adamerge.commands.scoring import evaluate
-from adamerge.commands.sweep import in_sweep, note
-from adamerge.commands.sweep import line as sweep_line
-from adamerge.commands.trained import save_heads
+from adamerge.console import plain_console
+from adamerge.files import atomic_write_text
 from adamerge.memory import reset_peak
 from adamerge.methods import Method
-from adamerge.report.console import plain_console
 from adamerge.report.summary import record, show
+from adamerge.runs.adapting import adapt
+from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
+from adamerge.runs.loading import device_of, suite_name
+from adamerge.runs.mirroring import mirrored
+from adamerge.runs.representing import write_representations
+from adamerge.runs.run import Run, open_run
+from adamerge.runs.scoring import evaluate
+from adamerge.runs.sweep import in_sweep, note
+from adamerge.runs.sweep import line as sweep_line
+from adamerge.runs.trained import save_heads
 from adamerge.settings import validate
-from adamerge.settings.presets import deviations
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
-from adamerge.tracking.preset import started_from, write_preset
+from adamerge.tracking.preset import Deviations, started_from, write_preset
 from adamerge.tracking.results import Results, read_results
 
 
-def execute(cfg: DictConfig) -> Results:
+def execute(cfg: DictConfig, deviations: Callable[[DictConfig], Deviations]) -> Results:
     """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on; `rerun` begins anew.
+
+    Args:
+        deviations: how a config differs from the preset that it names.
 
     Raises:
         RunError: another process is at the same run, or the pictures changed meanwhile.
@@ -52,7 +54,7 @@ def execute(cfg: DictConfig) -> Results:
     with at_work_in(run.folder):
         if not rerun and _finished(run):  # by another process, since we looked
             return _shown_again(run, console)
-        _begin(cfg, run, rerun, console)
+        _begin(run, rerun, console, deviations(cfg))
         with mirrored(cfg, run.folder) as mirrors:
             results = _work(run, mirrors, console)
     _tell(run.folder, results, console)
@@ -69,11 +71,11 @@ def _shown_again(run: Run, console: Console) -> Results:
     return results
 
 
-def _begin(cfg: DictConfig, run: Run, rerun: bool, console: Console) -> None:
+def _begin(run: Run, rerun: bool, console: Console, deviations: Deviations) -> None:
     """Write what the run is, and say how it begins.
 
     Args:
-        cfg: the config as it was given, from which `run.cfg` was settled.
+        deviations: of the config as it was given, from which `run.cfg` was settled, from its preset.
     """
     how = ", goes on from its last checkpoint" if (run.folder / "checkpoints" / "last.ckpt").exists() else ""
     if rerun:
@@ -81,7 +83,7 @@ def _begin(cfg: DictConfig, run: Run, rerun: bool, console: Console) -> None:
         clear(run.folder)
     lineage = run.lineage
     start_folder(run.cfg, run.folder, lineage)
-    _write_preset(cfg, run)
+    _write_preset(run, deviations)
     console.print(
         Text.assemble(
             (run.name, "bold"), f" on {suite_name(run.cfg)}, seed {run.cfg.seed}, run {run.id}{how}"
@@ -93,12 +95,12 @@ def _begin(cfg: DictConfig, run: Run, rerun: bool, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _write_preset(cfg: DictConfig, run: Run) -> None:
+def _write_preset(run: Run, deviations: Deviations) -> None:
     """How the config, as it was given, differs from its preset, and what the run starts from: published numbers are
     compared by it."""
     file = run.paths.get("start")
     start = None if file is None else started_from(str(run.cfg.start), Path(file))
-    write_preset(run.folder, deviations(cfg), start)
+    write_preset(run.folder, deviations, start)
 
 
 def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:

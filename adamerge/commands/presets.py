@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adamerge.settings.folders import ConfigFolders, opened_folders
+from adamerge.commands.config_folders import ConfigFolders, opened_folders
 from adamerge.settings.paths import conf_dir, register_resolvers
+from adamerge.tracking.preset import Deviations
 
 _WORDS = ("summary", "paper", "needs", "trains", "memory")
 # Of the suite: where the data lie, and what the suite's reported name and the list of tasks say already.
@@ -36,7 +37,6 @@ _TRAINER = (
     *("log_every_n_steps", "profiler"),
 )
 _GROUPS = ("method", "rule", "suite", "backbone", "checkpoints")
-Deviations = dict[str, tuple[Any, Any]]
 
 
 def deviations(cfg: DictConfig) -> Deviations:

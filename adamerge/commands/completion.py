@@ -26,6 +26,6 @@ def complete(words: Sequence[str]) -> None:
     if asked and (command not in COMMANDS or COMMANDS[command].config is None):
         return
     os.environ["COMP_LINE"] = f"{program} {rest}"
-    from adamerge.settings.hydra import run_with_hydra
+    from adamerge.commands.hydra_entry import run_with_hydra
 
     run_with_hydra(command if asked else "train", words, program="adamerge")

@@ -22,13 +22,13 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
-from adamerge.commands.stopping import Terminated, terminated
+from adamerge.commands.config_folders import opened_folders, tidy
+from adamerge.commands.overrides import Typed, read_overrides, typed_options
 from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
 from adamerge.settings.check import find_mistakes
-from adamerge.settings.folders import opened_folders, tidy
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.overrides import Typed, read_overrides, typed_options
 from adamerge.settings.paths import conf_dir, register_resolvers
+from adamerge.stopping import Terminated, terminated
 
 # What a search is told of a job that failed or has no finite result: shares are at least 0, no entropy reaches 20 nats.
 WORST = -20.0
@@ -203,7 +203,7 @@ def _around(command: str, options: Namespace) -> AbstractContextManager[None]:
     """What surrounds the jobs of a sweep of runs: their table at the end."""
     if not (options.multirun and command in ("train", "merge")) or _is_look(options):
         return nullcontext()
-    context: AbstractContextManager[None] = import_module("adamerge.commands.sweep").sweep()
+    context: AbstractContextManager[None] = import_module("adamerge.runs.sweep").sweep()
     return context
 
 
@@ -213,7 +213,7 @@ def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any
 
     def task(config: DictConfig) -> Any:
         if os.getpid() != process:
-            import_module("adamerge.commands.sweep").in_worker()
+            import_module("adamerge.runs.sweep").in_worker()
         try:
             return import_module(f"adamerge.commands.{command}").run(config)
         except Exception as failure:

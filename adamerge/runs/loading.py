@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from adamerge.cache import cached
 from adamerge.checkpoints import fingerprint
+from adamerge.checkpoints.cached import cached
 from adamerge.checkpoints.places import RANDOM, check_there, locate
 from adamerge.errors import CheckpointError, ConfigError
 from adamerge.merging import Pool

@@ -13,18 +13,18 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from torch.utils.data import Dataset
 
-from adamerge.cache import cached
-from adamerge.commands.assemble import Data, corruption_of, device_of, model_of
-from adamerge.commands.progress import image_progress
-from adamerge.commands.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
-from adamerge.commands.run import Run
-from adamerge.commands.run_folder import train_in
-from adamerge.commands.watching import watch_of
+from adamerge.checkpoints.cached import cached
 from adamerge.errors import ConfigError
 from adamerge.losses import Objective
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
 from adamerge.models.clip import image_size
+from adamerge.progress import image_progress
+from adamerge.runs.folder import train_in
+from adamerge.runs.loading import Data, corruption_of, device_of, model_of
+from adamerge.runs.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
+from adamerge.runs.run import Run
+from adamerge.runs.watching import watch_of
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
 from adamerge.tasks.orders import Order, plans

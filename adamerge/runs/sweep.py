@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adamerge.commands.slots import take_gpu
+from adamerge.console import plain_console
 from adamerge.errors import RunError
 from adamerge.report.collect import collect
 from adamerge.report.comparison import console_table
-from adamerge.report.console import plain_console
 from adamerge.report.names import percent, seconds
+from adamerge.runs.gpu_slots import take_gpu
 from adamerge.tracking.results import Results
 
 _ENV = "ADAMERGE_SWEEP"

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from adamerge.commands.assemble import fingerprints, model_of, open_tasks
 from adamerge.digests import digest
 from adamerge.errors import DataError, RunError
+from adamerge.runs.loading import fingerprints, model_of, open_tasks
 from adamerge.settings import identify
 from adamerge.settings.identity import Identity
 from adamerge.tasks.picture import READING

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from adamerge.report.console import plain_console
+from adamerge.console import plain_console
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from adamerge.commands.assemble import Data, device_of
-from adamerge.commands.protocol import parts_of
-from adamerge.commands.run import Run
-from adamerge.evaluation import predict_logits, score
-from adamerge.label_free import estimate
+from adamerge.evaluation.label_free import estimate
+from adamerge.evaluation.predicting import predict_logits, score
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
+from adamerge.runs.loading import Data, device_of
+from adamerge.runs.protocol import parts_of
+from adamerge.runs.run import Run
 from adamerge.tasks.chosen import Part
 from adamerge.tasks.protocol import pool_rows
 from adamerge.tracking.results import mean

@@ -8,11 +8,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from adamerge.commands.assemble import Data, corruption_of, image_set, kept_at, model_of, suite_adapts_on
-from adamerge.commands.run import Run
 from adamerge.errors import DataError
 from adamerge.losses import Objective
 from adamerge.models.clip import image_size
+from adamerge.runs.loading import Data, corruption_of, image_set, kept_at, model_of, suite_adapts_on
+from adamerge.runs.run import Run
 from adamerge.settings import instantiate
 from adamerge.tasks.chosen import Chosen, Part, Validation
 from adamerge.tasks.images import ImageSet

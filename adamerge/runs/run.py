@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from adamerge.commands.assemble import (
+from adamerge.errors import ConfigError
+from adamerge.merging import Pool
+from adamerge.methods import Method
+from adamerge.models.start import with_start
+from adamerge.rules import TaskArithmetic
+from adamerge.runs.inputs import Inputs, splits_of
+from adamerge.runs.loading import (
     Data,
     checkpoint_paths,
     corruption_of,
@@ -17,12 +23,6 @@ from adamerge.commands.assemble import (
     pool_with_heads,
     settled,
 )
-from adamerge.commands.inputs import Inputs, splits_of
-from adamerge.errors import ConfigError
-from adamerge.merging import Pool
-from adamerge.methods import Method
-from adamerge.models.start import with_start
-from adamerge.rules import TaskArithmetic
 from adamerge.settings import instantiate
 from adamerge.tasks.task import check_head
 from adamerge.tracking.recorded import Lineage

@@ -11,19 +11,19 @@ from importlib.metadata import version
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from adamerge.cache import cached
-from adamerge.commands.assemble import Data, attacked, device_of, open_data, suite_name
-from adamerge.commands.progress import image_progress
-from adamerge.commands.protocol import adapts_on, order_of, parts_of, protocol_of
-from adamerge.commands.run import Run
+from adamerge.checkpoints.cached import cached
 from adamerge.errors import DataError
-from adamerge.evaluation import calibration, predict, predict_logits, score
-from adamerge.label_free import estimate, mean_entropy, near_chance
+from adamerge.evaluation.label_free import estimate, mean_entropy, near_chance
+from adamerge.evaluation.predicting import calibration, predict, predict_logits, score
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods import Method, Static, experts
 from adamerge.models.heads import head_digest
+from adamerge.progress import image_progress
 from adamerge.rules import Individual, Pretrained, WeightAverage
+from adamerge.runs.loading import Data, attacked, device_of, open_data, suite_name
+from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
+from adamerge.runs.run import Run
 from adamerge.settings import cache_dir, instantiate
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.poison import Trigger

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
-from adamerge.checkpoints.atomic import why_not_writable
 from adamerge.errors import CheckpointError, RunError
+from adamerge.files import why_not_writable
 
 Tensors = dict[str, Tensor]
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 _came = False
@@ -57,16 +55,3 @@ def sigterm_raises() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def say_what_is_kept(folder: Path) -> str:
-    """Tell on stderr how far an unfinished run came; returns that."""
-    from adamerge.training.checkpointing import steps_done
-
-    done = steps_done(folder / "checkpoints" / "last.ckpt")
-    if done is None:
-        kept = "no step is kept; the same command starts again"
-    else:
-        kept = f"{done} step{'' if done == 1 else 's'} are kept; the same command goes on from there"
-    sys.stderr.write(f"{folder}: {kept}.\n")
-    return kept

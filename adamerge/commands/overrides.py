@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adamerge.settings.folders import ConfigFolders, tidy
+from adamerge.commands.config_folders import ConfigFolders, tidy
 from adamerge.settings.mistakes import Mistakes, near
 
 # A path needs no quotes, though Hydra's grammar wants them for letters such as é and for "{task}".

@@ -14,13 +14,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from adamerge.cache import cached
-from adamerge.checkpoints.atomic import atomic_write_text
-from adamerge.commands.assemble import Data, device_of
-from adamerge.commands.run import Run
-from adamerge.evaluation import predict_features
+from adamerge.checkpoints.cached import cached
+from adamerge.evaluation.predicting import predict_features
+from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
+from adamerge.runs.loading import Data, device_of
+from adamerge.runs.run import Run
 from adamerge.settings import cache_dir
 
 FILE = "representations.json"

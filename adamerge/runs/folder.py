@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
-from adamerge.checkpoints.atomic import atomic_write_text, why_not_writable
 from adamerge.checkpoints.saving import sidecar
-from adamerge.commands.inputs import told_apart
 from adamerge.errors import ConfigError
+from adamerge.files import atomic_write_text, why_not_writable
+from adamerge.runs.inputs import told_apart
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror

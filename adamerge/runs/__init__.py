@@ -1,0 +1,1 @@
+"""The life of a run: its identity and folder, loading, adapting, mirroring, sweeps."""
