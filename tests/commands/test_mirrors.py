@@ -16,7 +16,7 @@ from commands.conftest import finished
 from tracking.wandb_files import Written, read
 
 from adamerge.__main__ import main
-from adamerge.commands import pipeline
+from adamerge.runs import recipe
 from adamerge.errors import RunError
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Results, read_results
@@ -38,7 +38,7 @@ def stopped(train: Train, home: Path, monkeypatch: pytest.MonkeyPatch, by: BaseE
         raise by
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "evaluate", stop)
+        patch.setattr(recipe, "evaluate", stop)
         with pytest.raises(SystemExit):
             train("surgery", "logger=wandb")
     (folder,) = home.glob("outputs/mini/surgery/*")

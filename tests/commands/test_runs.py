@@ -343,17 +343,17 @@ def test_nothing_of_a_lock_is_left_and_a_killed_holder_holds_nothing(tmp_path):
 def test_pictures_that_change_while_they_are_read_give_no_result(home, monkeypatch, capsys):
     from reports.inputs import digit_folders, on_folders
 
-    from adamerge.commands import pipeline
+    from adamerge.runs import recipe
 
     words = ["merge", *on_folders(digit_folders(home / "data", 2))]
-    evaluate = pipeline.evaluate
+    evaluate = recipe.evaluate
 
     def meanwhile(*args):
         picture = next((home / "data").rglob("*.png"))
         picture.write_bytes(picture.read_bytes() + b"x")
         return evaluate(*args)
 
-    monkeypatch.setattr(pipeline, "evaluate", meanwhile)
+    monkeypatch.setattr(recipe, "evaluate", meanwhile)
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code == 2

@@ -12,7 +12,7 @@ import pytest
 from commands.conftest import QUICK
 
 from adamerge.__main__ import main
-from adamerge.commands import pipeline, slots
+from adamerge.runs import gpu_slots, recipe
 from adamerge.commands.hydra_entry import WORST
 from adamerge.commands.train import searched
 from adamerge.errors import RunError
@@ -32,14 +32,14 @@ def run() -> int:
 def test_a_job_that_fails_stops_no_other_and_the_same_command_finishes_it(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate: Callable[..., Any] = pipeline.evaluate
+    evaluate: Callable[..., Any] = recipe.evaluate
 
     def failing(run: Any, *rest: Any) -> Any:
         if run.cfg.seed == 0:
             raise RunError("no more room")
         return evaluate(run, *rest)
 
-    monkeypatch.setattr(pipeline, "evaluate", failing)
+    monkeypatch.setattr(recipe, "evaluate", failing)
     assert run() != 0
     first = capsys.readouterr()
     assert "no more room" in first.err
@@ -49,7 +49,7 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_finishes_it(
     assert "failed: RunError: no more room" in first.out
     assert len(list(home.glob("outputs/*/*/*/results.json"))) == 1
 
-    monkeypatch.setattr(pipeline, "evaluate", evaluate)
+    monkeypatch.setattr(recipe, "evaluate", evaluate)
     assert run() == 0
     second = capsys.readouterr().out
     assert "seed 0, run" in second
@@ -73,8 +73,8 @@ def test_jobs_in_processes_of_their_own_come_into_the_same_table(
 
 def _claim(folder: Path, ready: Any, done: Any, claimed: Any) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "4,7"
-    slots.take_gpu(folder)
-    slots.take_gpu(folder)  # its next job keeps the GPU
+    gpu_slots.take_gpu(folder)
+    gpu_slots.take_gpu(folder)  # its next job keeps the GPU
     claimed.put(os.environ["CUDA_VISIBLE_DEVICES"])
     ready.release()
     done.wait()
@@ -103,7 +103,7 @@ def test_each_worker_has_a_gpu_of_its_own_and_gives_it_back_at_its_end(tmp_path:
 
 def test_elsewhere_the_scheduler_gives_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    slots.take_gpu(tmp_path / "of another machine")
+    gpu_slots.take_gpu(tmp_path / "of another machine")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 
