@@ -21,9 +21,9 @@ _WHERE = {
     "Head": "adamerge.merging",
     "Pool": "adamerge.merging",
 }
-_MODULES = ("losses", "methods", "rules")
+_MODULES = ("methods", "objectives", "rules")
 
-__all__ = ["Head", "Pool", "Schedule", "fit", "losses", "merge", "methods", "open_pool", "rules"]
+__all__ = ["Head", "Pool", "Schedule", "fit", "merge", "methods", "objectives", "open_pool", "rules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,11 +14,11 @@ PACKAGE = Path(adamerge.__file__).parent
 
 # From the ground up. A room may import those in the lines above its own.
 ROOMS = (
-    ("errors", "cache_folder", "memory", "stopping", "console"),
+    ("errors", "cache_folder", "memory", "stopping", "console", "lookup"),
     ("files", "progress"),
     ("digests",),
     ("merging",),
-    ("rules", "losses"),
+    ("rules", "objectives"),
     ("checkpoints",),
     ("models", "tasks", "tracking"),
     ("settings", "methods"),

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
 from adamerge.bench.pools import random_images, random_pool
-from adamerge.losses import entropy
-from adamerge.methods import AdaMerging
+from adamerge.methods.adamerging import AdaMerging
+from adamerge.objectives.entropy import entropy
 
 VARIANTS = ("adamerge", "naive, a backward per task", "naive, one joint graph")
 

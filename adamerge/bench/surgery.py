@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
 from adamerge.bench.pools import random_images, random_pool
-from adamerge.losses import alignment
-from adamerge.methods import Surgery, experts
+from adamerge.methods.static import experts
+from adamerge.methods.surgery import Surgery
+from adamerge.objectives.alignment import alignment
 
 VARIANTS = (
     "adamerge, an iteration from recordings",

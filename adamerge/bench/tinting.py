@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from adamerge.bench.adamerging import naive_merge
 from adamerge.bench.harness import Step
 from adamerge.bench.pools import random_images, random_pool
-from adamerge.methods import Tinting, experts
+from adamerge.methods.static import experts
+from adamerge.methods.tinting import Tinting
 
 VARIANTS = ("adamerge, labels recorded", "naive, the teacher computed in every update")
 

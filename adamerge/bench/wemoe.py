@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
 from adamerge.bench.pools import random_images, random_pool
-from adamerge.losses import entropy
 from adamerge.merging.mixing import Mode, mixed_linear
-from adamerge.methods import WEMoE
+from adamerge.methods.wemoe import WEMoE
+from adamerge.objectives.entropy import entropy
 
 VARIANTS = ("adamerge, as counted", "mixing the weights", "mixing the outputs", "a loop over the images")
 _MODES: dict[str, Mode | None] = dict(zip(VARIANTS, (None, "weights", "outputs"), strict=False))

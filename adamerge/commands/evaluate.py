@@ -23,7 +23,7 @@ from adamerge.digests import digest
 from adamerge.errors import ConfigError, DataError
 from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
-from adamerge.methods import Fixed
+from adamerge.methods.static import Fixed
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.table import results_table

@@ -15,7 +15,7 @@ from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
 from adamerge.export.heads import final_heads, tasks_with_parts
 from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.models.pretrained import pretrained_state
 from adamerge.runs.loading import model_of, pictures_for
 from adamerge.runs.run import Run

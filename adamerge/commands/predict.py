@@ -23,7 +23,7 @@ from torch import Tensor
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
 from adamerge.files import atomic_write_text
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.models.clip import image_size
 from adamerge.runs.loading import device_of, model_of
 from adamerge.runs.trained import load_without_data

@@ -91,9 +91,10 @@ def _print_entry(console: Console, name: str, row: dict[str, Any], columns: list
 def _described(path: Path) -> dict[str, Any]:
     """A YAML's top level; without a summary, its first comment serves."""
     content = inherited(path)
-    first = path.read_text().partition("\n")[0]
-    if not content.get("summary") and first.startswith("# "):
-        content["summary"] = first.removeprefix("# ").rstrip(".")
+    lines = path.read_text().splitlines()
+    said = [line.removeprefix("# ") for line in lines if not line.startswith("# @package")]
+    if not content.get("summary") and said and said[0] not in lines:
+        content["summary"] = said[0].rstrip(".")
     return content
 
 

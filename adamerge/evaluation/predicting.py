@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.tasks.images import ImageSet
 
 Progress = Callable[[int], None]  # told the number of images done

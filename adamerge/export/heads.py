@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from adamerge.merging import Head
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.models.clip import Model, image_size
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adamerge.errors import PoolError, RunError
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.models.clip import Model, image_size
 
 # A protobuf message cannot hold 2 GiB: above this the weights lie in a file beside the ONNX graph.

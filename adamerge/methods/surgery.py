@@ -7,8 +7,8 @@ from torch.nn.functional import normalize
 
 from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
-from adamerge.methods.base import Representation
 from adamerge.methods.static import Static
+from adamerge.objectives.objective import Representation
 
 
 class Surgery(Static):

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
-from adamerge.methods.base import Representation
 from adamerge.methods.static import Static
 from adamerge.models.blocks import blocks
+from adamerge.objectives.objective import Representation
 
 
 class SurgeryV2(Static):

@@ -254,7 +254,15 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def _told(run: Run, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]}={run.config[key]}" for key in keys)
+    return ", ".join(_setting(key, run.config[key]) for key in keys)
+
+
+def _setting(key: str, value: Any) -> str:
+    """A setting in a name: by its last word, a component by its class."""
+    where, _, last = key.rpartition(".")
+    if last == "_target_":
+        return f"{where.rpartition('.')[2]}={str(value).rpartition('.')[2]}"
+    return f"{last}={value}"
 
 
 def differing(groups: Sequence[Group]) -> list[str]:

@@ -15,10 +15,11 @@ from torch.utils.data import Dataset
 
 from adamerge.checkpoints.cached import cached
 from adamerge.errors import ConfigError
-from adamerge.losses import Objective
 from adamerge.merging import Pool
-from adamerge.methods import Method, experts
+from adamerge.methods.base import Method
+from adamerge.methods.static import experts
 from adamerge.models.clip import image_size
+from adamerge.objectives.objective import Objective
 from adamerge.progress import image_progress
 from adamerge.runs.folder import train_in
 from adamerge.runs.loading import Data, corruption_of, device_of, model_of

@@ -8,9 +8,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from adamerge.errors import DataError
-from adamerge.losses import Objective
+from adamerge.errors import ConfigError, DataError
 from adamerge.models.clip import image_size
+from adamerge.objectives.objective import Objective
 from adamerge.runs.loading import Data, corruption_of, image_set, kept_at, model_of, suite_adapts_on
 from adamerge.runs.run import Run
 from adamerge.settings import instantiate
@@ -37,6 +37,11 @@ def objective_of(cfg: DictConfig) -> Objective | None:
     if cfg.method.schedule is None:
         return None
     objective: Objective = instantiate(cfg.method.objective)
+    if objective.target == "labels" and not cfg.method.get("labels"):
+        raise ConfigError(
+            f"objective: {type(objective).__name__} learns from labels, and method={cfg.method.name} is given none.\n"
+            "  Give method.labels=<training pictures per task>, or another objective."
+        )
     return objective
 
 

@@ -16,7 +16,7 @@ from adamerge.checkpoints import save_tensors
 from adamerge.console import plain_console
 from adamerge.files import atomic_write_text
 from adamerge.memory import reset_peak
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.report.summary import record, show
 from adamerge.runs.adapting import adapt
 from adamerge.runs.folder import at_work_in, clear, relatives, start_folder

@@ -18,7 +18,8 @@ from adamerge.checkpoints.cached import cached
 from adamerge.evaluation.predicting import predict_features
 from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
-from adamerge.methods import Method, experts
+from adamerge.methods.base import Method
+from adamerge.methods.static import experts
 from adamerge.runs.loading import Data, device_of
 from adamerge.runs.run import Run
 from adamerge.settings import cache_dir

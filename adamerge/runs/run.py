@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from adamerge.errors import ConfigError
 from adamerge.merging import Pool
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.models.start import with_start
 from adamerge.rules import TaskArithmetic
 from adamerge.runs.inputs import Inputs, splits_of

@@ -17,7 +17,8 @@ from adamerge.evaluation.label_free import estimate, mean_entropy, near_chance
 from adamerge.evaluation.predicting import calibration, predict, predict_logits, score
 from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
-from adamerge.methods import Method, Static, experts
+from adamerge.methods.base import Method
+from adamerge.methods.static import Static, experts
 from adamerge.models.heads import head_digest
 from adamerge.progress import image_progress
 from adamerge.rules import Individual, Pretrained, WeightAverage
@@ -101,7 +102,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
 
 def _objective(cfg: DictConfig) -> str | None:
     """The method's objective with its unit; a class of the user's may have no name for it."""
-    if cfg.method.objective is None:
+    if cfg.method.get("objective") is None:
         return None
     made = instantiate(cfg.method.objective)
     return str(getattr(made, "name", type(made).__name__))

@@ -13,7 +13,7 @@ from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
 from adamerge.errors import RunError
 from adamerge.merging import Head, Pool
-from adamerge.methods import Method
+from adamerge.methods.base import Method
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.loading import checkpoint_paths, open_heads, pool_with_heads, settled
 from adamerge.runs.run import Run, name_of

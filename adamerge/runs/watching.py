@@ -7,7 +7,8 @@ from torch import Tensor
 from adamerge.evaluation.label_free import estimate
 from adamerge.evaluation.predicting import predict_logits, score
 from adamerge.merging import Pool
-from adamerge.methods import Method, experts
+from adamerge.methods.base import Method
+from adamerge.methods.static import experts
 from adamerge.runs.loading import Data, device_of
 from adamerge.runs.protocol import parts_of
 from adamerge.runs.run import Run

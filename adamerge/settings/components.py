@@ -18,7 +18,7 @@ ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_l
 _OWN = "ADAMERGE_MODULES"
 _FROM_PROGRAM = ("save_dir",)  # the run folder, for loggers
 # Components that are cheap to make and need nothing but their options: made once, for the ranges they check.
-_TRIED = ("adamerge.rules.", "adamerge.losses.")
+_TRIED = ("adamerge.rules.", "adamerge.objectives.")
 _OPTIMIZERS = "torch.optim."
 _RESERVED = ("_target_", "_partial_")
 

@@ -71,12 +71,22 @@ class MethodSection(_Section):
     trains: str = ""
     memory: str = ""
     model: Component
-    objective: Component | None
+    objective: Component | None = None  # from the group of that name
     optimizer: Factory | None
     schedule: Any  # a section of its own
     training: Component | None = None
     labels: int | None = Field(default=None, gt=0)
     adapt_on: Literal["test", "train", "validation"] | None = None
+
+    @field_validator("schedule")
+    @classmethod
+    def _fits_the_objective(cls, schedule: Any, info: ValidationInfo) -> Any:
+        objective = info.data.get("objective", schedule)  # not there where it is itself a mistake
+        if schedule is None and objective is not None:
+            raise ValueError("is null, as nothing is trained: an objective has nothing to do; leave it out")
+        if schedule is not None and objective is None:
+            raise ValueError("says when to update, but not on which loss; give objective=<name>")
+        return schedule
 
 
 class RuleSection(_Section):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from adamerge.errors import RunError
-from adamerge.losses import Objective
-from adamerge.methods import Method
+from adamerge.methods.base import Method
+from adamerge.objectives.objective import Objective
 from adamerge.training.batch import Batch, Given
 from adamerge.training.gradients import Gradients, Losses
 from adamerge.training.schedule import Schedule

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from adamerge.methods import FullFinetuning
+from adamerge.methods.full_finetuning import FullFinetuning
 from adamerge.training.adaptation import Adaptation, summed
 from adamerge.training.batch import Batch, Given
 from adamerge.training.gradients import Losses

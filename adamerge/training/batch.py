@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from adamerge.methods import Representation
+from adamerge.objectives.objective import Representation
 
 # What a stream gives for a task: images, or any of the fields of a Batch but the task.
 Given = Tensor | Mapping[str, Tensor | Representation]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from adamerge.losses import Objective
-from adamerge.methods import Concrete, Method
+from adamerge.methods.base import Method
+from adamerge.methods.concrete import Concrete
+from adamerge.objectives.objective import Objective
 from adamerge.training.adaptation import Adaptation, Indices, OptimizerFactory, summed, with_initial_lr
 from adamerge.training.batch import Batch, Given
 from adamerge.training.gradients import Losses

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from adamerge.methods import DAM
+from adamerge.methods.dam import DAM
 from adamerge.training.batch import Batch
 from adamerge.training.bilevel import Bilevel, nth, only
 from adamerge.training.gradients import Losses

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from adamerge.losses import Entropy, Objective
 from adamerge.merging import Pool
-from adamerge.methods import Method, experts
+from adamerge.methods.base import Method
+from adamerge.methods.static import experts
+from adamerge.objectives.entropy import Entropy
+from adamerge.objectives.objective import Objective
 from adamerge.training.adaptation import Adaptation, OptimizerFactory
 from adamerge.training.batch import Given
 from adamerge.training.loop import run_steps

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from adamerge.errors import RunError
-from adamerge.losses import CrossEntropy
-from adamerge.methods import FrankWolfe
+from adamerge.methods.frank_wolfe import FrankWolfe
+from adamerge.objectives.labels import CrossEntropy
 from adamerge.training.adaptation import Adaptation, summed
 from adamerge.training.batch import Batch, Given
 from adamerge.training.bilevel import only

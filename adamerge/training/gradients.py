@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adamerge.losses import Objective
-from adamerge.methods import Method, Representation
+from adamerge.errors import ConfigError
+from adamerge.methods.base import Method
+from adamerge.objectives.objective import Objective, Representation
 from adamerge.training.batch import Batch
 from adamerge.training.schedule import Schedule
 
@@ -73,7 +74,14 @@ class Gradients:
             if loss is not None:
                 losses.append((batch.task, loss))
         if losses:
-            backward(torch.stack([loss for _, loss in losses]).sum())
+            total = torch.stack([loss for _, loss in losses]).sum()
+            if not total.requires_grad:
+                raise ConfigError(
+                    f"objective: {type(self.objective).__name__} does not depend on anything that "
+                    f"{type(self.method).__name__} trains, so that there is nothing to learn.\n"
+                    "  Choose another; `show objectives` lists them."
+                )
+            backward(total)
         return [(task, loss.detach()) for task, loss in losses]
 
     @torch.no_grad()

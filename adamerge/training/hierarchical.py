@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamerge.methods import SuperMerge
+from adamerge.methods.supermerge import SuperMerge
 from adamerge.training.adaptation import Adaptation, summed, with_initial_lr
 from adamerge.training.batch import Batch, Given
 from adamerge.training.bilevel import only

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from adamerge.methods import ElementWise
+from adamerge.methods.prodistill import ElementWise
 from adamerge.models.blocks import PREFIX, blocks
 from adamerge.models.clip import pictures_of
 from adamerge.training.adaptation import Adaptation, summed

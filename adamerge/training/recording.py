@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adamerge.methods import Method, Representation
+from adamerge.methods.base import Method
+from adamerge.objectives.objective import Representation
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.stream import Stream
 

@@ -16,8 +16,8 @@ from commands.conftest import finished
 from tracking.wandb_files import Written, read
 
 from adamerge.__main__ import main
-from adamerge.runs import recipe
 from adamerge.errors import RunError
+from adamerge.runs import recipe
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Results, read_results
 from adamerge.tracking.weights_and_biases import WandbMirror

@@ -12,10 +12,10 @@ import pytest
 from commands.conftest import QUICK
 
 from adamerge.__main__ import main
-from adamerge.runs import gpu_slots, recipe
 from adamerge.commands.hydra_entry import WORST
 from adamerge.commands.train import searched
 from adamerge.errors import RunError
+from adamerge.runs import gpu_slots, recipe
 from adamerge.tracking.results import Results, TaskResult
 
 WORDS = ["train", "-m", "method=surgery", "seed=0,1", "method.schedule.steps=2", "checkpoint_every=1", *QUICK]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call
 
-from adamerge.losses import entropy
 from adamerge.merging import Pool, merge_tensor
 from adamerge.methods import AdaMerging
+from adamerge.objectives.entropy import entropy
 
 VARIANTS = [("task", "open_clip"), ("layer", "open_clip"), ("layer", "hf")]
 

@@ -10,9 +10,9 @@ from conftest import TASKS
 from restating import ADAM, adapt, close, entropy_of, images64, pool64, seeded, tau
 from torch import Tensor
 
-from adamerge.losses import Entropy
 from adamerge.merging.masks import uniform_noise
 from adamerge.methods import Concrete
+from adamerge.objectives.entropy import Entropy
 from adamerge.rules import TaskArithmetic
 from adamerge.training import Bilevel, Schedule
 

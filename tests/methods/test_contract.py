@@ -26,10 +26,10 @@ STEPS = 4
 SHORT = ("suite.steps=4", "suite.tuned.meta_steps=2", "backbone.model.vision_cfg.image_size=4")
 
 
-def config(name: str) -> DictConfig:
+def config(name: str, words: tuple[str, ...] = ()) -> DictConfig:
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=[f"method={name}", *SHORT])
+        cfg = compose("train", overrides=[f"method={name}", *SHORT, *words])
     if "inner_lr" in (cfg.method.get("training") or {}):
         cfg.method.training.inner_lr = (
             0.1  # a step of 1 can put whole rows behind the clamp, where nothing moves
@@ -72,9 +72,10 @@ def adapted(
     folder: Path | None = None,
     stop: int | None = None,
     recompute: bool = False,
+    words: tuple[str, ...] = (),
 ) -> Method:
     """The method after a few steps; with `folder` it can be stopped, and goes on from there."""
-    cfg = config(name)
+    cfg = config(name, words)
     pool = make_vit_pool(tasks=tasks)
     if recompute:
         recompute_blocks(pool.encoder)

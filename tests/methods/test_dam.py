@@ -12,8 +12,8 @@ from restating import ADAM, adapt, close, entropy_of, forward, images64, logits,
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adamerge.losses import Entropy
 from adamerge.methods import DAM
+from adamerge.objectives.entropy import Entropy
 from adamerge.rules import TaskArithmetic
 from adamerge.training import DefenseAware, Schedule
 

@@ -23,8 +23,9 @@ from restating import (
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adamerge.losses import CrossEntropy, Entropy
 from adamerge.methods import FrankWolfe
+from adamerge.objectives.entropy import Entropy
+from adamerge.objectives.labels import CrossEntropy
 from adamerge.rules import TaskArithmetic
 from adamerge.training import HardSteps, Schedule, SoftSteps
 

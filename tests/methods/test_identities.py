@@ -9,7 +9,6 @@ import torch
 from conftest import TASKS, make_vit_pool
 from restating import arithmetic, expert, forward, images64, logits, pool64
 
-from adamerge.losses import Alignment, Entropy, PseudoLabels, confident
 from adamerge.merging import Head, Pool
 from adamerge.methods import (
     DAM,
@@ -27,6 +26,9 @@ from adamerge.methods import (
     experts,
 )
 from adamerge.models.clip import image_encoder
+from adamerge.objectives.agreement import PseudoLabels, confident
+from adamerge.objectives.alignment import Alignment
+from adamerge.objectives.entropy import Entropy
 from adamerge.rules import TaskArithmetic, Ties
 from adamerge.training import Adaptation, Schedule, run_steps
 

@@ -9,8 +9,8 @@ import torch
 from conftest import TASKS
 from restating import ADAM, DEPTH, adapt, arithmetic, block, close, embed, expert, images64, pool64
 
-from adamerge.losses import Distillation
 from adamerge.methods import ElementWise
+from adamerge.objectives.alignment import Alignment
 from adamerge.rules import TaskArithmetic
 from adamerge.training import BlockByBlock, Schedule
 
@@ -24,7 +24,7 @@ def test_prodistill(minibatch, seed):
     pool, images = pool64(), images64()
     method = ElementWise(RULED(pool)).double()
     schedule = Schedule(2 * 3, batch_size=4, seed=seed)
-    adapt(method, Distillation(), images, schedule, partial(BlockByBlock, minibatch=minibatch))
+    adapt(method, Alignment("l2", "sum"), images, schedule, partial(BlockByBlock, minibatch=minibatch))
 
     merged = arithmetic(pool)
     student = torch.cat([embed(merged, images[task]) for task in TASKS])

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from adamerge.errors import PoolError
-from adamerge.losses import CrossEntropy
 from adamerge.methods import SuperMerge
+from adamerge.objectives.labels import CrossEntropy
 from adamerge.rules import TaskArithmetic, WeightAverage
 from adamerge.training import Hierarchical, Schedule
 

@@ -9,8 +9,8 @@ from restating import ADAM, adapt, arithmetic, clones, close, expert, forward, i
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from adamerge.losses import Alignment
 from adamerge.methods import Surgery, SurgeryV2
+from adamerge.objectives.alignment import Alignment
 from adamerge.rules import TaskArithmetic
 from adamerge.training import Schedule
 

@@ -10,8 +10,8 @@ from conftest import TASKS
 from restating import ADAM, adapt, arithmetic, clones, close, expert, forward, images64, logits, pool64, tau
 from torch.nn.functional import cross_entropy
 
-from adamerge.losses import PseudoLabels
 from adamerge.methods import Tinting
+from adamerge.objectives.agreement import PseudoLabels
 from adamerge.rules import TaskArithmetic
 from adamerge.training import Schedule
 

@@ -9,8 +9,8 @@ from restating import ADAM, adapt, arithmetic, close, expert, forward, images64,
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adamerge.losses import TaskIdentity
 from adamerge.methods import Twin
+from adamerge.objectives.routing import TaskIdentity
 from adamerge.rules import TaskArithmetic
 from adamerge.training import Schedule
 

@@ -23,9 +23,9 @@ from restating import (
 )
 from torch import Tensor
 
-from adamerge.losses import Entropy
 from adamerge.methods import WEMoE
 from adamerge.methods.wemoe import Router
+from adamerge.objectives.entropy import Entropy
 from adamerge.rules import TaskArithmetic
 from adamerge.training import Schedule
 

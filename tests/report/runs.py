@@ -37,7 +37,7 @@ def write_run(
     folder.mkdir(parents=True)
     config = {
         "seed": seed, "suite": {"name": suite}, "backbone": {"name": "small"}, "rule": {"name": "none"},
-        "method": {"name": method, "model": model, "objective": {"_target_": f"adamerge.losses.{objective}"}},
+        "method": {"name": method, "model": model, "objective": {"_target_": f"adamerge.objectives.any.{objective}"}},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     results = _results(method, seed, accuracy, tasks, steps, suite) | {"objective": OBJECTIVES.get(objective)}

@@ -9,11 +9,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-import adamerge.losses
 from adamerge.errors import ConfigError
+from adamerge.objectives import entropy as module
 from adamerge.settings import instantiate
 from adamerge.settings.components import check_component, find_target
 from adamerge.settings.mistakes import Mistakes
+
+PROBES = module.__name__
 
 
 class Probe:
@@ -43,8 +45,8 @@ class Closed(Probe):
 @pytest.fixture(autouse=True)
 def probes(monkeypatch: pytest.MonkeyPatch) -> None:
     for probe in (Probe, Closed):
-        monkeypatch.setattr(probe, "__module__", "adamerge.losses")
-        monkeypatch.setattr(adamerge.losses, probe.__name__, probe, raising=False)
+        monkeypatch.setattr(probe, "__module__", PROBES)
+        monkeypatch.setattr(module, probe.__name__, probe, raising=False)
 
 
 def mistakes_of(**node: Any) -> list[str]:
@@ -67,8 +69,8 @@ def mistakes_of(**node: Any) -> list[str]:
         "pytorch_lightning.loggers.os.system",
         "subprocess.Popen",
         "adamerge",
-        "adamerge.losses",
-        "adamerge..losses.Entropy",
+        "adamerge.objectives.entropy",
+        "adamerge..objectives.entropy.Entropy",
         "",
     ],
 )
@@ -81,9 +83,9 @@ def test_nothing_beyond_the_allow_list_is_reached(path: str) -> None:
 
 def test_a_mistyped_component_names_the_near_one() -> None:
     with pytest.raises(
-        ConfigError, match=r"adamerge.losses has no component 'Entrpy'; did you mean 'Entropy'"
+        ConfigError, match=r"adamerge.objectives.entropy has no component 'Entrpy'; did you mean 'Entropy'"
     ):
-        find_target("adamerge.losses.Entrpy")
+        find_target("adamerge.objectives.entropy.Entrpy")
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,11 @@ def test_a_mistyped_component_names_the_near_one() -> None:
     ],
 )
 def test_options_are_checked_against_the_signature(options: dict[str, Any], lines: list[str]) -> None:
-    assert mistakes_of(_target_="adamerge.losses.Probe", **options) == lines
+    assert mistakes_of(_target_=f"{PROBES}.Probe", **options) == lines
 
 
 def test_an_unknown_option_names_those_there_are() -> None:
-    target = "adamerge.losses.Closed"
+    target = f"{PROBES}.Closed"
     assert mistakes_of(_target_=target, rnk=1) == [
         "part.rnk: Closed has no such option; did you mean 'rank'?"
     ]
@@ -118,7 +120,7 @@ def test_an_unknown_option_names_those_there_are() -> None:
 
 
 def test_the_range_that_a_constructor_checks_is_a_mistake() -> None:
-    assert mistakes_of(_target_="adamerge.losses.Closed", rank=-1) == ["part: rank must not be negative."]
+    assert mistakes_of(_target_=f"{PROBES}.Closed", rank=-1) == ["part: rank must not be negative."]
 
 
 def test_what_the_program_gives_is_no_option_and_not_missing() -> None:
@@ -128,8 +130,8 @@ def test_what_the_program_gives_is_no_option_and_not_missing() -> None:
 
 
 def test_a_component_inside_a_component_is_checked_too() -> None:
-    inner = {"_target_": "adamerge.losses.Entropy", "epz": 1}
-    (line,) = mistakes_of(_target_="adamerge.losses.Probe", rank=1, names=inner)
+    inner = {"_target_": "adamerge.objectives.entropy.Entropy", "epz": 1}
+    (line,) = mistakes_of(_target_=f"{PROBES}.Probe", rank=1, names=inner)
     assert line == "part.names.epz: Entropy has no such option; did you mean 'eps'?"
 
 
@@ -137,7 +139,12 @@ def test_instantiate_passes_plain_values() -> None:
     node = OmegaConf.create(
         {
             "n": 3,
-            "part": {"_target_": "adamerge.losses.Probe", "rank": "${n}", "sizes": [1], "extra": {"a": [1]}},
+            "part": {
+                "_target_": f"{PROBES}.Probe",
+                "rank": "${n}",
+                "sizes": [1],
+                "extra": {"a": [1]},
+            },
         }
     )
     pool = torch.nn.Identity()
@@ -148,7 +155,7 @@ def test_instantiate_passes_plain_values() -> None:
 
 
 def test_the_programs_options_win_over_the_yaml() -> None:
-    made = instantiate({"_target_": "adamerge.losses.Probe", "rank": 1}, None, rank=5)
+    made = instantiate({"_target_": f"{PROBES}.Probe", "rank": 1}, None, rank=5)
     assert made.options[1] == 5
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from adamerge import fit
 from adamerge.errors import RunError
-from adamerge.losses import Entropy, entropy
 from adamerge.methods import AdaMerging
+from adamerge.objectives.entropy import Entropy, entropy
 from adamerge.tracking.journal import Journal
 from adamerge.training import Adaptation, Schedule, run_steps
 from adamerge.training.steps import StepModule

@@ -13,9 +13,10 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from adamerge.errors import RunError
-from adamerge.losses import CrossEntropy, Entropy
 from adamerge.merging.mixing import mixed_linear
 from adamerge.methods import AdaMerging, FrankWolfe, FullFinetuning
+from adamerge.objectives.entropy import Entropy
+from adamerge.objectives.labels import CrossEntropy
 from adamerge.rules import Pretrained, TaskArithmetic
 from adamerge.training import Adaptation, AlternatingTuning, HardSteps, Schedule
 from adamerge.training.steps import step_loader

@@ -11,8 +11,8 @@ from conftest import make_pool
 from torch import Tensor
 from training.test_adaptation import QUIET, Rounds
 
-from adamerge.losses import Entropy
 from adamerge.methods import AdaMerging, Method
+from adamerge.objectives.entropy import Entropy
 from adamerge.tracking.journal import Journal
 from adamerge.training import Adaptation, Schedule, run_steps
 from adamerge.training.journaling import Watch

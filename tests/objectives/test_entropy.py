@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from adamerge.losses import entropy
+from adamerge.objectives.entropy import entropy
 
 
 @pytest.mark.parametrize("classes", [2, 10, 397])

@@ -1,0 +1,46 @@
+"""Entropy of the merged model's predictions (AdaMerging)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from adamerge.objectives.objective import Classifier, Representation, Target, widened
+
+
+def entropy(logits: Tensor, eps: float = 0.0) -> Tensor:
+    """Shannon entropy H(p) = -sum_c p_c log p_c of each prediction, in nats.
+
+    Args:
+        logits: (n, classes), the logit scale included.
+        eps: added inside the logarithm. 0 is the paper's form (through log-softmax); FusionBench uses 1e-8.
+
+    Returns:
+        (n,) in float32 at least.
+
+    Source: AdaMerging, arXiv 2310.02575, eq. 5.
+    """
+    wide = widened(logits)
+    probabilities = wide.softmax(dim=-1)
+    logarithms = (probabilities + eps).log() if eps else wide.log_softmax(dim=-1)
+    return -(probabilities * logarithms).sum(dim=-1)
+
+
+class Entropy:
+    """Mean entropy of the merged model's predictions over a batch (AdaMerging, eq. 5).
+
+    Args:
+        eps: added inside the logarithm.
+    """
+
+    name = "entropy (nats)"
+    target: Target = "none"
+
+    def __init__(self, eps: float = 0.0) -> None:
+        if eps < 0.0:
+            raise ValueError(f"eps should not be negative (got {eps})")
+        self.eps = eps
+
+    def __call__(
+        self, method: Classifier, representation: Representation, task: str, target: Representation = ()
+    ) -> Tensor:
+        return entropy(method.classify(representation[-1], task), self.eps).mean()

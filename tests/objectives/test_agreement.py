@@ -1,0 +1,71 @@
+"""Hard and soft agreement with the expert, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from adamerge.objectives.agreement import Agreement, PseudoLabels
+
+
+class Identity:
+    """A head whose logits are the features."""
+
+    def logits(self, features: Tensor) -> Tensor:
+        return features
+
+
+@dataclass
+class Model:
+    pool: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(heads={"t": Identity()}))
+
+    def classify(self, features: Tensor, task: str) -> Tensor:
+        return features
+
+
+def value(objective, own: Tensor, expert: Tensor) -> Tensor | None:
+    return objective(Model(), (own,), "t", (expert,))
+
+
+def test_soft_agreement_by_hand() -> None:
+    """Teacher (3/4, 1/4), model even: ln 2, whatever the teacher; at temperature 2 four times that."""
+    teacher = torch.tensor([[3.0, 1.0]]).log()
+    even = torch.zeros(1, 2)
+    assert value(Agreement(), even, teacher).item() == pytest.approx(0.6931472)
+    assert value(Agreement(2.0), even, teacher).item() == pytest.approx(4 * 0.6931472)
+
+
+def test_temperature_softens_both() -> None:
+    torch.manual_seed(0)
+    own, teacher = torch.randn(5, 4, dtype=torch.float64), 3 * torch.randn(5, 4, dtype=torch.float64)
+    p, q = (own / 3).softmax(-1), (teacher / 3).softmax(-1)
+    torch.testing.assert_close(
+        value(Agreement(3.0), own, teacher), -9 * (q * p.log()).sum(-1).mean(), rtol=1e-12, atol=0
+    )
+
+
+def test_hard_labels_are_the_limit_of_a_certain_teacher() -> None:
+    torch.manual_seed(0)
+    own, teacher = torch.randn(5, 4), torch.randn(5, 4)
+    torch.testing.assert_close(value(Agreement(), own, 1e4 * teacher), value(PseudoLabels(), own, teacher))
+
+
+@pytest.mark.parametrize("make", [Agreement, PseudoLabels])
+def test_the_filter_keeps_the_mean_over_what_is_kept(make) -> None:
+    own = torch.tensor([[9.0, 0.0], [1.0, 0.0]])
+    teacher = torch.tensor(
+        [[0.0, 1.0], [0.0, 8.0]]
+    )  # the first is less sure than the model, of another class
+    kept = value(make(confidence=True), own, teacher)
+    torch.testing.assert_close(kept, value(make(), own[1:], teacher[1:]))
+    assert value(make(confidence=True), own[:1], teacher[:1]) is None
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_is_a_number_above_0(temperature) -> None:
+    with pytest.raises(ValueError, match="temperature should be a number above 0"):
+        Agreement(temperature)
