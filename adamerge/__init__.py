@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "open_pool": "adamerge.models.pool",
-    "merge": "adamerge.models.pool",
+    "merge": "adamerge.runs.merging",
     "fit": "adamerge.training",
     "Schedule": "adamerge.training",
     "Head": "adamerge.merging",

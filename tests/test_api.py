@@ -7,10 +7,18 @@ from functools import partial
 import pytest
 import torch
 from checkpoints.formats import MODEL, save_head_pickle, save_task_vectors_pickle, tiny_clip, vision_state
+from omegaconf import OmegaConf
 
 import adamerge
 from adamerge.checkpoints import open_clip_to_hf
-from adamerge.errors import PoolError
+from adamerge.errors import ConfigError, PoolError
+from adamerge.rules.doge import Doge
+from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.ties import Ties
+from adamerge.settings import instantiate
+from adamerge.settings.components import component
+from adamerge.settings.groups import choices
+from adamerge.settings.inherited import inherited
 
 TASKS = ("Cars", "DTD")
 
@@ -96,8 +104,41 @@ def test_merge_is_the_rule(experts, heads):
     for key, value in merged.items():
         expected = vision_state()[key] + 0.5 * sum(e[key] - vision_state()[key] for e in experts.values())
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(PoolError, match="No merging rule 'tyes'"):
+    with pytest.raises(PoolError, match="No merging rule 'tyes'; did you mean 'ties'"):
         adamerge.merge(pool, rule="tyes")
+    with pytest.raises(
+        ConfigError, match=r"rule\.scal: TaskArithmetic has no such option; did you mean 'scale'"
+    ):
+        adamerge.merge(pool, rule="task_arithmetic", scal=0.5)
+
+
+@pytest.mark.parametrize("name", choices("rule"))
+def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(experts, heads, name):
+    """As `merge rule=<name>` does, where neither the suite nor the checkpoints say otherwise."""
+    pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    node = component(OmegaConf.create(inherited(choices("rule")[name])))
+    ruled = (TaskArithmetic(0.3) if node is None else instantiate(node))(pool)
+    tasks = pool.names if ruled.by_task else (None,)
+    for task in tasks:
+        merged = adamerge.merge(pool, rule=name, task=task)
+        assert all(torch.equal(merged[key], value) for key, value in ruled.static(task).items())
+    if ruled.by_task:
+        with pytest.raises(PoolError, match="one encoder per task"):
+            adamerge.merge(pool, rule=name)
+
+
+def test_a_yaml_s_values_hold_in_python_and_options_go_before_them(experts, heads):
+    pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    for options, rule in (
+        ({"rule": "ties"}, Ties(0.2, 0.3, "sum")),
+        ({"rule": "ties", "top_k": 0.5, "aggregate": "mean"}, Ties(0.5, 0.3, "mean")),
+        ({"rule": "doge_ta", "steps": 2}, Doge("ta", steps=2)),
+        ({"rule": "doge_am", "steps": 2}, Doge("am", steps=2)),
+        ({"rule": Ties(0.7)}, Ties(0.7)),
+    ):
+        expected = rule(pool).static()
+        merged = adamerge.merge(pool, **options)
+        assert all(torch.equal(merged[key], value) for key, value in expected.items())
 
 
 def test_bfloat16_task_vectors_halve_the_memory(experts, heads):

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig
 from yaml import YAMLError
 
 from adamerge.errors import ConfigError
+from adamerge.settings.groups import static_rules, words_of_rule
 
 
 class ConfigFolders:
@@ -42,6 +44,20 @@ class ConfigFolders:
             raise ConfigError(f"A config file is no YAML: {error}") from error
 
 
+def register_static_rules(*folders: Path) -> None:
+    """Let `method=` take every rule that has no method of its own name: `method=ties` is `method=static rule=ties`.
+
+    Args:
+        folders: the config folders, the package's own by default. Those of an earlier call are forgotten.
+    """
+    store = ConfigStore.instance()
+    store.repo.pop("method", None)
+    for name, path in static_rules(*folders).items():
+        chosen = {"override /rule@_global_.rule": name}
+        node = {"defaults": ["static", chosen, "_self_"], **words_of_rule(path)}
+        store.store(name=name, node=node, group="method", provider="adamerge")
+
+
 @contextmanager
 def opened_folders(main: Path, own: Path | None, words: Sequence[str]) -> Iterator[ConfigFolders]:
     """Look into the config folders.
@@ -56,9 +72,14 @@ def opened_folders(main: Path, own: Path | None, words: Sequence[str]) -> Iterat
         entries = [f"file://{own}", *(word.partition("=[")[2].rstrip("]") for word in search)]
         search = [f"hydra.searchpath=[{','.join(filter(None, entries))}]"]
     GlobalHydra.instance().clear()
+    store = ConfigStore.instance()
+    before = store.repo.get("method")
+    register_static_rules(*filter(None, (own, main)))
     with initialize_config_dir(str(main), version_base="1.3"):
         yield ConfigFolders(search)
     GlobalHydra.instance().clear()
+    if before is not None:  # those of the job from within which somebody looks
+        store.repo["method"] = before
 
 
 def tidy(error: Exception) -> str:

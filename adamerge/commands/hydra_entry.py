@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
-from adamerge.commands.config_folders import opened_folders, tidy
+from adamerge.commands.config_folders import opened_folders, register_static_rules, tidy
 from adamerge.commands.overrides import Typed, read_overrides, typed_options
 from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
 from adamerge.settings.check import find_mistakes
@@ -51,6 +51,7 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
         parser = get_args_parser()
         options = parser.parse_intermixed_args(list(words))
         _refuse(options)
+        register_static_rules(*filter(None, _folders(options)))
         if not _is_look(options) and (typed := _over_own_config(command, options)) is not None:
             _log_to_stderr()
             import_module(f"adamerge.commands.{command}").run_over(typed)
@@ -120,11 +121,10 @@ def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[st
     named = COMMANDS[command].word
     words = [_named(named, word) if named and _is_plain(word) else word for word in options.overrides]
     looking = options.help or options.cfg or options.info
-    own = Path(os.path.abspath(options.config_dir)) if options.config_dir else None
+    own, main = _folders(options)
     if own and not own.is_dir():
         raise ConfigError(f"--config-dir {own} is no folder.")
     config_name = options.config_name or str(COMMANDS[command].config)
-    main = Path(os.path.abspath(options.config_path)) if options.config_path else conf_dir()
     with opened_folders(main, own, words) as folders:
         words, configs = read_overrides(folders, config_name, words, options.multirun or looking, mistakes)
         for config in () if looking else configs:
@@ -132,6 +132,12 @@ def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[st
                 del config["hydra"]
             find_mistakes(config, mistakes)
     return words, configs
+
+
+def _folders(options: Namespace) -> tuple[Path | None, Path]:
+    """The user's config folder, and the one that takes the place of, or is, the package's."""
+    own = Path(os.path.abspath(options.config_dir)) if options.config_dir else None
+    return own, Path(os.path.abspath(options.config_path)) if options.config_path else conf_dir()
 
 
 def _is_plain(word: str) -> bool:

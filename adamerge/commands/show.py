@@ -13,6 +13,7 @@ from rich.text import Text
 
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError
+from adamerge.settings.groups import choices, static_rules, words_of_rule
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
@@ -51,10 +52,14 @@ def _groups() -> dict[str, Path]:
 
 
 def _print_yaml(folder: Path, name: str) -> None:
-    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    if name not in files:
-        raise ConfigError(f"There is no {folder.name} '{name}'; {near(name, files)}")
-    text = files[name].read_text()
+    files = choices(folder.name)
+    rules = static_rules() if folder.name == "method" else {}
+    if name not in {**files, **rules}:
+        raise ConfigError(f"There is no {folder.name} '{name}'; {near(name, [*files, *rules])}")
+    if name in rules:
+        text = f"# method=static rule={name}: nothing is trained. conf/rule/{name}.yaml:\n{rules[name].read_text()}"
+    else:
+        text = files[name].read_text()
     if sys.stdout.isatty():
         plain_console().print(Syntax(text, "yaml", background_color="default"))
     else:
@@ -62,7 +67,11 @@ def _print_yaml(folder: Path, name: str) -> None:
 
 
 def _print_list(folder: Path) -> None:
-    rows = {path.stem: _described(path) for path in sorted(folder.glob("*.yaml"))}
+    rows = {name: _described(path) for name, path in choices(folder.name).items()}
+    if folder.name == "method":
+        nothing = {key: rows["static"][key] for key in ("needs", "trains", "memory")}
+        rows |= {name: {**nothing, **words_of_rule(path)} for name, path in static_rules().items()}
+        rows = dict(sorted(rows.items()))
     columns = [column for column in _COLUMNS if any(row.get(column) for row in rows.values())]
     console = plain_console()
     if len(columns) > 3 and console.width < _WIDE:

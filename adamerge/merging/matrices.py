@@ -1,4 +1,8 @@
-"""What of an encoder counts as a matrix: the one answer for every rule and method that works on matrices."""
+"""What of an encoder counts as a matrix: the one answer for every rule and method that works on matrices.
+
+A fused attention projection holds three. Whoever works on matrices takes `fused: apart | together` as an option, so
+that the run's config says which it was.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,15 @@ _FUSED = "in_proj_weight"
 Fused = Literal["apart", "together"]
 
 
+def is_matrix(base: Tensor) -> bool:
+    """Whether a tensor is a matrix as it stands: no gain, bias or token, and no convolution's kernel, which is one only
+    where it is taken as (out, in h w)."""
+    return base.ndim == 2
+
+
 def is_block_matrix(key: str, base: Tensor) -> bool:
     """Whether a tensor is a weight matrix of a transformer block: attention's and the MLP's, no gains or biases."""
-    return key.startswith(BLOCKS) and base.ndim == 2
+    return key.startswith(BLOCKS) and is_matrix(base)
 
 
 def is_fused(key: str) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
-from adamerge.rules import Individual
+from adamerge.rules.linear import Individual
 
 
 class Static(Method):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
+from adamerge.merging.matrices import Fused, by_matrix, is_matrix
 from adamerge.methods.base import Method
 
 # Encoders merged for several images at once take at most this much memory.
@@ -30,6 +32,7 @@ class Twin(Method):
     Args:
         pool: after any rule that keeps one encoder.
         rank_share: share of the singular triplets of each matrix that are kept.
+        fused: whether query, key and value projections are one matrix, "together", or three, "apart".
         hidden: width of the router's hidden layer.
         dropout: in the router, while training.
         biases: "merged" like everything else, or "own" as in the reference's code, which merges no biases: the router
@@ -46,6 +49,7 @@ class Twin(Method):
         hidden: int = 1536,
         dropout: float = 0.5,
         biases: Literal["merged", "own"] = "merged",
+        fused: Fused = "together",
     ) -> None:
         if pool.by_task:
             raise PoolError("Twin-Merging starts from one merged encoder, but this rule keeps one per task.")
@@ -53,7 +57,7 @@ class Twin(Method):
         own = [key for key in pool.keys if biases == "own" and "bias" in key]
         shared |= {key: pool.base[key] for key in own}
         exclusive = {
-            key: _exclusive(pool, key, shared[key], rank_share) for key in pool.keys if key not in own
+            key: _exclusive(pool, key, shared[key], rank_share, fused) for key in pool.keys if key not in own
         }
         super().__init__(replace(pool, base=shared, vectors=exclusive))
         # (T, *shape) of every expert, of the tensors that are not merged.
@@ -130,12 +134,18 @@ class Twin(Method):
         return super()._apply(fn, recurse)
 
 
-def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float) -> Tensor:
+def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float, fused: Fused) -> Tensor:
     """e_k (T, numel) of one tensor: expert minus shared, matrices at a share of their rank."""
     experts = pool.base[key].reshape(1, -1) + pool.vectors[key].to(pool.base[key].dtype)
     difference = experts - shared.reshape(1, -1)
-    if shared.ndim != 2:
+    if not is_matrix(shared):
         return difference
-    u, s, v = torch.linalg.svd(difference.view(-1, *shared.shape), full_matrices=False)
-    kept = max(1, int(rank_share * s.shape[1]))
-    return ((u[:, :, :kept] * s[:, None, :kept]) @ v[:, :kept]).flatten(1)
+    stack = difference.view(-1, *shared.shape)
+    return by_matrix(key, stack, partial(_leading, share=rank_share), fused).flatten(1)
+
+
+def _leading(matrices: Tensor, share: float) -> Tensor:
+    """Matrices (T, rows, columns) cut to a share of their singular triplets."""
+    u, s, v = torch.linalg.svd(matrices, full_matrices=False)
+    kept = max(1, int(share * s.shape[1]))
+    return (u[:, :, :kept] * s[:, None, :kept]) @ v[:, :kept]

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,20 +93,6 @@ def open_pool(
         raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
     unseen = tuple(task for task in opened_heads if task not in experts)
     return Pool(encoder, origin, vectors, tuple(experts), opened_heads, unseen)
-
-
-def merge(pool: Pool, rule: str = "task_arithmetic", **options: Any) -> dict[str, Tensor]:
-    """The state dict (open_clip keys) of a static merge: `rule` is a file of adamerge/rules' class in snake case.
-
-    Rules that keep one encoder per task have no single state dict and raise a PoolError.
-    """
-    from adamerge import rules
-
-    name = "".join(part.capitalize() for part in rule.split("_"))
-    if not hasattr(rules, name):
-        known = ", ".join(sorted(r for r in rules.__all__))
-        raise PoolError(f"No merging rule '{rule}'; there are {known} (in snake case).")
-    return getattr(rules, name)(**options)(pool).static()  # type: ignore[no-any-return]
 
 
 def _fitting(

@@ -6,12 +6,13 @@ import csv
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from adamerge.settings.groups import NO_RULE, choices
 from adamerge.settings.inherited import inherited
-from adamerge.settings.paths import conf_dir
 
 _FACTS = {"paper": "paper", "needs": "needs", "trains": "trained", "memory": "memory"}
 _TABLE = Path("docs") / "mini_table.csv"
@@ -24,7 +25,7 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
         measured: by method, the row of docs/mini_table.csv.
     """
     by_class: dict[str, list[str]] = {}
-    entries = {path.stem: inherited(path) for path in sorted((conf_dir() / "method").glob("*.yaml"))}
+    entries = {name: inherited(path) for name, path in choices("method").items()}
     for name, entry in entries.items():
         by_class.setdefault(entry["model"]["_target_"], []).append(name)
     parts = [
@@ -35,7 +36,24 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
     for target, names in sorted(by_class.items(), key=lambda item: item[0].rpartition(".")[2]):
         parts.append(f"## {target.rpartition('.')[2]}\n\n{_described(target)}\n")
         parts += [_entry(name, entries[name], measured.get(name)) for name in names]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_rules(measured)])
+
+
+def _rules(measured: dict[str, dict[str, str]]) -> Iterator[str]:
+    yield (
+        "# Static rules\n\nFrom conf/rule/*.yaml. `merge rule=<name>` merges with one, `train rule=<name>` puts a "
+        "method over it, and `method=<name>` is the merge alone among the methods of a sweep. `show rule/<name>` "
+        "prints a YAML.\n"
+    )
+    described: set[str] = set()
+    entries = {name: inherited(path) for name, path in choices("rule").items() if name != NO_RULE}
+    methods = choices("method")
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["_target_"].rpartition(".")[2]):
+        target = entry["_target_"]
+        if target not in described:
+            described.add(target)
+            yield f"## {target.rpartition('.')[2]}\n\n{_described(target)}\n"
+        yield _entry(name, entry, None if name in methods else measured.get(name))
 
 
 def _described(target: str) -> str:

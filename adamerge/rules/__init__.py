@@ -1,9 +1,8 @@
-"""Static merging rules, one per file: task vectors in, tensor by tensor, task vectors or one delta out."""
+"""Static merging rules, one file each: task vectors in, tensor by tensor, task vectors or one delta out.
 
-from adamerge.rules.doge import Doge
-from adamerge.rules.emr import Emr
-from adamerge.rules.linear import Individual, Pretrained, TaskArithmetic, WeightAverage
-from adamerge.rules.rule import Rule
-from adamerge.rules.ties import Ties
+A class is found by its name, `adamerge.rules.Ties`; a YAML in conf/rule names its module.
+"""
 
-__all__ = ["Doge", "Emr", "Individual", "Pretrained", "Rule", "TaskArithmetic", "Ties", "WeightAverage"]
+from adamerge.lookup import by_name
+
+__getattr__ = by_name(__name__)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adamerge.errors import PoolError
-from adamerge.merging.matrices import BLOCKS, by_matrix, is_block_matrix
+from adamerge.merging.matrices import BLOCKS, Fused, by_matrix, is_block_matrix
 from adamerge.merging.task_vectors import Some, TaskVectors, TensorRule
 from adamerge.rules.rule import Rule
 from adamerge.rules.ties import largest, thresholds
@@ -30,7 +30,6 @@ class Doge(Rule):
         minimise   sum_j || rowsum( D_j * (sum_t lambda_t (D_t + Delta_t) - D_j) ) ||^2
 
     over Delta by Adam, its gradient g replaced by (I - P P^T) g, where P spans the tasks' shared left singular vectors.
-    The fused attention projection counts as its three matrices.
 
     Args:
         variant: "ta" has one Delta for all tasks and gives lambda_t (D_t + Delta) * mask_t to be added as they are.
@@ -40,6 +39,7 @@ class Doge(Rule):
         keep: share of each task vector's entries, the largest of those that are counted, that the masks keep.
         others: factor of the task vectors of all other tensors; 0 leaves them the base's.
         counted: what `keep` is a share of: the blocks' "matrices" (FusionBench), or "all" tensors of the encoder.
+        fused: whether query, key and value projections are three matrices, "apart", or one, "together".
         gap: "row" squares the sum of each row, "matrix" that of the whole matrix (a second re-implementation).
 
     Raises:
@@ -56,6 +56,7 @@ class Doge(Rule):
     others: float = 0.0
     gap: Literal["row", "matrix"] = "row"
     counted: Literal["matrices", "all"] = "matrices"
+    fused: Fused = "apart"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep <= 1.0:
@@ -75,7 +76,7 @@ class Doge(Rule):
         def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor | None:
             if not is_block_matrix(key, base):
                 return self.others * stack if self.others else None
-            return by_matrix(key, stack.float(), self._changed) * largest(stack, cuts)
+            return by_matrix(key, stack.float(), self._changed, self.fused) * largest(stack, cuts)
 
         return of_tensor
 

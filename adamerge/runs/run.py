@@ -12,7 +12,7 @@ from adamerge.errors import ConfigError
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.models.start import with_start
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.loading import (
     Data,
@@ -24,6 +24,7 @@ from adamerge.runs.loading import (
     settled,
 )
 from adamerge.settings import instantiate
+from adamerge.settings.components import component
 from adamerge.tasks.task import check_head
 from adamerge.tracking.recorded import Lineage
 
@@ -97,9 +98,10 @@ class Run:
     def _ruled(self, pool: Pool) -> Pool:
         """The pool after the rule. A rule that ranks entries sees the task vectors in float32, also where they are kept
         in bfloat16: for that time the experts are opened once more."""
-        if not self.cfg.rule.rule:
+        named = component(self.cfg.rule)
+        if named is None:
             return self.arithmetic(pool)
-        rule = instantiate(self.cfg.rule.rule)
+        rule = instantiate(named)
         kept = next(iter(pool.vectors.values())).dtype
         if kept == torch.float32 or not getattr(rule, "ranks", False):
             ruled: Pool = rule(pool)

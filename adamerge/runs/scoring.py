@@ -21,7 +21,7 @@ from adamerge.methods.base import Method
 from adamerge.methods.static import Static, experts
 from adamerge.models.heads import head_digest
 from adamerge.progress import image_progress
-from adamerge.rules import Individual, Pretrained, WeightAverage
+from adamerge.rules.linear import Individual, Pretrained, WeightAverage
 from adamerge.runs.loading import Data, attacked, device_of, open_data, suite_name
 from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
 from adamerge.runs.run import Run

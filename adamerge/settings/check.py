@@ -10,10 +10,12 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from pydantic import BaseModel, ValidationError
 
 from adamerge.settings.annotations import reason
-from adamerge.settings.components import check_component
+from adamerge.settings.components import WORDS, check_component, component
 from adamerge.settings.mistakes import Mistakes, near
 from adamerge.settings.sections import SECTIONS, TRAINER_OPTIONS, CommonSection
 
+# Sections that are components themselves, with words for people beside the options.
+_COMPONENTS = ("rule",)
 # The catalogue entry that serves every task without one of its own.
 _ANY_TASK = "*"
 
@@ -38,12 +40,15 @@ def find_mistakes(config: DictConfig, mistakes: Mistakes) -> None:
         values = plain.get(group)
         if part:
             values = values.get(part) if isinstance(values, dict) else None
+        if where in _COMPONENTS and isinstance(values, dict) and "_target_" in values:
+            values = {key: value for key, value in values.items() if key in (*WORDS, "_target_")}
         if values is not None:
             _check_section(where, values, section, mistakes)
     _check_tasks(plain.get("suite"), mistakes)
     _check_trainer(plain.get("trainer"), mistakes)
     for where, node in _components(plain):
-        check_component(where, node, mistakes)
+        found = component(node) if where in _COMPONENTS else node
+        check_component(where, found or {}, mistakes)
 
 
 def _resolved(node: Any, where: str, mistakes: Mistakes) -> Any:
@@ -103,7 +108,7 @@ def _check_section(where: str, values: Any, section: type[BaseModel], mistakes: 
 def _phrase(place: str, problems: list[Any], values: dict[str, Any], section: type[BaseModel]) -> str:
     first = problems[0]
     if first["type"] == "extra_forbidden":
-        offered = [name for name in section.model_fields if name != "summary"]
+        offered = [field.alias or name for name, field in section.model_fields.items() if name != "summary"]
         return f"no such option; {near(str(first['loc'][-1]), offered, otherwise='it has {}.')}"
     if first["type"] == "missing":
         return f"has no value; give {place}=..."

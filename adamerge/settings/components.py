@@ -21,6 +21,8 @@ _FROM_PROGRAM = ("save_dir",)  # the run folder, for loggers
 _TRIED = ("adamerge.rules.", "adamerge.objectives.")
 _OPTIMIZERS = "torch.optim."
 _RESERVED = ("_target_", "_partial_")
+# What a section that is a component says for people beside its options.
+WORDS = ("name", "summary", "paper", "needs")
 
 
 def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -37,6 +39,12 @@ def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     if node.get("_partial_"):
         return partial(target, *args, **{**options, **kwargs})
     return target(*args, **{**options, **kwargs})
+
+
+def component(section: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The component that a section with words beside it is: its `_target_` and options; None where it names none."""
+    plain = _plain(section)
+    return {key: value for key, value in plain.items() if key not in WORDS} if "_target_" in plain else None
 
 
 def _build(value: Any) -> Any:

@@ -90,10 +90,13 @@ class MethodSection(_Section):
 
 
 class RuleSection(_Section):
+    """The words of a rule. What else stands beside its `_target_` are the component's options, checked as such."""
+
     name: str
     summary: str = ""
     paper: str | None = ""
-    rule: Component | None
+    needs: str = ""
+    target: str | None = Field(default=None, alias="_target_")
 
 
 class LoggerSection(BaseModel):

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from adamerge.report.published import every_row
 from adamerge.runs.loading import checkpoint_places
 from adamerge.settings import conf_dir, register_resolvers, validate
+from adamerge.settings.groups import method_names
 
 NAMES = sorted(
     path.stem for path in (conf_dir() / "experiment").glob("*.yaml") if re.search(r"vit|_exp\d", path.stem)
@@ -41,7 +42,7 @@ def test_an_experiment_is_valid_and_names_its_files(name: str) -> None:
     places = checkpoint_places(cfg)
     assert all(FILES[cfg.checkpoints.name] in places[f"experts/{task}"] for task in cfg.suite.tasks)
     assert len({place for key, place in places.items() if key.startswith("experts/")}) == len(cfg.suite.tasks)
-    assert set(methods) <= {path.stem for path in (conf_dir() / "method").glob("*.yaml")}
+    assert set(methods) <= set(method_names())
     # Something was published for these tasks and this backbone.
     tables = [table for table, _ in every_row() if set(table["tasks"]) == set(cfg.suite.tasks)]
     assert cfg.backbone.name in {table["backbone"] for table in tables}

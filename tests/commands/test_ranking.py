@@ -16,7 +16,7 @@ def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home, rule):
     register_resolvers()
     words = [f"rule={rule}", "suite.tasks=[digits,signs]", *QUICK[1:3]]
     if rule == "doge_ta":
-        words.append("rule.rule.steps=1")
+        words.append("rule.steps=1")
     kept = {}
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         for dtype in ("float32", "bfloat16"):
@@ -33,5 +33,6 @@ def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home, rule):
 
 def _ruled_as_kept(run, pool):
     from adamerge.settings import instantiate
+    from adamerge.settings.components import component
 
-    return instantiate(run.cfg.rule.rule)(pool).vectors
+    return instantiate(component(run.cfg.rule))(pool).vectors

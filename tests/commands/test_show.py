@@ -6,6 +6,7 @@ import pytest
 
 from adamerge.commands.show import run
 from adamerge.errors import ConfigError
+from adamerge.settings.groups import method_names
 from adamerge.settings.paths import conf_dir
 
 
@@ -19,9 +20,18 @@ def test_a_group_is_listed_by_either_number(capsys: pytest.CaptureFixture[str], 
     run([word])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["name", "summary", "needs", "trains", "memory", "paper"]
-    assert [line.split()[0] for line in lines[1:]] == sorted(
-        p.stem for p in (conf_dir() / "method").glob("*.yaml")
-    )
+    assert [line.split()[0] for line in lines[1:]] == method_names()
+
+
+def test_a_rule_among_the_methods_says_what_the_rule_says(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["methods"])
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("emr "))
+    assert "NeurIPS 2024" in line
+    assert "nothing; task id at inference" in line
+    run(["method/ties"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("# method=static rule=ties")
+    assert shown.endswith((conf_dir() / "rule" / "ties.yaml").read_text())
 
 
 def test_what_a_method_inherits_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

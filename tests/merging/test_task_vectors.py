@@ -11,7 +11,8 @@ from adamerge.merging import Pool
 from adamerge.merging.matrices import as_matrices, by_matrix
 from adamerge.merging.selection import kth_magnitudes
 from adamerge.merging.task_vectors import AboutAverage, InMemory, merged_tensors
-from adamerge.rules import TaskArithmetic, Ties
+from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.ties import Ties
 
 
 def task_vectors(pool: Pool) -> InMemory:

@@ -13,7 +13,7 @@ from torch import Tensor
 from adamerge.merging.masks import uniform_noise
 from adamerge.methods import Concrete
 from adamerge.objectives.entropy import Entropy
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import Bilevel, Schedule
 
 RULED = TaskArithmetic()

@@ -14,20 +14,24 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from adamerge.checkpoints.heads import tensors_of_heads
+from adamerge.commands.config_folders import register_static_rules
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
 from adamerge.models.blocks import recompute_blocks
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.settings import conf_dir, instantiate, register_resolvers
+from adamerge.settings.components import component
+from adamerge.settings.groups import method_names
 from adamerge.training import Adaptation, Schedule, run_steps
 
-METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+METHODS = method_names()
 STEPS = 4
 SHORT = ("suite.steps=4", "suite.tuned.meta_steps=2", "backbone.model.vision_cfg.image_size=4")
 
 
 def config(name: str, words: tuple[str, ...] = ()) -> DictConfig:
     register_resolvers()
+    register_static_rules()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[f"method={name}", *SHORT, *words])
     if "inner_lr" in (cfg.method.get("training") or {}):
@@ -38,7 +42,8 @@ def config(name: str, words: tuple[str, ...] = ()) -> DictConfig:
 
 
 def build(cfg: DictConfig, pool: Pool) -> Method:
-    ruled = instantiate(cfg.rule.rule)(pool) if cfg.rule.rule else TaskArithmetic()(pool)
+    named = component(cfg.rule)
+    ruled = TaskArithmetic()(pool) if named is None else instantiate(named)(pool)
     torch.manual_seed(0)
     return instantiate(cfg.method.model, ruled).eval()
 
@@ -189,7 +194,7 @@ def test_rounds_do_not_nest():
 def test_start_may_come_from_the_rule():
     cfg = config("adamerging_layerwise")
     cfg.method.model.start = None
-    cfg.rule = {"rule": {"_target_": "adamerge.rules.WeightAverage"}}
+    cfg.rule = {"name": "weight_average", "_target_": "adamerge.rules.linear.WeightAverage"}
     method = build(cfg, make_vit_pool())
     torch.testing.assert_close(method.merging.values, torch.full_like(method.merging.values, 1 / 3))
 
@@ -198,6 +203,6 @@ def test_adamerging_refuses_a_rule_that_keeps_an_encoder_per_task():
     from adamerge.errors import PoolError
 
     cfg = config("adamerging_layerwise")
-    cfg.rule = {"rule": {"_target_": "adamerge.rules.Individual"}}
+    cfg.rule = {"name": "individual", "_target_": "adamerge.rules.linear.Individual"}
     with pytest.raises(PoolError, match="one encoder per task"):
         build(cfg, make_vit_pool())

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from adamerge.methods import DAM
 from adamerge.objectives.entropy import Entropy
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import DefenseAware, Schedule
 
 RULED = TaskArithmetic()

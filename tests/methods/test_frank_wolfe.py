@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from adamerge.methods import FrankWolfe
 from adamerge.objectives.entropy import Entropy
 from adamerge.objectives.labels import CrossEntropy
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import HardSteps, Schedule, SoftSteps
 
 RULED = TaskArithmetic()

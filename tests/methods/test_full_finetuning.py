@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from adamerge.methods import FullFinetuning
 from adamerge.objectives.entropy import Entropy
 from adamerge.objectives.labels import CrossEntropy
-from adamerge.rules import Pretrained, TaskArithmetic
+from adamerge.rules.linear import Pretrained, TaskArithmetic
 from adamerge.training import AlternatingTuning, Schedule
 
 RULED = TaskArithmetic()

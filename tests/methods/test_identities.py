@@ -29,7 +29,8 @@ from adamerge.models.clip import image_encoder
 from adamerge.objectives.agreement import PseudoLabels, confident
 from adamerge.objectives.alignment import Alignment
 from adamerge.objectives.entropy import Entropy
-from adamerge.rules import TaskArithmetic, Ties
+from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.ties import Ties
 from adamerge.training import Adaptation, Schedule, run_steps
 
 STARTS = {

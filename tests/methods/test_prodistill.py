@@ -11,7 +11,7 @@ from restating import ADAM, DEPTH, adapt, arithmetic, block, close, embed, exper
 
 from adamerge.methods import ElementWise
 from adamerge.objectives.alignment import Alignment
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import BlockByBlock, Schedule
 
 RULED = TaskArithmetic()

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from adamerge.errors import PoolError
 from adamerge.methods import SuperMerge
 from adamerge.objectives.labels import CrossEntropy
-from adamerge.rules import TaskArithmetic, WeightAverage
+from adamerge.rules.linear import TaskArithmetic, WeightAverage
 from adamerge.training import Hierarchical, Schedule
 
 RULED = TaskArithmetic()

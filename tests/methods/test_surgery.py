@@ -11,7 +11,7 @@ from torch.nn.functional import l1_loss
 
 from adamerge.methods import Surgery, SurgeryV2
 from adamerge.objectives.alignment import Alignment
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import Schedule
 
 RULED = TaskArithmetic()

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from adamerge.methods import Tinting
 from adamerge.objectives.agreement import PseudoLabels
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import Schedule
 
 RULED = TaskArithmetic()

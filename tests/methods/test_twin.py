@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from adamerge.methods import Twin
 from adamerge.objectives.routing import TaskIdentity
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import Schedule
 
 RULED = TaskArithmetic()

@@ -26,7 +26,7 @@ from torch import Tensor
 from adamerge.methods import WEMoE
 from adamerge.methods.wemoe import Router
 from adamerge.objectives.entropy import Entropy
-from adamerge.rules import TaskArithmetic
+from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import Schedule
 
 RULED = TaskArithmetic()

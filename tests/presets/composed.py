@@ -11,8 +11,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from adamerge.commands.config_folders import register_static_rules
 from adamerge.settings import conf_dir, instantiate, register_resolvers
-from adamerge.settings.components import find_target
+from adamerge.settings.components import component, find_target
 from adamerge.training.schedule import Schedule
 
 # What every preset is composed with unless a row says otherwise: the papers' eight tasks and files.
@@ -35,6 +36,7 @@ Flat = dict[str, Any]
 @contextmanager
 def opened() -> Iterator[None]:
     register_resolvers()
+    register_static_rules()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         yield
 
@@ -48,7 +50,7 @@ def options(cfg: DictConfig) -> Flat:
     """{"model.rank": 16, "optimizer.betas": [0.9, 0.999], "schedule.steps": 500, "rule.top_k": 0.2, ...}."""
     method: Any = OmegaConf.to_container(cfg.method, resolve=True)
     rule: Any = OmegaConf.to_container(cfg.rule, resolve=True)
-    flat: Flat = {"rule": rule["name"], **_component("rule", rule["rule"])}
+    flat: Flat = {"rule": rule["name"], **_component("rule", component(rule))}
     for key, value in method.items():
         if key == "optimizer":
             flat |= _optimizer(value)

@@ -11,6 +11,7 @@ import yaml
 from presets.composed import Flat, composed, opened, options
 
 from adamerge.settings import conf_dir
+from adamerge.settings.groups import method_names
 
 HERE = Path(__file__).parent
 TABLE: dict[str, Any] = yaml.safe_load((HERE / "presets.yaml").read_text())
@@ -40,7 +41,7 @@ def hydra() -> Iterator[None]:
 
 
 def test_every_method_has_a_row() -> None:
-    assert names("method") == sorted(TABLE)
+    assert method_names() == sorted(TABLE)
 
 
 @pytest.mark.parametrize("name", TABLE)

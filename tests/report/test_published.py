@@ -14,6 +14,7 @@ import yaml
 from adamerge.__main__ import main
 from adamerge.report.published import Published, every_row, families, published
 from adamerge.settings import conf_dir
+from adamerge.settings.groups import method_names
 from adamerge.tracking.preset import AgainstPreset, Start, write_preset
 from adamerge.tracking.results import Results, TaskResult
 
@@ -23,7 +24,7 @@ SUITES = {
     "exp1": ("sun397", "stanford_cars", "resisc45", "dtd", "svhn", "gtsrb"),
     "exp2": ("sun397", "stanford_cars", "gtsrb", "eurosat", "dtd", "mnist"),
 }
-METHODS = {path.stem for path in (conf_dir() / "method").glob("*.yaml")}
+METHODS = set(method_names())
 RULES = {path.stem for path in (conf_dir() / "rule").glob("*.yaml")}
 AS_IS = AgainstPreset()
 LW = "6e33959607ebbea08eee712c9d8aa4bbda01edc978ed30360c8b9f9eccd50927"  # layer-wise AdaMerging, ViT-B-32
@@ -157,7 +158,7 @@ def test_the_other_codes_settings_are_shown_and_not_judged() -> None:
         ("method.schedule.steps", [50, 500], "method.schedule.steps=50 (preset: 500)"),
         ("method.model.start", [0.2, 0.3], "method.model.start=0.2 (preset: 0.3)"),
         ("method.model.clamp", [False, True], "method.model.clamp=false (preset: true)"),
-        ("rule.rule.reference_size", [None, 113448705], "rule.rule.reference_size=null (preset: 113448705)"),
+        ("rule.reference_size", [None, 113448705], "rule.reference_size=null (preset: 113448705)"),
     ],
 )
 def test_another_setting_is_shown_and_not_judged(option: str, pair: list[Any], told: str) -> None:
@@ -179,7 +180,7 @@ def test_what_the_published_run_changed_is_no_deviation() -> None:
     assert (with_router(1).printed, with_router(1).average) == (0.883, pytest.approx(0.88825))
     assert with_router(1).reason == ""
     assert with_router(0).reason == "method.model.router_layers=0 (preset: 2)"
-    tenth = AgainstPreset({"rule.rule.scale": [0.1, 0.3]})
+    tenth = AgainstPreset({"rule.scale": [0.1, 0.3]})
     known = found("task_vectors", "task_arithmetic", rule="task_arithmetic", preset=tenth)
     assert (known.average, known.reason) == (0.639, "")
 

@@ -8,8 +8,7 @@ from conftest import make_pool, make_vit_pool
 from torch import Tensor
 
 from adamerge.errors import PoolError
-from adamerge.rules import Doge
-from adamerge.rules.doge import gap_gradient, shared_basis
+from adamerge.rules.doge import Doge, gap_gradient, shared_basis
 
 T, ROWS, COLUMNS = 3, 12, 8
 

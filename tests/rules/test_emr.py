@@ -7,7 +7,7 @@ from conftest import TASKS, make_vit_pool
 from torch import Tensor
 
 from adamerge.merging import Head, Pool
-from adamerge.rules import Emr
+from adamerge.rules.emr import Emr
 
 
 def test_by_hand():

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from adamerge.errors import PoolError
 from adamerge.merging import Head, Pool
-from adamerge.rules import Individual, Pretrained, TaskArithmetic, Ties, WeightAverage
+from adamerge.rules.linear import Individual, Pretrained, TaskArithmetic, WeightAverage
+from adamerge.rules.ties import Ties
 
 
 def flat_pool(vectors: Tensor) -> Pool:

@@ -60,7 +60,12 @@ from adamerge.settings.paths import conf_dir
         (["+method.lables=100"], "method.lables: no such option; did you mean 'labels'"),
         (["+method.labels=0"], "method.labels: should be greater than 0 (got 0)."),
         (["+method.optimiser.lr=1"], "method.optimiser: no such option; did you mean 'optimizer'?"),
-        (["+rule.rul=1"], "rule.rul: no such option; did you mean 'rule'?"),
+        (["+rule.papr=1"], "rule.papr: no such option; did you mean 'paper'?"),
+        (["+rule.scale=1"], "rule.scale: no such option; it has name, paper, needs, _target_."),
+        (["rule=ties", "rule.scal=1"], "rule.scal: Ties has no such option; did you mean 'scale'?"),
+        (["rule=ties", "rule.scale=many"], "rule.scale: should be a number (got 'many')."),
+        (["rule=ties", "rule.top_k=2"], "rule: top_k is the share of entries to keep, in (0, 1], not 2."),
+        (["method=tis"], "method: no method 'tis'; did you mean 'ties'"),
         (["+attack.taget=1"], "attack.taget: no such option; did you mean 'target'?"),
         (["+logger.mine=3"], "logger.mine: should be a group of options (got 3)."),
         (["+logger.mine.project=a"], "logger.mine: should name its class or function: _target_"),
@@ -88,7 +93,7 @@ def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
     text = "defaults: [adamerging_layerwise, _self_]\nname: mine\nlables: 100\n"
     text += "traning: {_target_: adamerge.training.SoftSteps}\n"
     folder = own("method/mine", text)
-    own("rule/own", "name: own\nrule: {_target_: adamerge.rules.Ties}\nscale: 0.3\n")
+    own("rule/own", "name: own\n_target_: adamerge.rules.ties.Ties\nscal: 0.3\n")
     own("experiment/e", "# @package _global_\nexperiment_nam: e\nevalution: {batch_size: 3}\n")
     mistakes = Mistakes()
     words = ["method=mine", "rule=own", "experiment=e"]
@@ -102,7 +107,7 @@ def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
         "experiment_nam: no such option",
         "method.lables: no such option",
         "method.traning: no such option",
-        "rule.scale: no such option",
+        "rule.scal: Ties has no such option",
     ]
     hints = " ".join(line.partition("; ")[2] for line in mistakes.lines)
     assert all(f"did you mean '{name}'" in hints for name in ("evaluation", "training", "labels"))

@@ -94,14 +94,12 @@ def test_files_count_by_content_and_the_command_counts(compose) -> None:
 
 def test_one_number_in_two_spellings_is_one_run(compose) -> None:
     words = ("train", "method=task_arithmetic", "suite=real8", "suite.data=/data")
-    ids = {identity(compose(*words, f"++rule.rule.scale={scale}")) for scale in ("1", "1.0", "1e0")}
+    ids = {identity(compose(*words, f"++rule.scale={scale}")) for scale in ("1", "1.0", "1e0")}
     assert len(ids) == 1
-    assert identity(compose(*words, "++rule.rule.scale=1.1")) not in ids
+    assert identity(compose(*words, "++rule.scale=1.1")) not in ids
     # A truth value is no number, and a component's null is not its default.
-    assert identity(compose(*words, "++rule.rule.scale=true")) not in ids
-    assert identity(compose(*words, "++rule.rule.scale=null")) != identity(
-        compose(*words, "~rule.rule.scale")
-    )
+    assert identity(compose(*words, "++rule.scale=true")) not in ids
+    assert identity(compose(*words, "++rule.scale=null")) != identity(compose(*words, "~rule.scale"))
 
 
 def test_an_option_that_is_added_later_changes_no_identity_at_its_default(compose, monkeypatch) -> None:

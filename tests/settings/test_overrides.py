@@ -120,6 +120,22 @@ def test_the_users_own_folder_adds_to_the_choices(own, check) -> None:
     assert mistakes.lines == []
 
 
+def test_a_rule_of_the_users_is_a_method_too_and_only_where_it_is_known(own, check) -> None:
+    folder = own("rule/mine", "name: mine\nsummary: my own\n_target_: adamerge.rules.ties.Ties\ntop_k: 0.5\n")
+    with opened_folders(conf_dir(), folder, ()) as both:
+        assert {"mine", "ties"} < set(both.choices("method"))
+        _, configs = read_overrides(both, "train", ["method=mine,ties,surgery"], True, mistakes := Mistakes())
+    assert mistakes.lines == []
+    assert [cfg.rule.name for cfg in configs] == ["mine", "ties", "none"]
+    assert [cfg.method.name for cfg in configs] == ["mine", "ties", "surgery"]
+    assert configs[0].method.summary == "my own"
+    assert configs[0].method.schedule is None
+    with opened_folders(conf_dir(), None, ()) as shipped:
+        assert "mine" not in shipped.choices("method")
+        assert shipped.choices("method").count("doge_am") == 1
+        assert shipped.compose("train", ["method=doge_am"]).method.schedule is not None
+
+
 def test_a_sweep_that_an_experiment_asks_for_is_checked(own) -> None:
     sweep = (
         '# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: "1,-1", rule: "none,tis"}}}\n'

@@ -17,7 +17,7 @@ from adamerge.merging.mixing import mixed_linear
 from adamerge.methods import AdaMerging, FrankWolfe, FullFinetuning
 from adamerge.objectives.entropy import Entropy
 from adamerge.objectives.labels import CrossEntropy
-from adamerge.rules import Pretrained, TaskArithmetic
+from adamerge.rules.linear import Pretrained, TaskArithmetic
 from adamerge.training import Adaptation, AlternatingTuning, HardSteps, Schedule
 from adamerge.training.steps import step_loader
 
