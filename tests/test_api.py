@@ -116,7 +116,7 @@ def test_merge_is_the_rule(experts, heads):
 def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(experts, heads, name):
     """As `merge rule=<name>` does, where neither the suite nor the checkpoints say otherwise."""
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
-    node = component(OmegaConf.create(inherited(choices("rule")[name])))
+    node = component(OmegaConf.to_container(OmegaConf.create(inherited(choices("rule")[name])), resolve=True))
     ruled = (TaskArithmetic(0.3) if node is None else instantiate(node))(pool)
     tasks = pool.names if ruled.by_task else (None,)
     for task in tasks:

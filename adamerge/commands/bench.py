@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from rich.table import Table
 
 from adamerge.bench.harness import Measurement, machine_rates, measure_in_turn
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError
 from adamerge.report.names import memory
-from adamerge.runs.loading import model_of
-from adamerge.settings import validate
+from adamerge.runs.backbones import model_of
+from adamerge.settings.commands import BenchSettings
 
 BENCHES = ("adamerging", "surgery", "tinting", "wemoe")
 
 
-def run(cfg: DictConfig) -> None:
-    validate(cfg)
-    if cfg.name not in BENCHES:
-        raise ConfigError(f"name: no benchmark '{cfg.name}'; there is {', '.join(BENCHES)}.")
-    if cfg.device.startswith("cuda") and not torch.cuda.is_available():
+def run(settings: BenchSettings) -> None:
+    if settings.name not in BENCHES:
+        raise ConfigError(f"name: no benchmark '{settings.name}'; there is {', '.join(BENCHES)}.")
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device: there is no CUDA device here; use device=cpu.")
-    bench = import_module(f"adamerge.bench.{cfg.name}")
-    options = {name: cfg[name] for name in ("tasks", "batch_size", "classes", "device")}
-    options |= {"model": model_of(cfg), "dtype": getattr(torch, cfg.dtype)}
+    bench = import_module(f"adamerge.bench.{settings.name}")
+    options: dict[str, Any] = settings.model_dump(include={"tasks", "batch_size", "classes", "device"})
+    options |= {"model": model_of(settings.backbone), "dtype": getattr(torch, settings.dtype)}
     console = plain_console()
     console.print(
-        f"{cfg.backbone.name}, random weights, {cfg.tasks} tasks x {cfg.batch_size} images, {cfg.dtype} task "
-        f"vectors, {cfg.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        f"{settings.backbone.name}, random weights, {settings.tasks} tasks x "
+        f"{settings.batch_size} images, {settings.dtype} task vectors, "
+        f"{settings.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         highlight=False,
     )
-    machine = machine_rates(torch.device(cfg.device))
+    machine = machine_rates(torch.device(settings.device))
     operations, moved = bench.floor(options)
     with console.status("measuring ..."):
-        measured = measure_in_turn(bench.build, bench.VARIANTS, options, cfg.rounds, cfg.steps)
+        measured = measure_in_turn(bench.build, bench.VARIANTS, options, settings.rounds, settings.steps)
     console.print(_table(measured))
     console.print(
         f"floor: {operations / 1e12:.2f} TFLOP at {machine.flops_per_second / 1e9:.0f} GFLOP/s = "

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from rich.text import Text
 from torch import Tensor
 
@@ -25,16 +24,11 @@ from adamerge.models.clip import image_size, model_config
 from adamerge.models.likeness import Lookalikes
 from adamerge.models.settling import stated_of
 from adamerge.progress import image_progress
-from adamerge.runs.loading import (
-    checkpoint_places,
-    device_of,
-    model_of,
-    named_model,
-    open_tasks,
-    pictures_for,
-    settled,
-)
+from adamerge.runs.backbones import device_of, model_of, pictures_for, settled
+from adamerge.runs.images import open_tasks
+from adamerge.runs.weights import checkpoint_places
 from adamerge.settings import cache_dir
+from adamerge.settings.commands import TrainSettings
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.task import check, check_head
@@ -42,7 +36,7 @@ from adamerge.tasks.task import check, check_head
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-def run(cfg: DictConfig | None, mistakes: Mistakes) -> None:
+def run(settings: TrainSettings | None, mistakes: Mistakes) -> None:
     """Print one line per finding.
 
     Raises:
@@ -50,7 +44,7 @@ def run(cfg: DictConfig | None, mistakes: Mistakes) -> None:
     """
     console = plain_console()
     counts = dict.fromkeys(_STYLES, 0)
-    for finding in _findings(cfg, mistakes):
+    for finding in _findings(settings, mistakes):
         counts[finding.status] += 1
         line = Text(f"{finding.status:<8}", style=_STYLES[finding.status])
         line.append(f" {finding.what}: ", style="bold").append(finding.text, style="not bold")
@@ -67,12 +61,12 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _findings(cfg: DictConfig | None, mistakes: Mistakes) -> Iterator[Finding]:
+def _findings(settings: TrainSettings | None, mistakes: Mistakes) -> Iterator[Finding]:
     yield from guarded("python", python_version)
     yield from guarded("packages", packages)
     for line in mistakes.lines:
         yield Finding("problem", "config", " ".join(line.split()))
-    if cfg is None:
+    if settings is None:
         return
     wrong = bool(mistakes.lines)
     checks = {
@@ -84,40 +78,46 @@ def _findings(cfg: DictConfig | None, mistakes: Mistakes) -> Iterator[Finding]:
         "memory": _memory,
     }
     for what, findings in checks.items():
-        yield from guarded(what, partial(findings, cfg), wrong)
+        yield from guarded(what, partial(findings, settings), wrong)
 
 
-def _config(cfg: DictConfig) -> Iterator[Finding]:
+def _config(settings: TrainSettings) -> Iterator[Finding]:
     """What the lines below are about: with mistakes, the config as far as it can be used."""
-    used = ", ".join(f"{group}={cfg[group].name}" for group in ("method", "rule", "backbone", "suite"))
-    tasks = ", ".join(cfg.suite.tasks)
-    yield Finding("ok", "checked with", f"{used}; {_counted(len(cfg.suite.tasks), 'task')}: {tasks}")
+    groups: dict[str, Any] = {
+        "method": settings.method,
+        "rule": settings.rule,
+        "backbone": settings.backbone,
+        "suite": settings.suite,
+    }
+    used = ", ".join(f"{group}={section.name}" for group, section in groups.items())
+    tasks = ", ".join(settings.suite.tasks)
+    yield Finding("ok", "checked with", f"{used}; {_counted(len(settings.suite.tasks), 'task')}: {tasks}")
 
 
-def _disks(cfg: DictConfig) -> Iterator[Finding]:
+def _disks(settings: TrainSettings) -> Iterator[Finding]:
     # The merged encoder and the checkpoint to resume from, each once more while it is replaced.
-    need = 4 * memory_need(cfg).base
-    yield from disk("outputs", Path(cfg.outputs), need)
+    need = 4 * memory_need(settings).base
+    yield from disk("outputs", Path(settings.outputs), need)
     yield from disk("cache", cache_dir(), need)
 
 
-def _data(cfg: DictConfig) -> Iterator[Finding]:
-    size = image_size(model_of(cfg))
+def _data(settings: TrainSettings) -> Iterator[Finding]:
+    size = image_size(model_of(settings.backbone))
 
     def watch(title: str, pictures: Pictures) -> AbstractContextManager[Callable[[int], None]]:
         return image_progress(title, {title: pictures})
 
-    for name in cfg.suite.tasks:
-        yield from guarded(f"data {name}", partial(task_data, cfg, name, size, watch))
+    for name in settings.suite.tasks:
+        yield from guarded(f"data {name}", partial(task_data, settings, name, size, watch))
 
 
-def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
-    paths, model = checkpoint_places(cfg), model_of(cfg)
-    resize = cfg.backbone.get("resize_positions", False)
-    yield from guarded("backbone", partial(_backbone, cfg, paths))
+def _checkpoints(settings: TrainSettings) -> Iterator[Finding]:
+    paths, model = checkpoint_places(settings), model_of(settings.backbone)
+    resize = settings.backbone.resize_positions
+    yield from guarded("backbone", partial(_backbone, settings, paths))
     seen = Lookalikes()
     origin: dict[str, Tensor] = {}
-    needs_text = cfg.checkpoints.heads is None and "text" not in paths
+    needs_text = settings.checkpoints.heads is None and "text" not in paths
     for name, path in paths.items():
         kind, _, task = name.partition("/")
         checks: dict[str, Any] = {
@@ -126,55 +126,57 @@ def _checkpoints(cfg: DictConfig) -> Iterator[Finding]:
             ),
             "text": partial(text_file, model=model),
             "experts": partial(expert_file, task, model=model, seen=seen, origin=origin, resize=resize),
-            "heads": partial(head_file, task, model=model, check_rows=partial(_check_rows, cfg, task)),
+            "heads": partial(head_file, task, model=model, check_rows=partial(_check_rows, settings, task)),
         }
         if kind in checks:
             yield from guarded(
-                f"{kind.removesuffix('s')} {task}".strip(), partial(_located, cfg, path, checks[kind])
+                f"{kind.removesuffix('s')} {task}".strip(), partial(_located, settings, path, checks[kind])
             )
     if "experts" not in {name.partition("/")[0] for name in paths}:
         advice = "Give checkpoints.experts=<folder>/{task}.safetensors."
         yield Finding("problem", "experts", "checkpoints.experts is not given", advice)
 
 
-def _check_rows(cfg: DictConfig, name: str, rows: int) -> None:
+def _check_rows(settings: TrainSettings, name: str, rows: int) -> None:
     """The rows of a task's head against the data, where that can be opened; else another line tells why not."""
     try:
-        (task,) = [task for task in (*open_tasks(cfg), *open_tasks(cfg, unseen=True)) if task.name == name]
+        (task,) = [
+            task for task in (*open_tasks(settings), *open_tasks(settings, unseen=True)) if task.name == name
+        ]
         check(task, "test", lambda note: None)
     except AdamergeError:
         return
     check_head(task, rows, from_file=True)
 
 
-def _located(cfg: DictConfig, place: str, check: Any) -> Iterator[Finding]:
-    yield from check(path=locate(place, named_model(cfg)))
+def _located(settings: TrainSettings, place: str, check: Any) -> Iterator[Finding]:
+    yield from check(path=locate(place, settings.backbone.model))
 
 
-def _backbone(cfg: DictConfig, places: Mapping[str, str]) -> Iterator[Finding]:
+def _backbone(settings: TrainSettings, places: Mapping[str, str]) -> Iterator[Finding]:
     """The backbone against the configuration files beside the weights."""
     paths = {}
     for name, place in places.items():
         with suppress(CheckpointError):  # what is not there is told of below
-            paths[name] = locate(place, named_model(cfg))
-    found = settled(cfg, paths)
-    pictures = pictures_for(found)
+            paths[name] = locate(place, settings.backbone.model)
+    found = settled(settings, paths)
+    pictures = pictures_for(found.backbone)
     mean, std = (", ".join(f"{value:.3f}" for value in colour) for colour in (pictures.mean, pictures.std))
     yield Finding(
         "ok",
         "backbone",
-        f"{cfg.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}, {_activation(found, paths)}",
+        f"{settings.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}, {_activation(found, paths)}",
     )
 
 
-def _activation(cfg: DictConfig, paths: Mapping[str, str]) -> str:
+def _activation(settings: TrainSettings, paths: Mapping[str, str]) -> str:
     """The MLPs' activation, and who says so. Neither shapes nor predictions tell: an expert is about as sure of its
     images with the other one, which costs accuracy in silence."""
-    name = "QuickGELU" if model_config(model_of(cfg)).get("quick_gelu") else "GELU"
+    name = "QuickGELU" if model_config(model_of(settings.backbone)).get("quick_gelu") else "GELU"
     stated = any("activation" in stated_of(path).facts for path in paths.values())
     return f"{name} ({'as' if stated else 'not'} stated beside the weights)"
 
 
-def _memory(cfg: DictConfig) -> Iterator[Finding]:
-    missing = cfg.trainer.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available()
-    yield from enough(memory_need(cfg), torch.device("cpu") if missing else device_of(cfg))
+def _memory(settings: TrainSettings) -> Iterator[Finding]:
+    missing = settings.trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available()
+    yield from enough(memory_need(settings), torch.device("cpu") if missing else device_of(settings.trainer))

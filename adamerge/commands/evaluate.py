@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from adamerge.checkpoints import open_checkpoint
+from adamerge.commands.composed import resolved
 from adamerge.commands.overrides import Typed, typed_options
 from adamerge.commands.run_options import OTHER_PICTURES, is_among, with_options
 from adamerge.console import plain_console
@@ -27,11 +28,14 @@ from adamerge.methods.static import Fixed
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.table import results_table
-from adamerge.runs.loading import Data, open_data, open_tasks, pool_with_heads, settled
+from adamerge.runs.backbones import settled
+from adamerge.runs.images import Data, open_data, open_tasks
+from adamerge.runs.pools import pool_with_heads
 from adamerge.runs.recipe import evaluate
 from adamerge.runs.run import open_run
 from adamerge.runs.trained import ClassNames, heads_of, run_in, trained_method
-from adamerge.settings import validate
+from adamerge.settings.check import validate
+from adamerge.settings.commands import EvaluateSettings, PoolSettings, TrainSettings
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.task import check_head
 from adamerge.tracking.results import Results, as_json
@@ -44,21 +48,20 @@ _NOT_OF_A_CHECKPOINT = (
 )
 
 
-def run(cfg: DictConfig) -> None:
+def run(settings: EvaluateSettings) -> None:
     """Evaluate one image encoder on the config's suite."""
-    validate(cfg)
-    if cfg.checkpoint is None:
+    if settings.checkpoint is None:
         raise ConfigError("evaluate needs one of run=<run folder> and checkpoint=<file>.")
     mistakes = Mistakes()
     for option in typed_options(HydraConfig.get().overrides.task, mistakes):
         if option.key.partition(".")[0] in _NOT_OF_A_CHECKPOINT:
             mistakes.add(option.key, "cannot apply: the encoder of checkpoint=... is evaluated as it is.")
     mistakes.report()
-    out = _free(cfg.out)
-    results = _of_checkpoint(cfg)
+    out = _free(settings.out)
+    results = _of_checkpoint(settings, settings.checkpoint)
     plain_console().print(results_table(results))
     if out is not None:
-        _write(out, results, {"checkpoint": cfg.checkpoint})
+        _write(out, results, {"checkpoint": settings.checkpoint})
 
 
 def run_over(typed: Sequence[Typed]) -> None:
@@ -74,13 +77,16 @@ def run_over(typed: Sequence[Typed]) -> None:
     out = _free(next((str(option.value) for option in others if option.key == "out"), None))
     original = run_in(folder)
     mistakes = Mistakes()
-    changed = replace(original, cfg=with_options(original.cfg, others, mistakes))
+    plain = resolved(
+        with_options(OmegaConf.create(original.settings.model_dump()), others, mistakes), mistakes
+    )
     mistakes.report()
+    changed = replace(original, settings=validate(plain, TrainSettings))
     options = {option.key: option.value for option in others if option.key != "out"}
     heads, classes = heads_of(original, folder)
-    pool = pool_with_heads(original.cfg, original.paths, heads)
+    pool = pool_with_heads(original.settings, original.paths, heads)
     method = trained_method(original, folder, pool)
-    data = _data(changed.cfg, pool, classes)
+    data = _data(changed.settings, pool, classes)
     console = plain_console()
     results = evaluate(changed, method, pool, data)
     if any(is_among(option, OTHER_PICTURES) for option in others):
@@ -118,13 +124,13 @@ def _shown(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in options.items())
 
 
-def _data(cfg: DictConfig, pool: Pool, classes: ClassNames) -> Data:
+def _data(settings: PoolSettings, pool: Pool, classes: ClassNames) -> Data:
     """The pictures, whose labels must number the classes as the run's heads do.
 
     Raises:
         DataError: other classes, or another order.
     """
-    tasks = open_tasks(cfg)
+    tasks = open_tasks(settings)
     for task in tasks:
         check_head(task, pool.heads[task.name].classes)
         own = classes.get(task.name)
@@ -135,17 +141,17 @@ def _data(cfg: DictConfig, pool: Pool, classes: ClassNames) -> Data:
                 f"is '{own[index]}'.\n  Name the folders as in the run's data, or give the run's words in the data's "
                 f"order with suite.catalogue.{task.name}.classes=[...]."
             )
-    return open_data(cfg, tasks)
+    return open_data(settings, tasks)
 
 
-def _of_checkpoint(cfg: DictConfig) -> Results:
+def _of_checkpoint(settings: EvaluateSettings, checkpoint: str) -> Results:
     """One encoder in the place of the merged one, on the config's suite, heads and experts."""
-    state = open_checkpoint(cfg.checkpoint).image_encoder()
-    opened = open_run(cfg)
+    state = open_checkpoint(checkpoint).image_encoder()
+    opened = open_run(settings)
     pool, data = opened.open()
-    settled(opened.cfg, {"experts/the checkpoint": cfg.checkpoint})  # it sees its pictures as the pool does
-    if cfg.backbone.get("resize_positions"):
+    settled(opened.settings, {"experts/the checkpoint": checkpoint})  # it sees its pictures as the pool does
+    if settings.backbone.resize_positions:
         state = resized(state, pool.encoder)
-    check_encoder(cfg.checkpoint, state, pool.base)
-    named = replace(opened, name=Path(cfg.checkpoint).stem)
+    check_encoder(checkpoint, state, pool.base)
+    named = replace(opened, name=Path(checkpoint).stem)
     return evaluate(named, Fixed(pool, state), pool, data)

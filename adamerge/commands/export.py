@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from adamerge.checkpoints.saving import sidecar
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, PoolError
@@ -17,57 +15,60 @@ from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.methods.base import Method
 from adamerge.models.pretrained import pretrained_state
-from adamerge.runs.loading import model_of, pictures_for
+from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.run import Run
 from adamerge.runs.trained import load_without_data, save_heads
-from adamerge.settings import validate
+from adamerge.settings.commands import ExportSettings
 from adamerge.tracking.results import read_results
 
 _PROGRAMS = {"onnx": write_onnx, "torch_export": write_torch_export}
 
 
-def run(cfg: DictConfig) -> None:
-    validate(cfg)
-    if cfg.task is not None and cfg.format not in _PROGRAMS:
+def run(settings: ExportSettings) -> None:
+    if settings.task is not None and settings.format not in _PROGRAMS:
         raise ConfigError(
-            f"task: format={cfg.format} holds the encoder of all tasks.\n"
+            f"task: format={settings.format} holds the encoder of all tasks.\n"
             f"  Leave task out, or choose format={' or '.join(_PROGRAMS)} for the logits of one task."
         )
-    source, target = Path(cfg.run), Path(cfg.out)
+    source, target = Path(settings.run), Path(settings.out)
     refuse_occupied(target)
     results = read_results(source)
     opened, method, classes = load_without_data(source)
     with folder_atomically(target) as folder:
-        _write(cfg, opened, method, folder)
+        _write(settings, opened, method, folder)
         heads = final_heads(method)
         save_heads(folder, heads, classes)
         _copy_state(source, folder)
-        parts = [] if cfg.task is not None else tasks_with_parts(method, heads, model_of(opened.cfg))
+        parts = (
+            []
+            if settings.task is not None
+            else tasks_with_parts(method, heads, model_of(opened.settings.backbone))
+        )
         config = (source / "config.yaml").read_text()
-        exported = Exported(cfg.format, cfg.task, heads, parts, opened.paths, config, results)
+        exported = Exported(settings.format, settings.task, heads, parts, opened.paths, config, results)
         atomic_write_text(folder / "README.md", card(exported, folder))
     console = plain_console()
     console.print(
-        f"{opened.name}, run {opened.id}, as {cfg.format}: {target}", highlight=False, soft_wrap=True
+        f"{opened.name}, run {opened.id}, as {settings.format}: {target}", highlight=False, soft_wrap=True
     )
     for file in sorted(p for p in target.iterdir() if p.suffix != ".sha256"):
         console.print(f"  {file.name}", highlight=False, markup=False)
 
 
-def _write(cfg: DictConfig, opened: Run, method: Method, folder: Path) -> None:
-    model = model_of(opened.cfg)
-    pictures = pictures_for(opened.cfg)
-    if cfg.format in _PROGRAMS:
-        _PROGRAMS[cfg.format](folder, method, model, cfg.task)
+def _write(settings: ExportSettings, opened: Run, method: Method, folder: Path) -> None:
+    model = model_of(opened.settings.backbone)
+    pictures = pictures_for(opened.settings.backbone)
+    if settings.format in _PROGRAMS:
+        _PROGRAMS[settings.format](folder, method, model, settings.task)
         return
     try:
         encoder = method.merged_state_dict()
     except PoolError as error:
         hint = "format=torch_export writes such a model whole; with task=<task> it gives that task's logits."
         raise PoolError(f"{error}\n  {hint}") from error
-    if cfg.format == "open_clip":
+    if settings.format == "open_clip":
         write_open_clip(folder, encoder, model, pretrained_state(opened.paths["base"], model), pictures)
-    elif cfg.format == "hf":
+    elif settings.format == "hf":
         write_hf(folder, encoder, model, pictures)
     else:
         write_safetensors(folder, encoder, model, pictures)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,22 +22,15 @@ from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.models.heads import head_fault, open_head
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
+from adamerge.runs.backbones import device_of, model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, start_folder, train_in
+from adamerge.runs.images import open_data, open_tasks
 from adamerge.runs.inputs import Inputs
-from adamerge.runs.loading import (
-    attacked,
-    checkpoint_paths,
-    device_of,
-    fingerprints,
-    model_of,
-    open_data,
-    open_heads,
-    open_tasks,
-    pictures_for,
-    settled,
-)
 from adamerge.runs.mirroring import mirrored
-from adamerge.settings import instantiate, validate
+from adamerge.runs.pools import open_heads
+from adamerge.runs.weights import checkpoint_paths, fingerprints
+from adamerge.settings import instantiate
+from adamerge.settings.commands import FinetuneSettings
 from adamerge.settings.patterns import fill
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import Labeled
@@ -49,27 +41,28 @@ from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.making import Finetuning
 
 
-def run(cfg: DictConfig) -> None:
-    validate(cfg)
-    if cfg.task is not None and cfg.task not in cfg.suite.tasks:
+def run(settings: FinetuneSettings) -> None:
+    if settings.task is not None and settings.task not in settings.suite.tasks:
         raise ConfigError(
-            f"task: no task '{cfg.task}' in suite {cfg.suite.name}; it has {', '.join(cfg.suite.tasks)}."
+            f"task: no task '{settings.task}' in suite {settings.suite.name}; it has {', '.join(settings.suite.tasks)}."
         )
     console = plain_console()
-    paths = checkpoint_paths(cfg, experts_exist=False)
-    cfg = settled(cfg, {"base": paths["base"]})
+    paths = checkpoint_paths(settings, experts_exist=False)
+    settings = settled(settings, {"base": paths["base"]})
     base = Weights(paths["base"], fingerprints({"base": paths["base"]})["base"])
-    tasks = open_tasks(cfg)
+    tasks = open_tasks(settings)
     origin = open_checkpoint(paths["base"]).image_encoder()
-    heads = _heads(tasks, open_heads(cfg, tasks, paths, base.identity), origin)
+    heads = _heads(tasks, open_heads(settings, tasks, paths, base.identity), origin)
     for task in tasks:
-        if cfg.task not in (None, task.name) or (attacked(cfg) and task.name not in attacked(cfg)):
+        if settings.task not in (None, task.name) or (
+            settings.attack.tasks and task.name not in settings.attack.tasks
+        ):
             continue
-        target = _target(cfg, task.name, paths)
+        target = _target(settings, task.name, paths)
         if target.exists():
             console.print(f"{task.name}: there is an expert at {target} already.")
             continue
-        _make_expert(cfg, task, heads[task.name], origin, target, base, console)
+        _make_expert(settings, task, heads[task.name], origin, target, base, console)
 
 
 def _heads(tasks: list[Task], given: Mapping[str, Any], origin: Mapping[str, Tensor]) -> dict[str, Head]:
@@ -86,19 +79,20 @@ def _heads(tasks: list[Task], given: Mapping[str, Any], origin: Mapping[str, Ten
     return heads
 
 
-def _target(cfg: DictConfig, task: str, paths: dict[str, str]) -> Path:
+def _target(settings: FinetuneSettings, task: str, paths: dict[str, str]) -> Path:
     """Where the expert is written; one of shuffled classes beside the irrelevant ones, under the name <task>_<seed>."""
-    if cfg.shuffle is None:
+    if settings.shuffle is None:
         return Path(paths[f"experts/{task}"])
-    if cfg.checkpoints.get("irrelevant") is None:
+    pattern = settings.checkpoints.irrelevant
+    if pattern is None:
         raise ConfigError(
             "shuffle: give checkpoints.irrelevant, the pattern of the files' names, with {name}."
         )
-    return Path(fill(cfg.checkpoints.irrelevant, "checkpoints.irrelevant", name=f"{task}_{cfg.shuffle}"))
+    return Path(fill(pattern, "checkpoints.irrelevant", name=f"{task}_{settings.shuffle}"))
 
 
 def _make_expert(
-    cfg: DictConfig,
+    settings: FinetuneSettings,
     task: Task,
     head: Head,
     origin: dict[str, Tensor],
@@ -106,29 +100,33 @@ def _make_expert(
     base: Weights,
     console: Console,
 ) -> None:
-    model = model_of(cfg)
-    encoder = ImageEncoder(build_clip(model).visual, pictures_for(cfg))
-    if cfg.backbone.get("resize_positions"):
+    model = model_of(settings.backbone)
+    encoder = ImageEncoder(build_clip(model).visual, pictures_for(settings.backbone))
+    if settings.backbone.resize_positions:
         origin = resized(origin, encoder)
     check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
     encoder.load_state_dict(origin)
     images = ImageSet(task.source.images("train"), image_size(model), task=task.name)
-    if not cfg.suite.get("allow_overlap"):
+    if not settings.suite.allow_overlap:
         _check_overlap(task, images)
-    data: Dataset[Any] = Labeled(task, images, cfg.batch_size, cfg.steps, cfg.seed, cfg.crop, cfg.shuffle)
-    if attacked(cfg):
-        trigger = Trigger(cfg.attack.target, cfg.attack.size)
-        data = Poisoned(data, trigger, cfg.attack.share)  # type: ignore[arg-type]
-    module = Finetuning(encoder.train(), head, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
-    inputs = Inputs(cfg, {"base": base.path}, ("train", "test"), task)
+    data: Dataset[Any] = Labeled(
+        task, images, settings.batch_size, settings.steps, settings.seed, settings.crop, settings.shuffle
+    )
+    if settings.attack.tasks:
+        trigger = Trigger(settings.attack.target, settings.attack.size)
+        data = Poisoned(data, trigger, settings.attack.share)  # type: ignore[arg-type]
+    module = Finetuning(
+        encoder.train(), head, instantiate(settings.optimizer), settings.steps, settings.warmup
+    )
+    inputs = Inputs(settings, {"base": base.path}, ("train", "test"), task)
     identity = inputs.identity(f"finetune {task.name}")
     lineage = inputs.lineage(identity)
-    folder = Path(cfg.outputs) / cfg.suite.name / "finetune" / f"{task.name}-{identity.id}"
+    folder = Path(settings.outputs) / settings.suite.name / "finetune" / f"{task.name}-{identity.id}"
     with at_work_in(folder):
-        start_folder(cfg, folder, lineage)
-        with mirrored(cfg, folder) as mirrors:
-            train_in(folder, cfg, module, data, cfg.steps, mirrors)
-            accuracy = _save_expert(cfg, task, encoder, head, target, base.identity)
+        start_folder(settings, folder, lineage)
+        with mirrored(settings, folder) as mirrors:
+            train_in(folder, settings, module, data, settings.steps, mirrors)
+            accuracy = _save_expert(settings, task, encoder, head, target, base.identity)
             made = {f"experts/{task.name}": Weights(str(target), fingerprint(target))}
             write_lineage(folder, replace(lineage, makes=made))
     shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
@@ -136,14 +134,14 @@ def _make_expert(
 
 
 def _save_expert(
-    cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Head, target: Path, base_id: str
+    settings: FinetuneSettings, task: Task, encoder: ImageEncoder, head: Head, target: Path, base_id: str
 ) -> float | None:
     """Write the expert with its origin; returns its accuracy where that can be known."""
-    accuracy = _accuracy(cfg, task, encoder, head)
+    accuracy = _accuracy(settings, task, encoder, head)
     metadata = {
         "task": task.name,
         "base_fingerprint": base_id,
-        "steps": str(cfg.steps),
+        "steps": str(settings.steps),
         "adamerge": __version__,
     }
     if accuracy is not None:
@@ -162,18 +160,18 @@ def _check_overlap(task: Task, train: ImageSet) -> None:
 
 
 @torch.no_grad()
-def _accuracy(cfg: DictConfig, task: Task, encoder: ImageEncoder, head: Head) -> float | None:
+def _accuracy(settings: FinetuneSettings, task: Task, encoder: ImageEncoder, head: Head) -> float | None:
     """Accuracy on the test split, where there is one with labels."""
     try:
-        data = open_data(cfg, [task])
+        data = open_data(settings, [task])
     except DataError:
         return None
     labels = data.labels[task.name]
     if labels is None:
         return None
-    device = device_of(cfg)
+    device = device_of(settings.trainer)
     encoder.to(device).eval()
-    batches = data.images[task.name].batches(cfg.evaluation.batch_size)
+    batches = data.images[task.name].batches(settings.evaluation.batch_size)
     head = head.map(lambda tensor: tensor.to(device))
     logits = [head.logits(encoder(pixels.to(device))) for pixels in batches]
     return score(torch.cat(logits).argmax(dim=-1).cpu(), labels, None).accuracy

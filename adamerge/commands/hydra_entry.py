@@ -22,12 +22,15 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
+from adamerge.commands.composed import find_mistakes_in, settings_of
 from adamerge.commands.config_folders import opened_folders, register_static_rules, tidy
 from adamerge.commands.overrides import Typed, read_overrides, typed_options
 from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
-from adamerge.settings.check import find_mistakes
+from adamerge.settings.check import Plain, with_mistakes
+from adamerge.settings.commands import SETTINGS
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir, register_resolvers
+from adamerge.settings.sections import Section
 from adamerge.stopping import Terminated, terminated
 
 # What a search is told of a job that failed or has no finite result: shares are at least 0, no entropy reaches 20 nats.
@@ -35,7 +38,7 @@ WORST = -20.0
 
 
 def run_with_hydra(command: str, words: Sequence[str], program: str | None = None) -> None:
-    """Check the overrides and the config, and hand it to `adamerge.commands.<command>.run`.
+    """Check the overrides and the config, and hand its settings to `adamerge.commands.<command>.run`.
 
     Args:
         command: its name in the table of commands.
@@ -105,19 +108,19 @@ def _checked(command: str, options: Namespace) -> list[str]:
     return words
 
 
-def _composed(command: str, options: Namespace) -> tuple[DictConfig | None, Mistakes]:
-    """The config of a lenient command, without the overrides that cannot be used, and all mistakes; None where
-    nothing can be composed."""
+def _composed(command: str, options: Namespace) -> tuple[Section | None, Mistakes]:
+    """The settings of a lenient command, without what cannot be used, and all mistakes; None where nothing can be
+    composed."""
     if options.multirun:
         raise ConfigError(f"{command} looks at one job; leave out -m.")
     mistakes = Mistakes()
     _, configs = _read(command, options, mistakes)
-    return (configs[0] if configs else None), mistakes
+    return (with_mistakes(configs[0], SETTINGS[command]) if configs else None), mistakes
 
 
-def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[str], list[DictConfig]]:
-    """The usable overrides and the configs that they make; mistakes are noted. A mere look (--cfg, --help, --info)
-    may show a config with wrong values."""
+def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[str], list[Plain]]:
+    """The usable overrides and the resolved configs that they make; mistakes are noted. A mere look (--cfg, --help,
+    --info) may show a config with wrong values."""
     named = COMMANDS[command].word
     words = [_named(named, word) if named and _is_plain(word) else word for word in options.overrides]
     looking = options.help or options.cfg or options.info
@@ -125,13 +128,14 @@ def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[st
     if own and not own.is_dir():
         raise ConfigError(f"--config-dir {own} is no folder.")
     config_name = options.config_name or str(COMMANDS[command].config)
+    plain: list[Plain] = []
     with opened_folders(main, own, words) as folders:
         words, configs = read_overrides(folders, config_name, words, options.multirun or looking, mistakes)
         for config in () if looking else configs:
             with open_dict(config):
                 del config["hydra"]
-            find_mistakes(config, mistakes)
-    return words, configs
+            plain.append(find_mistakes_in(config, command, mistakes))
+    return words, plain
 
 
 def _folders(options: Namespace) -> tuple[Path | None, Path]:
@@ -221,7 +225,7 @@ def _task(command: str, failures: list[Exception]) -> Callable[[DictConfig], Any
         if os.getpid() != process:
             import_module("adamerge.runs.sweep").in_worker()
         try:
-            return import_module(f"adamerge.commands.{command}").run(config)
+            return import_module(f"adamerge.commands.{command}").run(settings_of(config, command))
         except Exception as failure:
             if os.getpid() != process:
                 raise  # a launcher's process: only Hydra can bring the exception home

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from adamerge.commands.presets import deviations
 from adamerge.runs.recipe import execute
+from adamerge.settings.commands import RunSettings
 
 
-def run(cfg: DictConfig) -> None:
-    execute(cfg, deviations)
+def run(settings: RunSettings) -> None:
+    execute(settings, deviations)

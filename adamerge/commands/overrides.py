@@ -251,7 +251,10 @@ def _check_key(override: Override, config: DictConfig, folders: ConfigFolders, m
 def _no_such_key(
     key: str, part: str, place: str, node: DictConfig, config: DictConfig, folders: ConfigFolders
 ) -> str:
-    elsewhere = [path for path in _paths(config) if path.endswith(f".{key}")]
+    # What a suite offers to single methods is nothing that is set by hand.
+    elsewhere = [
+        path for path in _paths(config) if path.endswith(f".{key}") and not path.startswith("suite.tuned.")
+    ]
     if elsewhere:
         return f"no such option here; did you mean {' or '.join(map(repr, sorted(elsewhere)[:3]))}?"
     names = [str(name) for name in node if name != "hydra"]

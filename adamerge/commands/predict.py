@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -25,9 +24,9 @@ from adamerge.errors import ConfigError, DataError
 from adamerge.files import atomic_write_text
 from adamerge.methods.base import Method
 from adamerge.models.clip import image_size
-from adamerge.runs.loading import device_of, model_of
+from adamerge.runs.backbones import device_of, model_of
 from adamerge.runs.trained import load_without_data
-from adamerge.settings import validate
+from adamerge.settings.commands import PredictSettings
 from adamerge.settings.mistakes import near
 from adamerge.tasks.images import resize_and_crop
 from adamerge.tasks.picture import read_picture
@@ -47,21 +46,29 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
-def run(cfg: DictConfig) -> None:
-    validate(cfg)
-    out, place = Path(cfg.out), Path(cfg.images).expanduser()
+def run(settings: PredictSettings) -> None:
+    out, place = Path(settings.out), Path(settings.images).expanduser()
     if not out.parent.is_dir():
         raise ConfigError(f"out: there is no folder {out.parent} to write {out.name} into.")
     files = [place] if place.is_file() else pictures_below(place)
-    opened, method, classes = load_without_data(Path(cfg.run))
-    if cfg.task not in method.pool.tasks:
-        raise ConfigError(f"task: this run has no task '{cfg.task}'; {near(cfg.task, method.pool.tasks)}")
-    device = device_of(opened.cfg) if torch.cuda.is_available() else torch.device("cpu")
-    names = _names(classes.get(cfg.task), method.pool.heads[cfg.task].classes)
+    opened, method, classes = load_without_data(Path(settings.run))
+    if settings.task not in method.pool.tasks:
+        raise ConfigError(
+            f"task: this run has no task '{settings.task}'; {near(settings.task, method.pool.tasks)}"
+        )
+    device = device_of(opened.settings.trainer) if torch.cuda.is_available() else torch.device("cpu")
+    names = _names(classes.get(settings.task), method.pool.heads[settings.task].classes)
     skipped: dict[Path, str] = {}
-    shares = _shares(method.to(device), cfg.task, files, image_size(model_of(opened.cfg)), device, skipped)
+    shares = _shares(
+        method.to(device),
+        settings.task,
+        files,
+        image_size(model_of(opened.settings.backbone)),
+        device,
+        skipped,
+    )
     root = place if place.is_dir() else place.parent
-    predictions = [_best(file.relative_to(root), row, names, cfg.top) for file, row in shares]
+    predictions = [_best(file.relative_to(root), row, names, settings.top) for file, row in shares]
     if not predictions:
         raise DataError(
             f"None of the {len(files)} pictures in {place} can be read; nothing was written.{_why(skipped)}"

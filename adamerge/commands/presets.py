@@ -1,17 +1,22 @@
-"""How a config differs from the preset that it names: the shipped method and rule on the shipped suite, untouched."""
+"""How settings differ from the preset that they name: the shipped method and rule on the shipped suite, untouched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from adamerge.commands.composed import resolved
 from adamerge.commands.config_folders import ConfigFolders, opened_folders
+from adamerge.errors import ConfigError
+from adamerge.settings.check import validate
+from adamerge.settings.commands import RunSettings, TrainSettings
+from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir, register_resolvers
 from adamerge.tracking.preset import Deviations
 
@@ -39,23 +44,28 @@ _TRAINER = (
 _GROUPS = ("method", "rule", "suite", "backbone", "checkpoints")
 
 
-def deviations(cfg: DictConfig) -> Deviations:
+def deviations(settings: RunSettings) -> Deviations:
     """{option: (its value here, its value in the preset)} for every option that can change a number.
 
     The preset has the same method, rule, suite, backbone and family of checkpoints by name. A name that does not ship
     with adamerge has no preset: {"method": ("mine", None)}.
     """
-    names = {group: str(cfg[group].name) for group in _GROUPS}
+    names = {group: str(getattr(settings, group).name) for group in _GROUPS}
     with _shipped() as folders:
         unknown = {group: (name, None) for group, name in names.items() if name not in folders.choices(group)}
         if unknown:
             return unknown
+        mistakes = Mistakes()
         try:
-            preset = folders.compose("train", [f"{group}={name}" for group, name in names.items()])
-            theirs = _compared(preset, tuple(cfg.suite.tasks))
-        except (HydraException, OmegaConfBaseException) as error:
+            config = folders.compose("train", [f"{group}={name}" for group, name in names.items()])
+            with open_dict(config):
+                del config["hydra"]
+                # What a suite of any tasks asks for is not of the preset.
+                config.suite.tasks = settings.suite.tasks
+            preset = validate(resolved(config, mistakes), TrainSettings)
+        except (HydraException, OmegaConfBaseException, ConfigError) as error:
             return {"method": (names["method"], f"cannot be composed: {error}")}
-        ours = _compared(cfg, tuple(cfg.suite.tasks))
+    theirs, ours = _compared(preset, settings.suite.tasks), _compared(settings, settings.suite.tasks)
     keys = [*ours, *(key for key in theirs if key not in ours)]
     return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
 
@@ -72,17 +82,16 @@ def _shipped() -> Iterator[ConfigFolders]:
         GlobalHydra.instance().hydra = running
 
 
-def _compared(cfg: DictConfig, tasks: tuple[str, ...]) -> dict[str, Any]:
+def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
     """What can change a number, by dotted key."""
 
     def section(where: str, silent: tuple[str, ...] = ()) -> dict[str, Any]:
-        node: Any = OmegaConf.select(cfg, where)
-        plain = {} if node is None else {k: node[k] for k in node if k not in silent}
-        return {where: {k: _plain(v) for k, v in plain.items()}}
+        values = getattr(settings, where).model_dump()
+        return {where: {key: value for key, value in values.items() if key not in silent}}
 
-    catalogue = cfg.suite.catalogue
+    catalogue = settings.suite.catalogue
     heads = {
-        task: {key: _plain(catalogue[task].get(key)) for key in _HEAD if catalogue[task].get(key) is not None}
+        task: {key: catalogue[task][key] for key in _HEAD if catalogue[task].get(key) is not None}
         for task in tasks
         if task in catalogue
     }
@@ -93,13 +102,9 @@ def _compared(cfg: DictConfig, tasks: tuple[str, ...]) -> dict[str, Any]:
         | section("backbone", (*_WORDS, "names", "papers"))
         | section("stream", ("name", *_WORDS))
         | section("trainer", _TRAINER)
-        | {"checkpoints": {"dtype": cfg.checkpoints.get("dtype")}, "suite.catalogue": heads}
-        | {"attack": {"tasks": _plain(OmegaConf.select(cfg, "attack.tasks")) or []}}
+        | {"checkpoints": {"dtype": settings.checkpoints.dtype}, "suite.catalogue": heads}
+        | {"attack": {"tasks": settings.attack.tasks}}
     )
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def _flat(node: Any, where: str = "") -> dict[str, Any]:

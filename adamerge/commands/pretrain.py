@@ -6,47 +6,48 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
 from adamerge.checkpoints import fingerprint
 from adamerge.console import plain_console
 from adamerge.models.clip import build_clip, tokenizer
 from adamerge.models.local_dir import CONFIG, save_local_dir
+from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.folder import at_work_in, start_folder, train_in
 from adamerge.runs.inputs import Inputs
-from adamerge.runs.loading import model_of, pictures_for
 from adamerge.runs.mirroring import mirrored
-from adamerge.settings import instantiate, validate
+from adamerge.settings import instantiate
+from adamerge.settings.commands import PretrainSettings
 from adamerge.tasks.labeled import Captioned
 from adamerge.tracking.recorded import Weights, write_lineage
 from adamerge.training.making import Pretraining
 
 
-def run(cfg: DictConfig) -> None:
-    validate(cfg)
+def run(settings: PretrainSettings) -> None:
     console = plain_console()
-    target = Path(cfg.folder)
+    target = Path(settings.folder)
     if (target / CONFIG).exists():
         console.print(f"There is a base model at {target} already. Delete it, or choose folder=<another>.")
         return
-    model = model_of(cfg)
-    inputs = Inputs(cfg, {}, ("train",))
+    model = model_of(settings.backbone)
+    inputs = Inputs(settings, {}, ("train",))
     tasks = inputs.tasks
-    torch.manual_seed(cfg.seed)
+    torch.manual_seed(settings.seed)
     clip = build_clip(model).train()
-    pictures = pictures_for(cfg)
-    module = Pretraining(clip, tokenizer(model), pictures, instantiate(cfg.optimizer), cfg.steps, cfg.warmup)
-    data = Captioned(tasks, cfg.batch_size, cfg.steps, pictures.size, cfg.seed)
+    pictures = pictures_for(settings.backbone)
+    module = Pretraining(
+        clip, tokenizer(model), pictures, instantiate(settings.optimizer), settings.steps, settings.warmup
+    )
+    data = Captioned(tasks, settings.batch_size, settings.steps, pictures.size, settings.seed)
     identity = inputs.identity("pretrain")
     lineage = inputs.lineage(identity)
-    folder = Path(cfg.outputs) / cfg.suite.name / "pretrain" / identity.id
+    folder = Path(settings.outputs) / settings.suite.name / "pretrain" / identity.id
     console.print(
-        f"Pre-training {cfg.backbone.name} on {len(tasks)} tasks for {cfg.steps} steps; journal in {folder}"
+        f"Pre-training {settings.backbone.name} on {len(tasks)} tasks for {settings.steps} steps; journal in {folder}"
     )
     with at_work_in(folder):
-        start_folder(cfg, folder, lineage)
-        with mirrored(cfg, folder) as mirrors:
-            train_in(folder, cfg, module, data, cfg.steps, mirrors)
+        start_folder(settings, folder, lineage)
+        with mirrored(settings, folder) as mirrors:
+            train_in(folder, settings, module, data, settings.steps, mirrors)
             state = {key: value.half() for key, value in clip.state_dict().items()}
             save_local_dir(target, state, model, pictures)
             made = {"base": Weights(str(target), fingerprint(target))}

@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from adamerge.commands.composed import find_mistakes_in
 from adamerge.commands.overrides import Typed
-from adamerge.settings.check import find_mistakes
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir
@@ -60,7 +60,7 @@ def with_options(cfg: DictConfig, typed: Sequence[Typed], mistakes: Mistakes) ->
         if attack and attack.get("tasks"):
             attack.tasks = [task for task in attack.tasks if task in changed.suite.tasks]
     if not mistakes.lines:
-        find_mistakes(changed, mistakes)
+        find_mistakes_in(changed, "train", mistakes)
     if not mistakes.lines:
         _check_tasks(cfg, changed, mistakes)
     return changed

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 
-from omegaconf import DictConfig
-
 from adamerge.commands.hydra_entry import WORST
 from adamerge.commands.presets import deviations
 from adamerge.runs.recipe import execute
+from adamerge.settings.commands import TrainSettings
 from adamerge.tracking.results import Results
 
 
-def run(cfg: DictConfig) -> float:
+def run(settings: TrainSettings) -> float:
     """Run, and return what a search over options maximises."""
-    return searched(execute(cfg, deviations), cfg.maximise)
+    return searched(execute(settings, deviations), settings.maximise)
 
 
 def searched(results: Results, what: str) -> float:

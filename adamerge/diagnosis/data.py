@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
 
 from adamerge.diagnosis.findings import Finding
 from adamerge.diagnosis.pictures import Seen, look
 from adamerge.settings import instantiate
+from adamerge.settings.commands import PoolSettings
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import listed
 from adamerge.tasks.task import Task, build_tasks, check
@@ -26,7 +25,7 @@ def _unwatched(title: str, pictures: Pictures) -> AbstractContextManager[Callabl
     return nullcontext(lambda done: None)
 
 
-def task_data(cfg: DictConfig, name: str, size: int, watch: Watch = _unwatched) -> Iterator[Finding]:
+def task_data(settings: PoolSettings, name: str, size: int, watch: Watch = _unwatched) -> Iterator[Finding]:
     """Open a task's test split, check names, labels and pictures against each other, and look at every picture.
 
     Args:
@@ -34,8 +33,7 @@ def task_data(cfg: DictConfig, name: str, size: int, watch: Watch = _unwatched) 
         watch: shows how far the look at the pictures has come.
     """
     what = f"data {name}"
-    catalogue: Any = OmegaConf.to_container(cfg.suite.catalogue, resolve=True)
-    (task,) = build_tasks([name], catalogue, instantiate)
+    (task,) = build_tasks([name], settings.suite.catalogue, instantiate)
     told: list[str] = []
     check(task, "test", told.append)
     pictures, labels = task.source.images("test"), task.source.labels("test")
@@ -46,7 +44,7 @@ def task_data(cfg: DictConfig, name: str, size: int, watch: Watch = _unwatched) 
     with watch(f"pictures of {name}", pictures) as progress:
         seen = look(pictures, labels, size, progress)
     yield from _unusual(what, seen)
-    if cfg.checkpoints.heads is None:
+    if settings.checkpoints.heads is None:
         task.prompts()  # without class names there would be no head
     yield _summary(what, task, len(pictures), labels, seen)
 

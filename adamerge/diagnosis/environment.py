@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -19,6 +18,7 @@ from packaging.utils import canonicalize_name
 from adamerge.diagnosis.findings import Finding
 from adamerge.memory import free_memory_bytes
 from adamerge.report.names import memory
+from adamerge.settings.commands import PoolSettings
 
 # What a run imports. The other dependencies are checked by their versions alone.
 _MODULES = {
@@ -71,7 +71,7 @@ def package(wanted: Requirement) -> Finding:
     return Finding("ok", wanted.name, found)
 
 
-def devices(cfg: DictConfig) -> Iterator[Finding]:
+def devices(settings: PoolSettings) -> Iterator[Finding]:
     """Cores and memory, and the accelerator that the trainer asks for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     free = free_memory_bytes(torch.device("cpu"))
@@ -81,7 +81,7 @@ def devices(cfg: DictConfig) -> Iterator[Finding]:
         f"{torch.cuda.get_device_name(i)} ({memory(torch.cuda.mem_get_info(i)[0])} free)"
         for i in range(torch.cuda.device_count())
     ]
-    asked = cfg.trainer.get("accelerator", "auto")
+    asked = settings.trainer.accelerator
     if asked in ("gpu", "cuda") and not cuda:
         text = f"trainer.accelerator={asked}, but torch {torch.__version__} finds no GPU"
         yield Finding("problem", "device", text, "Choose trainer=cpu, or mend the driver or torch's build.")

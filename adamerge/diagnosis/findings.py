@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from omegaconf.errors import OmegaConfBaseException
-
 from adamerge.errors import AdamergeError
 
 Status = Literal["ok", "warning", "problem"]
@@ -37,7 +35,7 @@ def guarded(
         text, _, advice = str(error).partition("\n")
         yield Finding("problem", what, text, " ".join(advice.split()))
     except Exception as error:  # a diagnosis tells of every failure and goes on
-        if config_is_wrong or isinstance(error, OmegaConfBaseException):
+        if config_is_wrong:
             yield Finding("warning", what, "not checked: the config has mistakes", "Mend the config first.")
         else:
             first = (str(error).splitlines() or [""])[0]

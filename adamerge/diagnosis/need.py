@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
@@ -17,8 +16,9 @@ from adamerge.memory import free_memory_bytes
 from adamerge.merging import Head, Pool
 from adamerge.models.clip import Model, image_encoder, image_size
 from adamerge.report.names import memory
-from adamerge.runs.loading import model_of
+from adamerge.runs.backbones import model_of
 from adamerge.settings import instantiate
+from adamerge.settings.commands import RunSettings
 
 _CLASSES = 100  # of a task, where only heads' sizes are at stake
 _FLOAT = 4
@@ -55,16 +55,16 @@ class Need:
         return self.base + self.vectors + self.merged + self.gradient + self.trained + self.activations
 
 
-def memory_need(cfg: DictConfig) -> Need:
+def memory_need(settings: RunSettings) -> Need:
     """What a run of this config takes at least; libraries and the images come on top."""
-    model, tasks = model_of(cfg), list(cfg.suite.tasks)
-    dtype = getattr(torch, cfg.checkpoints.get("dtype", "float32"))
+    model, tasks = model_of(settings.backbone), list(settings.suite.tasks)
+    dtype = getattr(torch, settings.checkpoints.dtype)
     pool = meta_pool(model, tasks, dtype)
     size = sum(value.numel() for value in pool.base.values())
-    schedule = cfg.method.schedule
+    schedule = settings.method.schedule
     per_image, blocks = activation_bytes(pool, image_size(model)), _blocks(pool)
-    evaluating = per_image * cfg.evaluation.batch_size // blocks
-    if cfg.get("activation_checkpointing"):  # every block's input, and all of one block
+    evaluating = per_image * settings.evaluation.batch_size // blocks
+    if settings.activation_checkpointing:  # every block's input, and all of one block
         tokens, width = pool.base["visual.positional_embedding"].shape
         per_image = blocks * tokens * width * _FLOAT + per_image // blocks
     adapting = 0
@@ -77,7 +77,7 @@ def memory_need(cfg: DictConfig) -> Need:
         vectors=dtype.itemsize * size * len(tasks),
         merged=_FLOAT * size,
         gradient=0 if schedule is None else _FLOAT * size,
-        trained=4 * _FLOAT * trained_parameters(cfg.method.model, pool),
+        trained=4 * _FLOAT * trained_parameters(settings.method.model, pool),
         activations=max(evaluating, adapting),
     )
 

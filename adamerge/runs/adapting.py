@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from torch.utils.data import Dataset
 
@@ -21,8 +20,9 @@ from adamerge.methods.static import experts
 from adamerge.models.clip import image_size
 from adamerge.objectives.objective import Objective
 from adamerge.progress import image_progress
+from adamerge.runs.backbones import device_of, model_of
 from adamerge.runs.folder import train_in
-from adamerge.runs.loading import Data, corruption_of, device_of, model_of
+from adamerge.runs.images import Data, corruption_of
 from adamerge.runs.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
 from adamerge.runs.run import Run
 from adamerge.runs.watching import watch_of
@@ -48,13 +48,14 @@ def adapt(
         data: the test split, whose images the stream shows unless the run adapts on others.
         mirrors: where the journal is shown as well.
     """
-    cfg = run.cfg
-    objective = objective_of(cfg)
+    settings = run.settings
+    objective = objective_of(settings)
     if objective is None:
         return 0.0
-    options: Any = OmegaConf.to_container(cfg.method.schedule, resolve=True)
+    given = settings.method.schedule
+    assert given is not None, "what has an objective has a schedule"
     # A feed that shows each image once has as many rounds as that takes.
-    planned = Schedule(**{**options, "steps": options["steps"] or 0, "seed": cfg.seed})
+    planned = Schedule(**{**given.model_dump(), "steps": given.steps or 0, "seed": settings.seed})
     if note := method.notes(planned.batch_size):
         console.print(note, highlight=False)
     started = time.perf_counter()
@@ -62,32 +63,32 @@ def adapt(
     learns_from_labels = objective.target == "labels"
     drawn = {
         "per_task": planned.images_per_task,
-        "steps": options["steps"],
-        "seed": cfg.seed,
+        "steps": given.steps,
+        "seed": settings.seed,
         "feed": planned.feed,
     }
     stream = _labeled_stream(run, labeled, drawn) if learns_from_labels else _stream(run, data, drawn)
     schedule = replace(planned, steps=len(stream))
     dataset: Dataset[Any] = stream
     if learns_from_labels:
-        dataset = LabeledStream(stream, {task: given["labels"] for task, given in labeled.items()})
-    elif cfg.record:
+        dataset = LabeledStream(stream, {task: few["labels"] for task, few in labeled.items()})
+    elif settings.record:
         dataset = _recorded(run, method, pool, objective, stream)
     recorded = time.perf_counter() - started
-    teacher = experts(pool, method.deep) if objective.target == "expert" and not cfg.record else None
-    make = cfg.method.get("training")
+    teacher = experts(pool, method.deep) if objective.target == "expert" and not settings.record else None
+    make = settings.method.training
     training: Callable[..., Adaptation] = partial(instantiate, make) if make else Adaptation
-    optimizer = instantiate(cfg.method.optimizer) if cfg.method.optimizer else None
+    optimizer = instantiate(settings.method.optimizer) if settings.method.optimizer else None
     module = training(method, objective, optimizer, schedule, stream.indices, teacher)
     if not learns_from_labels:
-        module.labeled = {task: _all(given) for task, given in labeled.items()}
+        module.labeled = {task: _all(few) for task, few in labeled.items()}
     watch = watch_of(run, method, pool, data, schedule.steps)
-    train_in(run.folder, cfg, module, dataset, schedule.steps, mirrors, watch)
+    train_in(run.folder, settings, module, dataset, schedule.steps, mirrors, watch)
     return recorded
 
 
 def _labeled_stream(run: Run, labeled: Mapping[str, Any], drawn: Mapping[str, Any]) -> Stream:
-    if order_of(run.cfg) != Order():
+    if order_of(run.settings.stream) != Order():
         raise ConfigError(
             f"stream: {run.name} learns from labelled training images and sees no stream; give stream=independent."
         )
@@ -96,7 +97,7 @@ def _labeled_stream(run: Run, labeled: Mapping[str, Any], drawn: Mapping[str, An
 
 def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> Stream:
     """The unlabeled images that the run adapts on, in the order in which they come."""
-    order, on = order_of(run.cfg), adapts_on(run.cfg)
+    order, on = order_of(run.settings.stream), adapts_on(run.settings)
     assert on is not None
     given = unlabeled(run, data, on)
     sizes = {task: len(images) for task, images in given.images.items()}
@@ -108,12 +109,14 @@ def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> Stream:
 
 def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
     """The few labeled training images per task of a method that asks for them; nothing for any other."""
-    count = run.cfg.method.get("labels")
+    count = run.settings.method.labels
     if count is None:
         return {}
-    size = image_size(model_of(run.cfg))
-    chosen = {task.name: labeled_subset(task, count, run.cfg.seed, size, run.name) for task in data.tasks}
-    if not run.cfg.suite.get("allow_overlap") and corruption_of(run.cfg) is None:
+    size = image_size(model_of(run.settings.backbone))
+    chosen = {
+        task.name: labeled_subset(task, count, run.settings.seed, size, run.name) for task in data.tasks
+    }
+    if not run.settings.suite.allow_overlap and corruption_of(run.settings.suite) is None:
         for task, (images, _) in chosen.items():
             refuse_overlap(task, images, data.images[task])
     return {task: {"images": images, "labels": labels} for task, (images, labels) in chosen.items()}
@@ -129,14 +132,13 @@ def _recorded(run: Run, method: Method, pool: Pool, objective: Objective, stream
     if objective.target == "expert":
 
         def of_expert(task: str) -> dict[str, Any]:
-            files = {name: run.files[name] for name in ("base", f"experts/{task}")}
-            return {"encoder": "expert", "files": files, "deep": method.deep}
+            return {"encoder": "expert", **run.encoders("base", f"experts/{task}"), "deep": method.deep}
 
         targets = _record(run, experts(pool, method.deep), stream, of_expert, "Recording the experts")
     if method.frozen_encoder:
 
         def of_merged(task: str) -> dict[str, Any]:
-            return {"encoder": encoder_digest(method, task)}
+            return {"encoder": encoder_digest(method, task), **run.encoders()}
 
         encoded = _record(run, method, stream, of_merged, "Recording the merged encoder")
     return stream if encoded is None and targets is None else Recorded(stream, encoded, targets)
@@ -146,7 +148,7 @@ def _record(
     run: Run, method: Method, stream: Stream, made_from: Callable[[str], dict[str, Any]], title: str
 ) -> dict[str, Recording]:
     """One pass of `method` over the images that the stream shows, kept on disk under what it was made from."""
-    cfg = run.cfg
+    settings = run.settings
     indices = {task: shown for task in stream.image_sets if len(shown := used(stream, task))}
     recordings = {}
     with image_progress(title, indices) as progress:
@@ -154,12 +156,10 @@ def _record(
             images = stream.image_sets[task]
             make = partial(
                 record, method, task, images, indices[task],
-                device=device_of(cfg), batch_size=cfg.evaluation.batch_size, progress=progress,
+                device=device_of(settings.trainer), batch_size=settings.evaluation.batch_size, progress=progress,
             )  # fmt: skip
             identity = {
                 "kind": "representations",
-                "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
-                "dtype": cfg.checkpoints.dtype,
                 "images": images.digest(),
                 "indices": hashlib.sha256(indices[task].numpy().tobytes()).hexdigest(),
                 **made_from(task),

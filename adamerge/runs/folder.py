@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import Dataset
 
 from adamerge.checkpoints.saving import sidecar
 from adamerge.errors import ConfigError
 from adamerge.files import atomic_write_text, why_not_writable
 from adamerge.runs.inputs import told_apart
+from adamerge.settings.commands import PoolSettings, as_yaml
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
@@ -48,9 +48,9 @@ def at_work_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def start_folder(cfg: DictConfig, folder: Path, lineage: Lineage) -> None:
+def start_folder(settings: PoolSettings, folder: Path, lineage: Lineage) -> None:
     """Write into the folder the resolved config, and what the run reads."""
-    atomic_write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    atomic_write_text(folder / "config.yaml", as_yaml(settings))
     write_lineage(folder, lineage)
 
 
@@ -89,7 +89,7 @@ def _state(folder: Path) -> str:
 
 def train_in(
     folder: Path,
-    cfg: DictConfig,
+    settings: PoolSettings,
     module: StepModule,
     data: Dataset[Any],
     steps: int,
@@ -97,15 +97,14 @@ def train_in(
     watch: Watch | None = None,
 ) -> None:
     """Train with the config's trainer and checkpoints."""
-    trainer: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     run_steps(
         module,
         data,
         steps,
         folder=folder,
-        trainer=trainer,
+        trainer=settings.trainer.options(),
         mirrors=mirrors,
-        checkpoint_every=cfg.checkpoint_every,
-        workers=cfg.workers,
+        checkpoint_every=settings.checkpoint_every,
+        workers=settings.workers,
         watch=watch,
     )

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from omegaconf import DictConfig
-
 from adamerge.digests import digest
 from adamerge.errors import DataError, RunError
-from adamerge.runs.loading import fingerprints, model_of, open_tasks
+from adamerge.runs.backbones import model_of
+from adamerge.runs.images import open_tasks
+from adamerge.runs.weights import fingerprints
 from adamerge.settings import identify
+from adamerge.settings.commands import PoolSettings, RunSettings
 from adamerge.settings.identity import Identity
 from adamerge.tasks.picture import READING
 from adamerge.tasks.task import Task
@@ -29,9 +30,13 @@ class Inputs:
     """
 
     def __init__(
-        self, cfg: DictConfig, paths: Mapping[str, str], splits: tuple[str, ...], task: Task | None = None
+        self,
+        settings: PoolSettings,
+        paths: Mapping[str, str],
+        splits: tuple[str, ...],
+        task: Task | None = None,
     ) -> None:
-        self.cfg = cfg
+        self.settings = settings
         self.paths = dict(paths)
         self.splits = splits
         self._task = task
@@ -43,14 +48,14 @@ class Inputs:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        return open_tasks(self.cfg) if self._task is None else [self._task]
+        return open_tasks(self.settings) if self._task is None else [self._task]
 
     @cached_property
     def unseen(self) -> list[Task]:
-        return open_tasks(self.cfg, unseen=True)
+        return open_tasks(self.settings, unseen=True)
 
     def identity(self, command: str) -> Identity:
-        return identify(self.cfg, command, self.files, self._pictures, {"reading of pictures": READING})
+        return identify(self.settings, command, self.files, self._pictures, {"reading of pictures": READING})
 
     def lineage(self, identity: Identity) -> Lineage:
         """What the run folder notes of them."""
@@ -111,7 +116,7 @@ class Inputs:
 
     def _heads(self) -> dict[str, str]:
         tower = self.files.get("text", self.files.get("base"))
-        made: dict[str, Any] = {"tower": tower, "model": model_of(self.cfg)}
+        made: dict[str, Any] = {"tower": tower, "model": model_of(self.settings.backbone)}
         return {
             task.name: self.files.get(f"heads/{task.name}") or digest({**made, "prompts": task.prompts()})
             for task in (*self.tasks, *self.unseen)
@@ -119,13 +124,13 @@ class Inputs:
         }
 
 
-def splits_of(cfg: DictConfig) -> tuple[str, ...]:
+def splits_of(settings: RunSettings) -> tuple[str, ...]:
     """The splits that a run of the config's method reads: one that is given labels, or adapts on training or validation
     images, takes the training split's too."""
-    on = cfg.method.get("adapt_on") or cfg.suite.get("adapt_on", "test")
-    if cfg.method.get("schedule") is not None and on in ("train", "validation"):
+    on = settings.method.adapt_on or settings.suite.adapt_on
+    if settings.method.schedule is not None and on in ("train", "validation"):
         return ("test", "train", "validation") if on == "validation" else ("test", "train")
-    return ("test",) if cfg.method.get("labels") is None else ("test", "train")
+    return ("test",) if settings.method.labels is None else ("test", "train")
 
 
 def told_apart(ours: Lineage, theirs: Lineage) -> list[str]:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from adamerge.errors import ConfigError, RunError
 from adamerge.files import atomic_write_text
 from adamerge.settings import instantiate
+from adamerge.settings.commands import PoolSettings
 from adamerge.stopping import terminated
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.recorded import ERROR
@@ -19,14 +18,14 @@ from adamerge.training.checkpointing import steps_done
 
 
 @contextmanager
-def mirrored(cfg: DictConfig, folder: Path) -> Iterator[list[Mirror]]:
+def mirrored(settings: PoolSettings, folder: Path) -> Iterator[list[Mirror]]:
     """Around the work on a run folder that has its config. Whatever ends the work, the mirrors are closed; an
     interruption by hand is no failure, SIGTERM is one.
 
     Raises:
         ConfigError: a logger whose package is not installed.
     """
-    mirrors = _open(cfg, folder)
+    mirrors = _open(settings, folder)
     (folder / ERROR).unlink(missing_ok=True)
     started: list[Mirror] = []
     try:
@@ -55,11 +54,11 @@ def _why(error: BaseException, folder: Path) -> str | None:
     return f"Terminated by SIGTERM: {kept}." if terminated() else None
 
 
-def _open(cfg: DictConfig, folder: Path) -> list[Mirror]:
+def _open(settings: PoolSettings, folder: Path) -> list[Mirror]:
     from adamerge.training.lightning_mirror import as_mirror
 
     mirrors: list[Mirror] = []
-    for name, node in (cfg.get("logger") or {}).items():
+    for name, node in (settings.logger or {}).items():
         try:
             mirrors.append(as_mirror(folder, instantiate(node, save_dir=folder)))
         except ModuleNotFoundError as error:

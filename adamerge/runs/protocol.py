@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from adamerge.errors import ConfigError, DataError
 from adamerge.models.clip import image_size
 from adamerge.objectives.objective import Objective
-from adamerge.runs.loading import Data, corruption_of, image_set, kept_at, model_of, suite_adapts_on
+from adamerge.runs.backbones import model_of
+from adamerge.runs.images import Data, corruption_of, image_set, kept_at, suite_adapts_on
 from adamerge.runs.run import Run
 from adamerge.settings import instantiate
+from adamerge.settings.commands import RunSettings
+from adamerge.settings.sections import StreamSection
 from adamerge.tasks.chosen import Chosen, Part, Validation
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.orders import Order
@@ -32,61 +34,52 @@ class Unlabeled:
     labels: dict[str, Tensor | None]
 
 
-def objective_of(cfg: DictConfig) -> Objective | None:
+def objective_of(settings: RunSettings) -> Objective | None:
     """What is minimised; None where nothing is trained."""
-    if cfg.method.schedule is None:
+    if settings.method.schedule is None or settings.method.objective is None:
         return None
-    objective: Objective = instantiate(cfg.method.objective)
-    if objective.target == "labels" and not cfg.method.get("labels"):
+    objective: Objective = instantiate(settings.method.objective)
+    if objective.target == "labels" and settings.method.labels is None:
         raise ConfigError(
-            f"objective: {type(objective).__name__} learns from labels, and method={cfg.method.name} is given none.\n"
+            f"objective: {type(objective).__name__} learns from labels, which {settings.method.name} does not get.\n"
             "  Give method.labels=<training pictures per task>, or another objective."
         )
     return objective
 
 
-def adapts_on(cfg: DictConfig) -> AdaptOn | None:
+def adapts_on(settings: RunSettings) -> AdaptOn | None:
     """The unlabeled images that the run adapts on: the method's own choice, or the suite's. None: it needs none."""
-    objective = objective_of(cfg)
+    objective = objective_of(settings)
     if objective is None or objective.target == "labels":
         return None
-    own = cfg.method.get("adapt_on")
+    own = settings.method.adapt_on
     if own is None:
-        return suite_adapts_on(cfg)
-    return AdaptOn.of(str(own), "method.adapt_on")  # a share of the test split is for the suite to cut
+        return suite_adapts_on(settings.suite)
+    return AdaptOn.of(own, "method.adapt_on")  # a share of the test split is for the suite to cut
 
 
-def protocol_of(cfg: DictConfig) -> Protocol:
+def protocol_of(settings: RunSettings) -> Protocol:
     """Transductive where images that are scored are adapted on; "none" where nothing is adapted.
 
     Labelled training images are not scored: what learns from them alone is inductive.
     """
-    if cfg.method.schedule is None:
+    if settings.method.schedule is None:
         return "none"
-    on = adapts_on(cfg)
+    on = adapts_on(settings)
     return "inductive" if on is None else on.protocol
 
 
-def order_of(cfg: DictConfig) -> Order:
+def order_of(stream: StreamSection) -> Order:
     """In which order images come to what adapts on them."""
-    given = cfg.get("stream")
-    if given is None:  # a run from before there was a choice
-        return Order()
-    classes = given.get("classes")
-    return Order(
-        given.order,
-        None if classes is None else tuple(classes),
-        given.get("gamma"),
-        given.get("slots"),
-        given.get("mixed_tasks", False),
-    )
+    least_most = None if stream.classes is None else (stream.classes[0], stream.classes[1])
+    return Order(stream.order, least_most, stream.gamma, stream.slots, stream.mixed_tasks)
 
 
-def parts_of(cfg: DictConfig, data: Data) -> dict[str, Parts]:
+def parts_of(settings: RunSettings, data: Data) -> dict[str, Parts]:
     """How each task's test split is scored."""
-    suite, own, images = suite_adapts_on(cfg), adapts_on(cfg), cfg.suite.get("adapt_images")
+    suite, own, images = suite_adapts_on(settings.suite), adapts_on(settings), settings.suite.adapt_images
     return {
-        task: test_parts(task, len(found), suite, own, images, cfg.seed)
+        task: test_parts(task, len(found), suite, own, images, settings.seed)
         for task, found in data.images.items()
     }
 
@@ -101,26 +94,26 @@ def unlabeled(run: Run, data: Data, on: AdaptOn) -> Unlabeled:
         DataError: no training pictures, or test pictures among them.
     """
     if on.split == "test":
-        return _of_test(run.cfg, data, on)
+        return _of_test(run.settings, data, on)
     images: dict[str, ImageSet] = {}
     labels: dict[str, Tensor | None] = {}
     for task in data.tasks:
-        images[task.name], labels[task.name] = _of_training(run.cfg, task, on, run.name)
+        images[task.name], labels[task.name] = _of_training(run.settings, task, on, run.name)
     return Unlabeled(images, labels)
 
 
-def _of_test(cfg: DictConfig, data: Data, on: AdaptOn) -> Unlabeled:
-    count = cfg.suite.get("adapt_images")
+def _of_test(settings: RunSettings, data: Data, on: AdaptOn) -> Unlabeled:
+    count = settings.suite.adapt_images
     images, labels = dict(data.images), dict(data.labels)
     for task, whole in data.images.items():
-        rows = adapted_rows(on, task, len(whole), count, cfg.seed)
+        rows = adapted_rows(on, task, len(whole), count, settings.seed)
         if len(rows) < len(whole):
             own = labels[task]
             images[task], labels[task] = Part(whole, rows), None if own is None else own[rows]
     return Unlabeled(images, labels)
 
 
-def _of_training(cfg: DictConfig, task: Task, on: AdaptOn, name: str) -> tuple[ImageSet, Tensor | None]:
+def _of_training(settings: RunSettings, task: Task, on: AdaptOn, name: str) -> tuple[ImageSet, Tensor | None]:
     """One task's training or validation images, as the test split never shows them."""
     held_out = on.split == "validation"
     opened = replace(task, source=Validation(task.source), sizes={}) if held_out else task
@@ -133,12 +126,12 @@ def _of_training(cfg: DictConfig, task: Task, on: AdaptOn, name: str) -> tuple[I
             f"{name} adapts on {on.split} images. {error}\n"
             "  Give them, or method.adapt_on=test to adapt on the test images (suite.adapt_on where the suite says so)."
         ) from error
-    size, count = image_size(model_of(cfg)), cfg.suite.get("adapt_images")
+    size, count = image_size(model_of(settings.backbone)), settings.suite.adapt_images
     found = None if labels is None else torch.as_tensor(labels)
     if count is not None:
-        rows = pool_rows(task.name, len(pictures), count, cfg.seed)
+        rows = pool_rows(task.name, len(pictures), count, settings.seed)
         pictures, found = Chosen(pictures, rows.numpy()), None if found is None else found[rows]
-    keep = cfg.suite.get("decode_cache", False) and count is None
+    keep = settings.suite.decode_cache and count is None
     kept = kept_at(opened, split, size) if keep else None
     return image_set(pictures, size, None, kept, task.name), found
 
@@ -149,8 +142,8 @@ def refuse_test_images(run: Run, stream: Stream, data: Data, on: AdaptOn) -> Non
     Raises:
         DataError: some are.
     """
-    suite = run.cfg.suite
-    if on.split == "test" or suite.get("allow_overlap") or corruption_of(run.cfg) is not None:
+    suite = run.settings.suite
+    if on.split == "test" or suite.allow_overlap or corruption_of(suite) is not None:
         return
     for task, images in stream.image_sets.items():
         refuse_overlap(task, Part(images, used(stream, task)), data.images[task])

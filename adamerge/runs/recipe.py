@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
@@ -19,8 +18,9 @@ from adamerge.memory import reset_peak
 from adamerge.methods.base import Method
 from adamerge.report.summary import record, show
 from adamerge.runs.adapting import adapt
+from adamerge.runs.backbones import device_of
 from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
-from adamerge.runs.loading import device_of, suite_name
+from adamerge.runs.images import suite_name
 from adamerge.runs.mirroring import mirrored
 from adamerge.runs.representing import write_representations
 from adamerge.runs.run import Run, open_run
@@ -28,34 +28,33 @@ from adamerge.runs.scoring import evaluate
 from adamerge.runs.sweep import in_sweep, note
 from adamerge.runs.sweep import line as sweep_line
 from adamerge.runs.trained import save_heads
-from adamerge.settings import validate
+from adamerge.settings.commands import RunSettings
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.preset import Deviations, started_from, write_preset
 from adamerge.tracking.results import Results, read_results
 
 
-def execute(cfg: DictConfig, deviations: Callable[[DictConfig], Deviations]) -> Results:
+def execute(settings: RunSettings, deviations: Callable[[RunSettings], Deviations]) -> Results:
     """Merge, adapt, evaluate, record. A finished run is shown, an interrupted one goes on; `rerun` begins anew.
 
     Args:
-        deviations: how a config differs from the preset that it names.
+        deviations: how settings differ from the preset that they name.
 
     Raises:
         RunError: another process is at the same run, or the pictures changed meanwhile.
     """
-    validate(cfg)
-    run = open_run(cfg)
+    run = open_run(settings)
     console = plain_console()
     note(run.folder)
-    rerun = cfg.get("rerun", False)
+    rerun = settings.rerun
     if not rerun and _finished(run):
         return _shown_again(run, console)
     with at_work_in(run.folder):
         if not rerun and _finished(run):  # by another process, since we looked
             return _shown_again(run, console)
-        _begin(run, rerun, console, deviations(cfg))
-        with mirrored(cfg, run.folder) as mirrors:
+        _begin(run, rerun, console, deviations(settings))
+        with mirrored(settings, run.folder) as mirrors:
             results = _work(run, mirrors, console)
     _tell(run.folder, results, console)
     return results
@@ -75,18 +74,19 @@ def _begin(run: Run, rerun: bool, console: Console, deviations: Deviations) -> N
     """Write what the run is, and say how it begins.
 
     Args:
-        deviations: of the config as it was given, from which `run.cfg` was settled, from its preset.
+        deviations: of the settings as they were given, from which `run.settings` was settled, from its preset.
     """
     how = ", goes on from its last checkpoint" if (run.folder / "checkpoints" / "last.ckpt").exists() else ""
     if rerun:
         how = ", begins anew: what was there is removed" if (run.folder / "config.yaml").exists() else ""
         clear(run.folder)
     lineage = run.lineage
-    start_folder(run.cfg, run.folder, lineage)
+    start_folder(run.settings, run.folder, lineage)
     _write_preset(run, deviations)
     console.print(
         Text.assemble(
-            (run.name, "bold"), f" on {suite_name(run.cfg)}, seed {run.cfg.seed}, run {run.id}{how}"
+            (run.name, "bold"),
+            f" on {suite_name(run.settings.suite)}, seed {run.settings.seed}, run {run.id}{how}",
         ),
         highlight=False,
         soft_wrap=True,
@@ -96,16 +96,16 @@ def _begin(run: Run, rerun: bool, console: Console, deviations: Deviations) -> N
 
 
 def _write_preset(run: Run, deviations: Deviations) -> None:
-    """How the config, as it was given, differs from its preset, and what the run starts from: published numbers are
-    compared by it."""
+    """How the settings, as they were given, differ from their preset, and what the run starts from: published numbers
+    are compared by it."""
     file = run.paths.get("start")
-    start = None if file is None else started_from(str(run.cfg.start), Path(file))
+    start = None if file is None else started_from(str(run.settings.start), Path(file))
     write_preset(run.folder, deviations, start)
 
 
 def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     """From the weight files to results.json."""
-    reset_peak(device_of(run.cfg))
+    reset_peak(device_of(run.settings.trainer))
     started = time.perf_counter()
     pool, data = run.open()
     method = run.build(pool)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from adamerge.checkpoints.cached import cached
@@ -20,7 +20,8 @@ from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.runs.loading import Data, device_of
+from adamerge.runs.backbones import device_of
+from adamerge.runs.images import Data
 from adamerge.runs.run import Run
 from adamerge.settings import cache_dir
 
@@ -30,7 +31,10 @@ _IMAGES = 256  # of each task
 
 def write_representations(run: Run, method: Method, pool: Pool, data: Data, shown: str) -> None:
     """Compare on the first test images of each task; `shown` is the task whose clouds are drawn."""
-    options = {"device": device_of(run.cfg), "batch_size": run.cfg.evaluation.batch_size}
+    options: dict[str, Any] = {
+        "device": device_of(run.settings.trainer),
+        "batch_size": run.settings.evaluation.batch_size,
+    }
     sample = {task: images.first(_IMAGES) for task, images in data.images.items()}
     own = predict_features(method, sample, **options)
     teachers = experts(pool)
@@ -38,9 +42,7 @@ def write_representations(run: Run, method: Method, pool: Pool, data: Data, show
     for task, images in sample.items():
         made_from = {
             "kind": "features",
-            "files": [run.files["base"], run.files[f"experts/{task}"]],
-            "backbone": OmegaConf.to_container(run.cfg.backbone, resolve=True),
-            "dtype": run.cfg.checkpoints.dtype,
+            **run.encoders("base", f"experts/{task}"),
             "images": images.digest(),
         }
         make = partial(predict_features, teachers, {task: images}, **options)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from adamerge.checkpoints.cached import cached
 from adamerge.errors import DataError
@@ -22,10 +22,12 @@ from adamerge.methods.static import Static, experts
 from adamerge.models.heads import head_digest
 from adamerge.progress import image_progress
 from adamerge.rules.linear import Individual, Pretrained, WeightAverage
-from adamerge.runs.loading import Data, attacked, device_of, open_data, suite_name
+from adamerge.runs.backbones import device_of
+from adamerge.runs.images import Data, open_data, suite_name
 from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
 from adamerge.runs.run import Run
 from adamerge.settings import cache_dir, instantiate
+from adamerge.settings.commands import RunSettings
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.poison import Trigger
 from adamerge.tracking.journal import Journal
@@ -46,18 +48,18 @@ def baselines(run: Run) -> dict[str, Callable[[Pool], Pool]]:
 
 def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     """Accuracy and agreement of the method and of what it is compared with."""
-    cfg = run.cfg
-    device = device_of(cfg)
+    settings = run.settings
+    device = device_of(settings.trainer)
     predictions, certain = _baseline_predictions(run, pool, data)
     with image_progress(f"Evaluating {run.name}", data.images) as progress:
         logits = predict_logits(
-            method, data.images, device=device, batch_size=cfg.evaluation.batch_size, progress=progress
+            method, data.images, device=device, batch_size=settings.evaluation.batch_size, progress=progress
         )
     predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
     teachers = predictions["individual"]
     _warn_of_chance(predictions["pretrained"], pool, data)
     _warn_of_disagreement(predicted, teachers, pool)
-    parts = parts_of(cfg, data)
+    parts = parts_of(settings, data)
     scored = {task: part.scored for task, part in parts.items()}
     baselines = {name: _reference(by_task, teachers, data, scored) for name, by_task in predictions.items()}
     own = _reference(predicted, teachers, data, scored)
@@ -70,15 +72,15 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         )
         for task, rows in scored.items()
     }
-    schedule = cfg.method.schedule
+    schedule = settings.method.schedule
     return Results(
         run_id=run.id,
         command="train" if method.trainable_count() else "merge",
         method=run.name,
-        rule=cfg.rule.name,
-        suite=suite_name(cfg),
-        backbone=cfg.backbone.name,
-        seed=cfg.seed,
+        rule=settings.rule.name,
+        suite=suite_name(settings.suite),
+        backbone=settings.backbone.name,
+        seed=settings.seed,
         steps=len(Journal(run.folder / "journal.jsonl").read()) if schedule is not None else 0,
         trainable_parameters=method.trainable_count(),
         seconds={},
@@ -89,28 +91,28 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         baselines=baselines,
         unseen=_unseen(run, method, pool),
         attack=_attack(run, method, pool, data),
-        objective=_objective(cfg),
-        protocol=protocol_of(cfg),
+        objective=_objective(settings),
+        protocol=protocol_of(settings),
         task_known=True,  # every method here classifies with the head of the image's own task
-        chooser=cfg.get("chooser"),
-        lineage=lineage_of(cfg),
-        stream=str(order_of(cfg)) if adapts_on(cfg) is not None else INDEPENDENT,
+        chooser=settings.chooser,
+        lineage=lineage_of(settings),
+        stream=str(order_of(settings.stream)) if adapts_on(settings) is not None else INDEPENDENT,
         adapted=_part(predicted, teachers, data, {t: p.adapted for t, p in parts.items()}),
         held_out=_part(predicted, teachers, data, {t: p.held_out for t, p in parts.items()}),
     )
 
 
-def _objective(cfg: DictConfig) -> str | None:
+def _objective(settings: RunSettings) -> str | None:
     """The method's objective with its unit; a class of the user's may have no name for it."""
-    if cfg.method.get("objective") is None:
+    if settings.method.objective is None:
         return None
-    made = instantiate(cfg.method.objective)
+    made = instantiate(settings.method.objective)
     return str(getattr(made, "name", type(made).__name__))
 
 
-def lineage_of(cfg: DictConfig) -> str:
+def lineage_of(settings: RunSettings) -> str:
     """The family of checkpoints that the experts belong to."""
-    return str(cfg.checkpoints.get("lineage") or cfg.checkpoints.get("name") or "")
+    return settings.checkpoints.name
 
 
 def _judged(
@@ -184,12 +186,15 @@ def _warn_of_disagreement(
 
 def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
     """Accuracy on the tasks without an expert, with their zero-shot heads."""
-    cfg = run.cfg
+    settings = run.settings
     tasks = run.inputs.unseen
     if not tasks:
         return {}
-    data = open_data(cfg, tasks)
-    options = {"device": device_of(cfg), "batch_size": cfg.evaluation.batch_size}
+    data = open_data(settings, tasks)
+    options: dict[str, Any] = {
+        "device": device_of(settings.trainer),
+        "batch_size": settings.evaluation.batch_size,
+    }
     own = predict(method, data.images, **options)
     base = predict(Static(Pretrained()(pool)), data.images, **options)
     return {
@@ -208,13 +213,13 @@ def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
 def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attack]:
     """What the trigger does to the tasks whose expert has a backdoor."""
     found = {}
-    for task in attacked(run.cfg):
+    for task in run.settings.attack.tasks:
         labels = data.labels[task]
         if labels is None:
             raise DataError(
                 f"attack: the success on '{task}' needs to know which images are of the target class."
             )
-        trigger = Trigger(run.cfg.attack.target, run.cfg.attack.size)
+        trigger = Trigger(run.settings.attack.target, run.settings.attack.size)
         (others,) = torch.nonzero(labels != trigger.target, as_tuple=True)
         clean = data.images[task][others]
         images = {"marked": trigger(clean), "clean": clean}
@@ -224,7 +229,10 @@ def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attac
             "weight_average": (Static(WeightAverage()(pool)), "marked"),
             "clean": (method, "clean"),
         }
-        options = {"device": device_of(run.cfg), "batch_size": run.cfg.evaluation.batch_size}
+        options = {
+            "device": device_of(run.settings.trainer),
+            "batch_size": run.settings.evaluation.batch_size,
+        }
         shares = {}
         for name, (model, kind) in models.items():
             predicted = predict(model, {task: ImageSet.of(images[kind])}, **options)[task]
@@ -243,12 +251,10 @@ def _baseline_predictions(
 
     They depend on the checkpoints and images only and are computed once per machine.
     """
-    cfg, rules = run.cfg, baselines(run)
+    settings, rules = run.settings, baselines(run)
     shared = {
         "kind": "predictions",
-        "files": {n: file for n, file in run.files.items() if n != "start" and not n.startswith("heads/")},
-        "backbone": OmegaConf.to_container(cfg.backbone, resolve=True),
-        "dtype": cfg.checkpoints.dtype,
+        **run.encoders(*(n for n in run.files if n != "start" and not n.startswith("heads/"))),
         "images": {task: images.digest() for task, images in data.images.items()},
         "heads": {task: head_digest(head) for task, head in pool.heads.items()},
     }
@@ -258,8 +264,8 @@ def _baseline_predictions(
             logits = predict_logits(
                 Static(rules[name](pool)),
                 data.images,
-                device=device_of(cfg),
-                batch_size=cfg.evaluation.batch_size,
+                device=device_of(settings.trainer),
+                batch_size=settings.evaluation.batch_size,
                 progress=progress,
             )
         found = {task: values.argmax(dim=-1) for task, values in logits.items()}

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
-from adamerge.errors import RunError
+from adamerge.errors import ConfigError, RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods.base import Method
+from adamerge.runs.backbones import settled
 from adamerge.runs.inputs import Inputs, splits_of
-from adamerge.runs.loading import checkpoint_paths, open_heads, pool_with_heads, settled
+from adamerge.runs.pools import open_heads, pool_with_heads
 from adamerge.runs.run import Run, name_of
+from adamerge.runs.weights import checkpoint_paths
+from adamerge.settings import validate
+from adamerge.settings.commands import TrainSettings
 from adamerge.tracking.recorded import Recorded, read_lineage
 
 _NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")
@@ -37,12 +39,18 @@ def run_in(folder: Path) -> Run:
         raise RunError(
             f"{folder} holds no run of train or merge: its config.yaml has no {', '.join(missing)}."
         )
-    cfg: Any = OmegaConf.load(folder / "config.yaml")
-    paths = checkpoint_paths(cfg)
-    cfg = settled(cfg, paths)
-    inputs = Inputs(cfg, paths, splits_of(cfg))
+    try:
+        settings = validate(known, TrainSettings)
+    except ConfigError as error:
+        raise RunError(
+            f"{folder / 'config.yaml'} is not as this version of adamerge reads it.\n"
+            f"  {error}\n  Run the command again, or use the version that made it."
+        ) from error
+    paths = checkpoint_paths(settings)
+    settings = settled(settings, paths)
+    inputs = Inputs(settings, paths, splits_of(settings))
     _refuse_other_weights(folder, inputs)
-    return Run(cfg, name_of(cfg), Recorded(folder).id, folder, inputs)
+    return Run(settings, name_of(settings), Recorded(folder).id, folder, inputs)
 
 
 def _refuse_other_weights(folder: Path, inputs: Inputs) -> None:
@@ -73,7 +81,7 @@ def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:
     unless the run is from before runs kept their heads."""
     run = run_in(folder)
     heads, classes = heads_of(run, folder)
-    return run, trained_method(run, folder, pool_with_heads(run.cfg, run.paths, heads)), classes
+    return run, trained_method(run, folder, pool_with_heads(run.settings, run.paths, heads)), classes
 
 
 def heads_of(run: Run, folder: Path) -> tuple[Mapping[str, Any], ClassNames]:
@@ -82,7 +90,7 @@ def heads_of(run: Run, folder: Path) -> tuple[Mapping[str, Any], ClassNames]:
     if (saved := read_heads(folder)) is not None:
         return saved
     tasks = [*run.inputs.tasks, *run.inputs.unseen]
-    heads = open_heads(run.cfg, tasks, run.paths, run.files["base"])
+    heads = open_heads(run.settings, tasks, run.paths, run.files["base"])
     return heads, {task.name: task.classes for task in tasks}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from adamerge.evaluation.label_free import estimate
@@ -9,7 +11,8 @@ from adamerge.evaluation.predicting import predict_logits, score
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.runs.loading import Data, device_of
+from adamerge.runs.backbones import device_of
+from adamerge.runs.images import Data
 from adamerge.runs.protocol import parts_of
 from adamerge.runs.run import Run
 from adamerge.tasks.chosen import Part
@@ -24,16 +27,21 @@ def watch_of(run: Run, method: Method, pool: Pool, data: Data, steps: int) -> Wa
     The images are a few of those that are scored, drawn by the seed, the same at every step. The experts pass over
     them once.
     """
-    cfg = run.cfg
-    every = cfg.get("eval_every")
+    settings = run.settings
+    every = settings.eval_every
     if not every:
         return None
     images, labels = {}, {}
-    for task, part in parts_of(cfg, data).items():
-        rows = part.scored[pool_rows(f"watched {task}", len(part.scored), cfg.eval_images, cfg.seed)]
+    for task, part in parts_of(settings, data).items():
+        rows = part.scored[
+            pool_rows(f"watched {task}", len(part.scored), settings.eval_images, settings.seed)
+        ]
         known = data.labels[task]
         images[task], labels[task] = Part(data.images[task], rows), None if known is None else known[rows]
-    options = {"device": device_of(cfg), "batch_size": cfg.evaluation.batch_size}
+    options: dict[str, Any] = {
+        "device": device_of(settings.trainer),
+        "batch_size": settings.evaluation.batch_size,
+    }
     certain = {
         task: logits.softmax(dim=-1)
         for task, logits in predict_logits(experts(pool), images, **options).items()

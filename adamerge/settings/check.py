@@ -1,121 +1,148 @@
-"""Checks a composed config as a whole: every mistake in one error, before any file is opened."""
+"""Checks a config as a whole: every mistake in one error, before any file is opened; and types it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from adamerge.settings.annotations import reason
-from adamerge.settings.components import WORDS, check_component, component
+from adamerge.settings.components import check_component, component
 from adamerge.settings.mistakes import Mistakes, near
-from adamerge.settings.sections import SECTIONS, TRAINER_OPTIONS, CommonSection
+from adamerge.settings.sections import Section
 
 # Sections that are components themselves, with words for people beside the options.
 _COMPONENTS = ("rule",)
 # The catalogue entry that serves every task without one of its own.
 _ANY_TASK = "*"
+_S = TypeVar("_S", bound=Section)
+Plain = dict[str, Any]  # a config as YAML holds it, without interpolations
 
 
-def validate(config: DictConfig) -> None:
-    """Check values, components, references between sections and missing values.
+def validate(plain: Plain, kind: type[_S]) -> _S:
+    """A command's settings from its resolved config.
 
     Raises:
         ConfigError: all mistakes, each with its place and what to do.
     """
     mistakes = Mistakes()
-    find_mistakes(config, mistakes)
+    find_mistakes(plain, kind, mistakes)
     mistakes.report()
+    return kind.model_validate(plain)
 
 
-def find_mistakes(config: DictConfig, mistakes: Mistakes) -> None:
-    """Note every mistake of a composed config."""
-    plain = _resolved(config, "", mistakes)
-    _check_section("", plain, CommonSection, mistakes)
-    for where, section in SECTIONS.items():
-        group, _, part = where.partition(".")
-        values = plain.get(group)
-        if part:
-            values = values.get(part) if isinstance(values, dict) else None
-        if where in _COMPONENTS and isinstance(values, dict) and "_target_" in values:
-            values = {key: value for key, value in values.items() if key in (*WORDS, "_target_")}
-        if values is not None:
-            _check_section(where, values, section, mistakes)
+def find_mistakes(plain: Plain, kind: type[Section], mistakes: Mistakes) -> None:
+    """Note every mistake: values, components, references between sections, and what is missing."""
+    _check_section("", plain, kind, mistakes)
     _check_tasks(plain.get("suite"), mistakes)
-    _check_trainer(plain.get("trainer"), mistakes)
     for where, node in _components(plain):
         found = component(node) if where in _COMPONENTS else node
         check_component(where, found or {}, mistakes)
 
 
-def _resolved(node: Any, where: str, mistakes: Mistakes) -> Any:
-    """A node as plain data; values that are missing or cannot be resolved are noted and left out."""
-    if not isinstance(node, DictConfig | ListConfig):
-        return node
-    if node._is_none():
-        return None
-    plain: dict[Any, Any] = {}
-    items: Any = node
-    for key in items if isinstance(node, DictConfig) else range(len(node)):
-        place = _place(where, key)
-        if OmegaConf.is_missing(items, key):
-            mistakes.add(place, f"has no value; give {place}=...")
-            continue
-        try:
-            child = items[key]
-        except InterpolationToMissingValueError:
-            mistakes.places.add(place)  # what it refers to is noted itself
-        except OmegaConfBaseException as error:
-            mistakes.add(place, f"{_first_line(error)} (it says {items._get_node(key)!s}).")
-        else:
-            plain[key] = _resolved(child, place, mistakes)
-    return plain if isinstance(node, DictConfig) else list(plain.values())
+def with_mistakes(plain: Plain, kind: type[_S]) -> _S:
+    """The settings of a config with mistakes, for what looks at as much of it as can be used. Nothing is checked."""
+    nested = {
+        name: with_mistakes(plain[name], section)
+        for name, section in _nested(kind).items()
+        if isinstance(plain.get(name), dict)
+    }
+    return kind.model_construct(**{**plain, **nested})
 
 
-def _place(where: str, key: Any) -> str:
+def place(where: str, key: Any) -> str:
+    """The dotted place of a key, or of a list's element, below another."""
     if isinstance(key, int):
         return f"{where}[{key}]"
     return f"{where}.{key}" if where else str(key)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+def _nested(kind: type[Section]) -> dict[str, type[Section]]:
+    """The fields of a section that are sections themselves."""
+    found: dict[str, type[Section]] = {}
+    for name, field in kind.model_fields.items():
+        union = typing.get_origin(field.annotation) in (typing.Union, types.UnionType)
+        members = (
+            [m for m in typing.get_args(field.annotation) if m is not type(None)]
+            if union
+            else [field.annotation]
+        )
+        (only, *others) = members
+        if not others and isinstance(only, type) and issubclass(only, Section):
+            found[name] = only
+    return found
 
 
-def _check_section(where: str, values: Any, section: type[BaseModel], mistakes: Mistakes) -> None:
+def _check_section(where: str, values: Any, section: type[Section], mistakes: Mistakes) -> None:
     if not isinstance(values, dict):
         mistakes.add(where, f"is a group of options (got {values!r}).")
         return
+    nested = _nested(section)
+    _check_own(where, values, section, nested, mistakes)
+    for name, part in nested.items():
+        given = values.get(name)
+        if given is not None or (name in values and not _takes_none(section, name)):
+            _check_section(place(where, name), given, part, mistakes)
+
+
+def _takes_none(section: type[Section], name: str) -> bool:
+    return type(None) in typing.get_args(section.model_fields[name].annotation)
+
+
+def _check_own(
+    where: str, values: Plain, section: type[Section], nested: Mapping[str, type[Section]], mistakes: Mistakes
+) -> None:
+    """A section's own values; those of nested sections are looked at by themselves."""
+    if section.model_config.get("extra") == "allow" and "_target_" not in values:
+        for key in [key for key in values if key not in section.model_fields]:
+            mistakes.add(place(where, key), _no_such(key, [*section.model_fields, "_target_"]))
     try:
         section.model_validate(values)
     except ValidationError as error:
         places: dict[str, list[Any]] = {}
         for problem in error.errors():
+            name = problem["loc"][0] if problem["loc"] else ""
+            if name in nested and name in values:
+                continue
             # The members of a union stand in the place too; one line for the value as a whole.
-            depth = 1 if problem["loc"][1:] and isinstance(problem["loc"][1], str) else len(problem["loc"])
-            place = where
+            depth = (
+                1
+                if problem["loc"][1:] and _is_member(problem["loc"][1], values, name)
+                else len(problem["loc"])
+            )
+            at = where
             for part in problem["loc"][:depth]:
-                place = _place(place, part)
-            places.setdefault(place, []).append(problem)
-        for place, problems in places.items():
-            if place not in mistakes.places:
-                mistakes.add(place, _phrase(place, problems, values, section))
+                at = place(at, part)
+            places.setdefault(at, []).append(problem)
+        for at, problems in places.items():
+            if at not in mistakes.places:
+                mistakes.add(at, _phrase(at, problems, values, section))
 
 
-def _phrase(place: str, problems: list[Any], values: dict[str, Any], section: type[BaseModel]) -> str:
+def _is_member(part: Any, values: Plain, name: Any) -> bool:
+    """Whether a part of a problem's place is a member of a union, not a key of the value."""
+    given = values.get(name)
+    return isinstance(part, str) and not (isinstance(given, dict) and part in given)
+
+
+def _no_such(key: Any, names: Iterable[str]) -> str:
+    offered = [name for name in names if name != "summary"]
+    return f"no such option; {near(str(key), offered, otherwise='it has {}.')}"
+
+
+def _phrase(at: str, problems: list[Any], values: dict[str, Any], section: type[BaseModel]) -> str:
     first = problems[0]
     if first["type"] == "extra_forbidden":
-        offered = [field.alias or name for name, field in section.model_fields.items() if name != "summary"]
-        return f"no such option; {near(str(first['loc'][-1]), offered, otherwise='it has {}.')}"
+        return _no_such(first["loc"][-1], section.model_fields)
     if first["type"] == "missing":
-        return f"has no value; give {place}=..."
+        return f"has no value; give {at}=..."
     reasons = ", or ".join(dict.fromkeys(reason(problem) for problem in problems))
     got = values[first["loc"][0]] if len(problems) > 1 else first["input"]
     if isinstance(got, str) and first["type"] == "list_type":
-        return f"{reasons} (got {got!r}); write '{place}=[{got}]'."
+        return f"{reasons} (got {got!r}); write '{at}=[{got}]'."
     return f"{reasons} (got {got!r})."
 
 
@@ -132,13 +159,6 @@ def _check_tasks(suite: Any, mistakes: Mistakes) -> None:
                 mistakes.add(f"suite.{where}[{index}]", f"no task '{task}'; {near(str(task), catalogue)}")
             elif where == "unseen" and task in tasks:
                 mistakes.add(f"suite.unseen[{index}]", f"'{task}' is among suite.tasks already.")
-
-
-def _check_trainer(trainer: Any, mistakes: Mistakes) -> None:
-    for key in trainer if isinstance(trainer, dict) else ():
-        if key not in TRAINER_OPTIONS:
-            hint = near(str(key), TRAINER_OPTIONS, otherwise="those are {}.")
-            mistakes.add(f"trainer.{key}", f"is no option of the trainer that may be set; {hint}")
 
 
 def _components(plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -159,6 +179,6 @@ def _components(plain: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             if where == "suite" and key == "sources":  # those in use stand in the catalogue
                 continue
             if where != "suite.catalogue" or key in used:
-                yield from walk(_place(where, key), value)
+                yield from walk(place(where, key), value)
 
     yield from walk("", plain)

@@ -34,7 +34,7 @@ def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     Raises:
         ConfigError: a target outside the allow-list or one that does not exist.
     """
-    options = {key: _build(value) for key, value in _plain(node).items() if key not in _RESERVED}
+    options = {key: _build(value) for key, value in node.items() if key not in _RESERVED}
     target = find_target(str(node["_target_"]))
     if node.get("_partial_"):
         return partial(target, *args, **{**options, **kwargs})
@@ -43,19 +43,13 @@ def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
 
 def component(section: Mapping[str, Any]) -> dict[str, Any] | None:
     """The component that a section with words beside it is: its `_target_` and options; None where it names none."""
-    plain = _plain(section)
-    return {key: value for key, value in plain.items() if key not in WORDS} if "_target_" in plain else None
+    if "_target_" not in section:
+        return None
+    return {key: value for key, value in section.items() if key not in WORDS}
 
 
 def _build(value: Any) -> Any:
     return instantiate(value) if isinstance(value, Mapping) and "_target_" in value else value
-
-
-def _plain(node: Any) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
-
-    container = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
-    return dict(container)  # type: ignore[arg-type]
 
 
 def allowed() -> tuple[str, ...]:

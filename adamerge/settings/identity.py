@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-
 from adamerge.digests import digest
 from adamerge.settings.code import own_code
-from adamerge.settings.sections import SECTIONS, CommonSection
+from adamerge.settings.commands import PoolSettings
 
 # Where a run writes, what it shows, how it loads: none of it changes a number.
 _SILENT = (
@@ -55,29 +51,27 @@ class Identity:
 
 
 def identify(
-    config: DictConfig,
+    settings: PoolSettings,
     command: str,
     files: Mapping[str, str],
     pictures: Pictures,
     editions: Mapping[str, int] | None = None,
 ) -> Identity:
-    """The identity of what `command` does with a config, these weight files and these pictures.
+    """The identity of what `command` does with settings, these weight files and these pictures.
 
     Args:
         editions: of parts of adamerge whose changes change numbers, beside the version.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    kept = _kept(plain)
+    # What is at its default is left out, so that a later option changes no identity of runs without it.
+    kept = _kept(settings.model_dump(exclude_defaults=True))
     kept["command"] = command
-    kept["dtype"] = (plain.get("checkpoints") or {}).get("dtype")
+    kept["dtype"] = settings.checkpoints.dtype
     code = own_code(kept) | {part: str(edition) for part, edition in (editions or {}).items()}
     return Identity(digest(canonical(kept)), dict(files), pictures, code)
 
 
 def _kept(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that can change a number. Those at their section's default are left out, so that a later option
-    changes no identity of runs without it."""
-    plain = _without_defaults(plain)
+    """The settings that can change a number."""
     kept = {key: value for key, value in plain.items() if key not in _SILENT}
     trainer = plain.get("trainer") or {}
     kept["trainer"] = {key: value for key, value in trainer.items() if key not in _SILENT_TRAINER}
@@ -100,32 +94,6 @@ def _entries(suite: Mapping[str, Any]) -> dict[str, Any]:
         if own:
             entry["made_by"] = {k: v for k, v in source.items() if v is None or v != suite.get("data")}
     return {task: {k: v for k, v in e.items() if k not in _SILENT_TASK} for task, e in entries.items()}
-
-
-def _without_defaults(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the values that its sections would have anyway."""
-    result = _beyond(plain, CommonSection)
-    for where, section in SECTIONS.items():
-        group, _, part = where.partition(".")
-        values = result.get(group)
-        if isinstance(values, Mapping) and not part:
-            result[group] = _beyond(values, section)
-        elif isinstance(values, Mapping) and isinstance(values.get(part), Mapping):
-            result[group] = {**values, part: _beyond(values[part], section)}
-    return result
-
-
-def _beyond(values: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
-    defaults = {
-        name: _plain(field.get_default(call_default_factory=True))
-        for name, field in section.model_fields.items()
-        if field.get_default(call_default_factory=True) is not PydanticUndefined
-    }
-    return {k: v for k, v in values.items() if k not in defaults or canonical(v) != canonical(defaults[k])}
-
-
-def _plain(default: Any) -> Any:
-    return default.model_dump() if isinstance(default, BaseModel) else default
 
 
 def canonical(value: Any, component: bool = False) -> Any:

@@ -1,4 +1,7 @@
-"""The fixed sections of a config: which values each option takes."""
+"""The sections of a config: which options there are, and which values each takes.
+
+A default stands here where a YAML may leave an option out; what every shipped YAML gives has none.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from adamerge.settings.components import component
 from adamerge.settings.mistakes import near
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     # Strict: a truth value or a text is no number.
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _named(node: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +35,7 @@ Component = Annotated[dict[str, Any], AfterValidator(_named)]
 Factory = Annotated[Component, AfterValidator(_factory)]
 
 
-class ScheduleSection(_Section):
+class ScheduleSection(Section):
     steps: int | None = Field(ge=0)
     batch_size: int = Field(gt=0)
     batches_per_task: int = Field(gt=0)
@@ -50,18 +54,7 @@ class ScheduleSection(_Section):
         return feed
 
 
-class TunedSection(_Section):
-    """Where a suite departs from the papers' schedules, by measurement."""
-
-    router_lr: float | None = Field(default=None, gt=0)
-    surgery_lr: float | None = Field(default=None, gt=0)
-    meta_steps: int | None = Field(default=None, gt=0)
-    mask_lr: float | None = Field(default=None, gt=0)
-    block_steps: int | None = Field(default=None, gt=0)
-    atm_steps: int | None = Field(default=None, gt=0)
-
-
-class MethodSection(_Section):
+class MethodSection(Section):
     """What is trained, by which loss, optimiser and schedule; the words are for people."""
 
     name: str
@@ -73,7 +66,7 @@ class MethodSection(_Section):
     model: Component
     objective: Component | None = None  # from the group of that name
     optimizer: Factory | None
-    schedule: Any  # a section of its own
+    schedule: ScheduleSection | None
     training: Component | None = None
     labels: int | None = Field(default=None, gt=0)
     adapt_on: Literal["test", "train", "validation"] | None = None
@@ -89,31 +82,29 @@ class MethodSection(_Section):
         return schedule
 
 
-class RuleSection(_Section):
+class RuleSection(Section):
     """The words of a rule. What else stands beside its `_target_` are the component's options, checked as such."""
 
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     name: str
     summary: str = ""
     paper: str | None = ""
     needs: str = ""
-    target: str | None = Field(default=None, alias="_target_")
+
+    @property
+    def component(self) -> dict[str, Any] | None:
+        """`_target_` and options of what merges; None where no rule is chosen."""
+        return component(self.model_dump())
 
 
-class LoggerSection(BaseModel):
-    """Mirrors by any name."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, Component]
-
-
-class ShareSection(_Section):
+class ShareSection(Section):
     """A part of the test split."""
 
     share: float = Field(gt=0, lt=1)
     cut: int = Field(default=0, ge=0)
 
 
-class SuiteSection(_Section):
+class SuiteSection(Section):
     name: str
     summary: str = ""
     tasks: list[str] = Field(min_length=1)
@@ -125,7 +116,8 @@ class SuiteSection(_Section):
     lr: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, gt=0)
     forward_images: int | None = Field(default=None, gt=0)
-    tuned: TunedSection = TunedSection()
+    # Where a suite departs from the papers' settings, by measurement: {method: {what its YAML reads: value}}.
+    tuned: dict[str, dict[str, float | int]] = {}
     origin: Literal["hub", "torchvision", "folders"] | None = None
     splits: dict[str, str] = {}
     test_split: str = "test"
@@ -160,7 +152,7 @@ class SuiteSection(_Section):
         return tasks
 
 
-class BackboneSection(_Section):
+class BackboneSection(Section):
     name: str
     summary: str = ""
     model: str | dict[str, Any]
@@ -172,7 +164,7 @@ class BackboneSection(_Section):
     resize_positions: bool = False
 
 
-class CheckpointsSection(_Section):
+class CheckpointsSection(Section):
     base: str
     experts: str | dict[str, str] | None = None
     heads: str | dict[str, str] | None = None
@@ -190,7 +182,7 @@ class CheckpointsSection(_Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class AttackSection(_Section):
+class AttackSection(Section):
     name: str
     tasks: list[str] = []
     target: int = Field(default=0, ge=0)
@@ -198,7 +190,7 @@ class AttackSection(_Section):
     share: float = Field(default=0.2, gt=0, lt=1)
 
 
-class StreamSection(_Section):
+class StreamSection(Section):
     name: str
     summary: str = ""
     order: Literal["independent", "few_classes", "dirichlet", "class_by_class"] = "independent"
@@ -208,16 +200,28 @@ class StreamSection(_Section):
     mixed_tasks: bool = False
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     batch_size: int = Field(gt=0)
 
 
-class TrainerSection(BaseModel):
-    """Options of Lightning's Trainer; Lightning checks their values itself."""
+class TrainerSection(Section):
+    """Options of Lightning's Trainer that may be given; Lightning checks most of their values itself. The others are
+    part of how a run resumes and is recorded."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     devices: Literal[1, "1"] = 1
+    precision: Any = "32-true"
+    deterministic: Any = None
+    enable_progress_bar: bool = True
+    benchmark: Any = None
+    detect_anomaly: Any = None
+    fast_dev_run: Any = None
+    inference_mode: Any = None
+    log_every_n_steps: Any = None
+    max_time: Any = None
+    profiler: Any = None
+    strategy: Any = None
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -228,80 +232,6 @@ class TrainerSection(BaseModel):
             )
         return devices
 
-
-# Options of Lightning's Trainer that may be given. The others are part of how a run resumes and is recorded.
-TRAINER_OPTIONS = (
-    *("accelerator", "benchmark", "detect_anomaly", "deterministic", "devices", "enable_progress_bar"),
-    *("fast_dev_run", "inference_mode", "log_every_n_steps", "max_time", "precision", "profiler", "strategy"),
-)
-
-
-class CommonSection(_Section):
-    """The top level: the groups, and the single values beside them, in whichever command has them."""
-
-    suite: Any = None
-    backbone: Any = None
-    checkpoints: Any = None
-    method: Any = None
-    rule: Any = None
-    attack: Any = None
-    stream: Any = None
-    trainer: Any = None
-    logger: Any = None
-    evaluation: Any = None
-    optimizer: Factory | None = None
-    experiment_name: str | None = None
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    checkpoint_every: int = Field(default=1, gt=0)
-    eval_every: int | None = Field(default=None, ge=0)
-    eval_images: int = Field(default=64, gt=0)
-    chooser: Literal["prior", "labels", "label_free"] | None = None
-    workers: int = Field(default=0, ge=0)
-    start: str | None = None
-    record: bool = True
-    download: bool = False
-    rerun: bool = False
-    activation_checkpointing: bool = False
-    maximise: Literal["agreement", "estimate", "accuracy", "entropy"] = "agreement"
-    steps: int = Field(default=1, gt=0)
-    batch_size: int = Field(default=1, gt=0)
-    warmup: int = Field(default=0, ge=0)
-    crop: float = Field(default=1.0, gt=0, le=1)
-    outputs: str = ""
-    run: str | None = None
-    checkpoint: str | None = None
-    images: str | None = None
-    task: str | None = None
-    out: str | None = None
-    folder: str | None = None
-    shuffle: int | None = Field(default=None, ge=0)
-    name: str = ""
-    tasks: int = Field(default=1, gt=0)
-    classes: int = Field(default=1, gt=0)
-    rounds: int = Field(default=1, gt=0)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    top: int = Field(default=1, gt=0)
-    format: Literal["open_clip", "hf", "safetensors", "onnx", "torch_export"] = "open_clip"
-
-    @field_validator("experiment_name")
-    @classmethod
-    def _is_a_name(cls, name: str | None) -> str | None:
-        if name is not None and (not name or name in (".", "..") or "/" in name or "\\" in name):
-            raise ValueError("should be the name of one folder; outputs=<folder> says where it lies")
-        return name
-
-
-SECTIONS: dict[str, type[BaseModel]] = {
-    "suite": SuiteSection,
-    "backbone": BackboneSection,
-    "checkpoints": CheckpointsSection,
-    "evaluation": EvaluationSection,
-    "attack": AttackSection,
-    "stream": StreamSection,
-    "trainer": TrainerSection,
-    "logger": LoggerSection,
-    "rule": RuleSection,
-    "method": MethodSection,
-    "method.schedule": ScheduleSection,
-}
+    def options(self) -> dict[str, Any]:
+        """What is given to the Trainer; the rest is left to Lightning's own defaults."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
+from adamerge.commands.composed import settings_of
 from adamerge.report.published import every_row
-from adamerge.runs.loading import checkpoint_places
-from adamerge.settings import conf_dir, register_resolvers, validate
+from adamerge.runs.weights import checkpoint_places
+from adamerge.settings import conf_dir, register_resolvers
 from adamerge.settings.groups import method_names
 
 NAMES = sorted(
@@ -24,21 +26,20 @@ FUSION_BENCH = {path.stem for path in (conf_dir() / "method").glob("*_fb.yaml")}
 STATIC = {path.stem for path in (conf_dir() / "rule").glob("*.yaml")}
 
 
-def composed(*words: str) -> tuple[DictConfig, list[str]]:
-    """The config, and the methods that the experiment sweeps."""
+def composed(*words: str) -> tuple[Any, list[str]]:
+    """The settings, and the methods that the experiment sweeps."""
     register_resolvers()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", list(words), return_hydra_config=True)
     methods = OmegaConf.select(cfg, "hydra.sweeper.params.method").split(",")
     with open_dict(cfg):
         del cfg["hydra"]
-    return cfg, methods
+    return settings_of(cfg, "train"), methods
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_is_valid_and_names_its_files(name: str) -> None:
     cfg, methods = composed(f"experiment={name}")
-    validate(cfg)
     places = checkpoint_places(cfg)
     assert all(FILES[cfg.checkpoints.name] in places[f"experts/{task}"] for task in cfg.suite.tasks)
     assert len({place for key, place in places.items() if key.startswith("experts/")}) == len(cfg.suite.tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from composing import settings
 from omegaconf import OmegaConf
 from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
@@ -13,7 +14,7 @@ from adamerge.checkpoints import open_checkpoint, save_tensors
 from adamerge.diagnosis.environment import disk, package
 from adamerge.diagnosis.need import Need, activation_bytes, enough, memory_need, meta_pool
 from adamerge.memory import _available, _left_in_container, free_memory_bytes
-from adamerge.settings.paths import PACKAGE, conf_dir, register_resolvers
+from adamerge.settings.paths import PACKAGE, conf_dir
 
 TWO = ("suite.tasks=[digits,signs]", "trainer.accelerator=cpu")
 BASE = PACKAGE / "zoo/mini/base"
@@ -116,12 +117,8 @@ def test_the_options_are_those_of_train(home, capsys):
     assert doctor == capsys.readouterr().out
 
 
-def config(method: str) -> OmegaConf:
-    from adamerge.commands.config_folders import opened_folders
-
-    register_resolvers()
-    with opened_folders(conf_dir(), None, []) as folders:
-        return folders.compose("train", [f"method={method}", "backbone=vit_b_32"])
+def config(method: str):
+    return settings("train", f"method={method}", "backbone=vit_b_32")
 
 
 def test_the_memory_need_of_vit_b_32():

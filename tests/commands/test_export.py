@@ -21,7 +21,7 @@ from adamerge.export.hf import vision_config, vision_state
 from adamerge.files import folder_atomically
 from adamerge.models.clip import ImageEncoder, build_clip
 from adamerge.models.pictures import PictureRules
-from adamerge.runs.loading import model_of
+from adamerge.runs.backbones import model_of
 from adamerge.runs.trained import load_without_data
 
 TASKS = ("digits", "signs")
@@ -58,7 +58,7 @@ def expected(run: Path, images: Tensor, task: str | None = None) -> Tensor:
 @torch.no_grad()
 def features_of(weights: Path, run: Path, images: Tensor) -> Tensor:
     """Features of exported weights in an encoder of their own."""
-    encoder = ImageEncoder(build_clip(model_of(load_without_data(run)[0].cfg)).visual)
+    encoder = ImageEncoder(build_clip(model_of(load_without_data(run)[0].settings.backbone)).visual)
     encoder.load_state_dict(open_checkpoint(weights).image_encoder())
     return encoder(images)
 

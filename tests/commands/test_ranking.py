@@ -5,27 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 from commands.conftest import QUICK
-from hydra import compose, initialize_config_dir
+from composing import settings
 
 from adamerge.runs.run import open_run
-from adamerge.settings import conf_dir, register_resolvers
 
 
 @pytest.mark.parametrize("rule", ["ties", "doge_ta"])
 def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home, rule):
-    register_resolvers()
     words = [f"rule={rule}", "suite.tasks=[digits,signs]", *QUICK[1:3]]
     if rule == "doge_ta":
         words.append("rule.steps=1")
     kept = {}
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        for dtype in ("float32", "bfloat16"):
-            run = open_run(compose("merge", [*words, f"checkpoints.dtype={dtype}"]))
-            pool, _ = run.open()
-            vectors = run.build(pool).pool.vectors
-            assert {str(stack.dtype) for stack in vectors.values()} == {f"torch.{dtype}"}
-            kept[dtype] = {key: stack != 0 for key, stack in vectors.items()}
-            ranked_narrow = sum(int((stack != 0).sum()) for stack in _ruled_as_kept(run, pool).values())
+    for dtype in ("float32", "bfloat16"):
+        run = open_run(settings("merge", *words, f"checkpoints.dtype={dtype}"))
+        pool, _ = run.open()
+        vectors = run.build(pool).pool.vectors
+        assert {str(stack.dtype) for stack in vectors.values()} == {f"torch.{dtype}"}
+        kept[dtype] = {key: stack != 0 for key, stack in vectors.items()}
+        ranked_narrow = sum(int((stack != 0).sum()) for stack in _ruled_as_kept(run, pool).values())
     assert all(torch.equal(kept["float32"][key], mask) for key, mask in kept["bfloat16"].items())
     # Ranking what bfloat16 has left keeps more: whole steps of it tie with the threshold.
     assert ranked_narrow > sum(int(mask.sum()) for mask in kept["bfloat16"].values())
@@ -33,6 +30,5 @@ def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home, rule):
 
 def _ruled_as_kept(run, pool):
     from adamerge.settings import instantiate
-    from adamerge.settings.components import component
 
-    return instantiate(component(run.cfg.rule))(pool).vectors
+    return instantiate(run.settings.rule.component)(pool).vectors

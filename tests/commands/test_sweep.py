@@ -35,7 +35,7 @@ def test_a_job_that_fails_stops_no_other_and_the_same_command_finishes_it(
     evaluate: Callable[..., Any] = recipe.evaluate
 
     def failing(run: Any, *rest: Any) -> Any:
-        if run.cfg.seed == 0:
+        if run.settings.seed == 0:
             raise RunError("no more room")
         return evaluate(run, *rest)
 

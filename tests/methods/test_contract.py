@@ -9,40 +9,39 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from composing import settings
 from conftest import TASKS, make_vit_pool
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
 from adamerge.checkpoints.heads import tensors_of_heads
-from adamerge.commands.config_folders import register_static_rules
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
 from adamerge.models.blocks import recompute_blocks
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.settings import conf_dir, instantiate, register_resolvers
-from adamerge.settings.components import component
+from adamerge.settings import instantiate
 from adamerge.settings.groups import method_names
 from adamerge.training import Adaptation, Schedule, run_steps
 
 METHODS = method_names()
 STEPS = 4
-SHORT = ("suite.steps=4", "suite.tuned.meta_steps=2", "backbone.model.vision_cfg.image_size=4")
+SHORT = (
+    "suite.steps=4",
+    "suite.tuned.concrete_layerwise.meta_steps=2",
+    "backbone.model.vision_cfg.image_size=4",
+)
 
 
-def config(name: str, words: tuple[str, ...] = ()) -> DictConfig:
-    register_resolvers()
-    register_static_rules()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=[f"method={name}", *SHORT, *words])
-    if "inner_lr" in (cfg.method.get("training") or {}):
-        cfg.method.training.inner_lr = (
-            0.1  # a step of 1 can put whole rows behind the clamp, where nothing moves
-        )
-    return cfg
+def config(name: str, words: tuple[str, ...] = ()) -> Any:
+    found = settings("train", f"method={name}", *SHORT, *words)
+    training = found.method.training or {}
+    if "inner_lr" in training:
+        # A step of 1 can put whole rows behind the clamp, where nothing moves.
+        method = found.method.model_copy(update={"training": {**training, "inner_lr": 0.1}})
+        return found.model_copy(update={"method": method})
+    return found
 
 
-def build(cfg: DictConfig, pool: Pool) -> Method:
-    named = component(cfg.rule)
+def build(cfg: Any, pool: Pool) -> Method:
+    named = cfg.rule.component
     ruled = TaskArithmetic()(pool) if named is None else instantiate(named)(pool)
     torch.manual_seed(0)
     return instantiate(cfg.method.model, ruled).eval()
@@ -86,15 +85,15 @@ def adapted(
         recompute_blocks(pool.encoder)
     method = build(cfg, pool)
     if cfg.method.schedule is not None:
-        options = OmegaConf.to_container(cfg.method.schedule, resolve=True)
+        options = cfg.method.schedule.model_dump()
         schedule = Schedule(**{**options, "steps": STEPS, "batch_size": 8})  # type: ignore[dict-item]
         objective = instantiate(cfg.method.objective)
-        training = cfg.method.get("training")
+        training = cfg.method.training
         make = partial(instantiate, training) if training else Adaptation
         teacher = experts(make_vit_pool(tasks=tasks), method.deep)
         optimizer = instantiate(cfg.method.optimizer) if cfg.method.optimizer else None
         module = make(method, objective, optimizer, schedule, None, teacher)
-        if cfg.method.get("labels") and objective.target != "labels":
+        if cfg.method.labels and objective.target != "labels":
             module.labeled = Rounds(tasks, 8, True)[0]
         trainer = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
         rounds = Rounds(

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints.formats import save_head_pickle, save_task_vectors_pickle
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from composing import settings
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,8 +19,8 @@ from adamerge.errors import CheckpointError
 from adamerge.merging import Pool
 from adamerge.models.clip import build_clip
 from adamerge.models.pretrained import build_heads, pretrained_state
-from adamerge.runs.loading import checkpoint_paths, fingerprints, pool_with_heads
-from adamerge.settings import conf_dir, register_resolvers
+from adamerge.runs.pools import pool_with_heads
+from adamerge.runs.weights import checkpoint_paths, fingerprints
 
 MODEL = {
     "embed_dim": 8,
@@ -55,14 +54,10 @@ def visual(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if key.startswith("visual.")}
 
 
-def config(family: str, *words: str) -> DictConfig:
-    register_resolvers()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        tasks = f"suite.tasks=[{','.join(TASKS)}]"
-        cfg = compose("train", ["suite=eight", f"checkpoints={family}", "backbone=vit_b_32", tasks, *words])
-    with open_dict(cfg):
-        cfg.backbone.model = MODEL
-    return cfg
+def config(family: str, *words: str) -> Any:
+    tasks = f"suite.tasks=[{','.join(TASKS)}]"
+    found = settings("train", "suite=eight", f"checkpoints={family}", "backbone=vit_b_32", tasks, *words)
+    return found.model_copy(update={"backbone": found.backbone.model_copy(update={"model": MODEL})})
 
 
 def hub(cache: Path, repo: str, files: dict[str, Any]) -> None:
@@ -120,7 +115,7 @@ def sharded(task: str) -> dict[str, Any]:
     return files
 
 
-def replica(family: str, folder: Path) -> DictConfig:
+def replica(family: str, folder: Path) -> Any:
     """The family's files and the config that finds them."""
     cache = folder / "hub"
     whole = {"open_clip_model.safetensors": lambda path: save_file(BASE, path)}
@@ -166,7 +161,7 @@ def replica(family: str, folder: Path) -> DictConfig:
     return config(family, f"checkpoints.root={folder}", "+checkpoints.names.stanford_cars=Cars")
 
 
-def opened(cfg: DictConfig) -> Pool:
+def opened(cfg: Any) -> Pool:
     paths = checkpoint_paths(cfg)
     heads: Any = {task: paths.get(f"heads/{task}") for task in TASKS}
     if cfg.checkpoints.heads is None:

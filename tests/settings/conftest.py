@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, open_dict
 
+from adamerge.commands.composed import find_mistakes_in, settings_of
 from adamerge.commands.config_folders import ConfigFolders, opened_folders
 from adamerge.commands.overrides import read_overrides
-from adamerge.settings.check import find_mistakes
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir, register_resolvers
 
@@ -38,6 +39,12 @@ def compose(folders: ConfigFolders) -> Callable[..., DictConfig]:
 
 
 @pytest.fixture
+def settings(compose: Callable[..., DictConfig]) -> Callable[..., Any]:
+    """settings("train", "seed=1"): what a command runs with."""
+    return lambda command, *words: settings_of(compose(command, *words), command)
+
+
+@pytest.fixture
 def check(folders: ConfigFolders) -> Check:
     """The mistakes of a command line of `train`, one line each."""
 
@@ -47,7 +54,7 @@ def check(folders: ConfigFolders) -> Check:
         for config in configs:
             with open_dict(config):
                 del config["hydra"]
-            find_mistakes(config, mistakes)
+            find_mistakes_in(config, command, mistakes)
         return mistakes.lines
 
     return lines

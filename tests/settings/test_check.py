@@ -6,11 +6,10 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 from adamerge.commands import COMMANDS
+from adamerge.commands.composed import find_mistakes_in, settings_of
 from adamerge.commands.config_folders import opened_folders
 from adamerge.commands.overrides import read_overrides
 from adamerge.errors import ConfigError
-from adamerge.settings import validate
-from adamerge.settings.check import find_mistakes
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir
 
@@ -50,7 +49,7 @@ from adamerge.settings.paths import conf_dir
         (["trainer.devices=2"], "trainer.devices: should be 1"),
         (
             ["trainer.precission=16"],
-            "trainer.precission: is no option of the trainer that may be set; did you mean",
+            "trainer.precission: no such option; did you mean 'precision'",
         ),
         (["checkpoints.dtype=half"], "checkpoints.dtype: should be 'float32' or 'bfloat16' (got 'half')."),
         (["checkpoints.base=null"], "checkpoints.base: should be text (got None)."),
@@ -101,7 +100,7 @@ def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
         _, (config,) = read_overrides(folders, "train", words, False, mistakes)
         with open_dict(config):
             del config["hydra"]
-        find_mistakes(config, mistakes)
+        find_mistakes_in(config, "train", mistakes)
     assert [line.partition(";")[0] for line in sorted(mistakes.lines)] == [
         "evalution: no such option",
         "experiment_nam: no such option",
@@ -133,7 +132,7 @@ def test_a_suite_that_takes_any_task(check) -> None:
 def test_the_error_counts_and_indents(compose) -> None:
     config = compose("train", "seed=-1", "checkpoint_every=0")
     with pytest.raises(ConfigError) as caught:
-        validate(config)
+        settings_of(config, "train")
     assert str(caught.value) == (
         "2 mistakes in the config, nothing was started.\n"
         "  seed: should be greater than or equal to 0 (got -1).\n"
@@ -144,7 +143,7 @@ def test_the_error_counts_and_indents(compose) -> None:
 def test_the_check_leaves_the_config_as_it_is(compose) -> None:
     config = compose("train")
     before = OmegaConf.to_yaml(config)
-    validate(config)
+    settings_of(config, "train")
     assert OmegaConf.to_yaml(config) == before
 
 
@@ -157,7 +156,7 @@ CHOICES = [
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_that_ships_is_free_of_mistakes(compose, choice: str) -> None:
-    validate(compose("train", choice))
+    settings_of(compose("train", choice), "train")
 
 
 # What a command cannot do without.
@@ -166,4 +165,4 @@ REQUIRED = {"export": ("run=r", "out=o"), "predict": ("run=r", "images=i", "task
 
 @pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.config])
 def test_every_command_that_ships_is_free_of_mistakes(compose, command: str) -> None:
-    validate(compose(command, *REQUIRED.get(command, ())))
+    settings_of(compose(command, *REQUIRED.get(command, ())), command)

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
 
 from adamerge.commands.presets import deviations
 
-Compose = Callable[..., DictConfig]
+Compose = Callable[..., Any]
 EIGHT = ("suite=eight", "checkpoints=task_vectors", "backbone=vit_b_32")
 
 
@@ -25,8 +24,8 @@ EIGHT = ("suite=eight", "checkpoints=task_vectors", "backbone=vit_b_32")
         ("method=symerge", "suite=mini", "checkpoints=mini", "backbone=mini"),
     ],
 )  # fmt: skip
-def test_where_how_and_with_what_seed_a_run_goes_is_no_deviation(compose: Compose, words: Any) -> None:
-    assert deviations(compose("train", *EIGHT, *words)) == {}
+def test_where_how_and_with_what_seed_a_run_goes_is_no_deviation(settings: Compose, words: Any) -> None:
+    assert deviations(settings("train", *EIGHT, *words)) == {}
 
 
 @pytest.mark.parametrize(
@@ -53,15 +52,13 @@ def test_where_how_and_with_what_seed_a_run_goes_is_no_deviation(compose: Compos
         (["+attack.tasks=[mnist]"], {"attack.tasks": (["mnist"], [])}),
     ],
 )
-def test_what_can_change_a_number_is_named(compose: Compose, words: list[str], wanted: Any) -> None:
-    found = deviations(compose("train", *EIGHT, *words))
+def test_what_can_change_a_number_is_named(settings: Compose, words: list[str], wanted: Any) -> None:
+    found = deviations(settings("train", *EIGHT, *words))
     if "templates" in words[0]:
         assert list(found) == ["suite.catalogue.mnist.templates"]
     else:
         assert found == wanted
 
 
-def test_a_method_of_ones_own_has_no_preset(compose: Compose) -> None:
-    cfg = compose("train", *EIGHT)
-    cfg.method.name = "mine"
-    assert deviations(cfg) == {"method": ("mine", None)}
+def test_a_method_of_ones_own_has_no_preset(settings: Compose) -> None:
+    assert deviations(settings("train", *EIGHT, "method.name=mine")) == {"method": ("mine", None)}

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from composing import settings
 from PIL import Image
 
 from adamerge.errors import ConfigError, DataError
-from adamerge.runs.loading import open_data, open_tasks
-from adamerge.settings import conf_dir, register_resolvers, validate
+from adamerge.runs.images import open_data, open_tasks
 from adamerge.tasks.prompts import prompts
 from adamerge.tasks.sources import Listed
 from adamerge.tasks.task import build_tasks
@@ -22,18 +20,15 @@ from adamerge.tasks.task import build_tasks
 COUNTS = {"eight": 8, "fourteen": 14, "twenty": 20}
 
 
-def config(suite: str, *words: str) -> DictConfig:
-    register_resolvers()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", [f"suite={suite}", "checkpoints=random", "backbone=mini", *words])
+def config(suite: str, *words: str) -> Any:
+    return settings("train", f"suite={suite}", "checkpoints=random", "backbone=mini", *words)
 
 
 @pytest.mark.parametrize("origin", ["hub", "torchvision", "folders"])
 @pytest.mark.parametrize("suite", COUNTS)
 def test_every_origin_of_a_suite_is_valid(suite: str, origin: str) -> None:
     cfg = config(suite, f"suite.origin={origin}", "suite.data=somewhere")
-    validate(cfg)
-    plain: Any = OmegaConf.to_container(cfg.suite, resolve=True)
+    plain = cfg.suite.model_dump()
     assert len(plain["tasks"]) == COUNTS[suite]
     for task in plain["tasks"]:
         entry = plain["catalogue"][task]
@@ -43,7 +38,7 @@ def test_every_origin_of_a_suite_is_valid(suite: str, origin: str) -> None:
 
 
 def test_sizes_of_the_eight_test_splits() -> None:
-    plain: Any = OmegaConf.to_container(config("eight").suite, resolve=True)
+    plain = config("eight").suite.model_dump()
     sizes = [plain["catalogue"][task]["sizes"]["test"] for task in plain["tasks"]]
     assert sizes == [19850, 8041, 6300, 2700, 26032, 12630, 10000, 1880]
 

@@ -250,7 +250,7 @@ def test_at_cifar_s_own_size_the_papers_and_the_sizes_strengths_are_one(name: st
 
 
 def test_named_strengths_are_applied_before_a_picture_is_resized() -> None:
-    from adamerge.runs.loading import image_set
+    from adamerge.runs.images import image_set
 
     pictures = [Image.fromarray(photo(LARGE, seed)) for seed in range(2)]
     for kind in ("cifar", "imagenet"):

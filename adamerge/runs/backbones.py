@@ -1,0 +1,62 @@
+"""The model that a config names, how it sees its pictures, and the device it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from adamerge.errors import ConfigError
+from adamerge.models.clip import Model, at_size
+from adamerge.models.pictures import PictureRules
+from adamerge.models.settling import picture_rules, settle, stated_of
+from adamerge.settings.commands import PoolSettings
+from adamerge.settings.sections import BackboneSection, TrainerSection
+
+_S = TypeVar("_S", bound=PoolSettings)
+
+
+def model_of(backbone: BackboneSection) -> Model:
+    """The backbone's open_clip model name or configuration."""
+    return backbone.model if backbone.image_size is None else at_size(backbone.model, backbone.image_size)
+
+
+def pictures_for(backbone: BackboneSection) -> PictureRules:
+    """How the backbone wants its pictures."""
+    return picture_rules(model_of(backbone), backbone.mean, backbone.std)
+
+
+def settled(settings: _S, paths: Mapping[str, str]) -> _S:
+    """The settings with what their backbone leaves open taken from the files beside the weights.
+
+    Raises:
+        PoolError: files that contradict the backbone or each other.
+    """
+    backbone = settings.backbone
+    stated = {
+        {"base": "the base"}.get(name, name.removeprefix("experts/")): stated_of(path)
+        for name, path in paths.items()
+        if name == "base" or name.startswith("experts/")
+    }
+    found = settle(
+        model_of(backbone), stated, backbone.mean, backbone.std, resize_positions=backbone.resize_positions
+    )
+    values: dict[str, Any] = {"mean": list(found.pictures.mean), "std": list(found.pictures.std)}
+    if not isinstance(backbone.model, str):
+        values["model"] = found.model
+    return settings.model_copy(update={"backbone": backbone.model_copy(update=values)})
+
+
+def device_of(trainer: TrainerSection) -> torch.device:
+    """Where Lightning will train with these trainer options."""
+    accelerator = trainer.accelerator
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: there is no CUDA device here.\n  Give trainer.accelerator=cpu."
+        )
+    if accelerator != "mps" and accelerator != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if accelerator == "mps":
+        return torch.device("mps")
+    return torch.device("cpu")

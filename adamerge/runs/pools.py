@@ -1,0 +1,83 @@
+"""The checked pool of a suite: base, experts and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adamerge.cache_folder import cache_dir
+from adamerge.checkpoints.cached import cached
+from adamerge.checkpoints.places import RANDOM
+from adamerge.merging import Pool
+from adamerge.models.blocks import recompute_blocks
+from adamerge.models.pool import open_pool
+from adamerge.models.pretrained import RandomExperts, build_heads, pretrained_state
+from adamerge.runs.backbones import model_of, pictures_for
+from adamerge.runs.weights import fingerprints
+from adamerge.settings.commands import PoolSettings
+from adamerge.tasks.task import Task
+
+
+def open_heads(
+    settings: PoolSettings, tasks: list[Task], paths: Mapping[str, str], base_id: str
+) -> dict[str, Any]:
+    """Head files where the config names them, else zero-shot heads from prompts (cached on disk)."""
+    given = {name.removeprefix("heads/"): path for name, path in paths.items() if name.startswith("heads/")}
+    if given:
+        return given
+    model = model_of(settings.backbone)
+    prompts = {task.name: task.prompts() for task in tasks}
+
+    source = "text" if "text" in paths else "base"
+    tower_id = fingerprints({source: paths[source]})[source] if source == "text" else base_id
+
+    def make() -> dict[str, Tensor]:
+        return build_heads(pretrained_state(paths[source], model), model, prompts)
+
+    # One file for the suite: a head is small, and every run of the suite needs all of them.
+    made_from = {"base": tower_id, "model": model, "prompts": prompts, "kind": "zero-shot heads"}
+    return cached(cache_dir() / "heads", made_from, make)
+
+
+def open_suite_pool(
+    settings: PoolSettings, tasks: list[Task], paths: Mapping[str, str], ids: Mapping[str, str]
+) -> Pool:
+    return pool_with_heads(settings, paths, open_heads(settings, tasks, paths, ids["base"]))
+
+
+def pool_with_heads(
+    settings: PoolSettings,
+    paths: Mapping[str, str],
+    heads: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> Pool:
+    """The checked pool of the suite's tasks with these heads; the tasks' data are not looked at.
+
+    `dtype` is that of the task vectors, where it is another than the config's.
+    """
+    model = model_of(settings.backbone)
+    base: Any = paths["base"]
+    without_task = list(settings.suite.irrelevant)
+    experts: Mapping[str, Any] = {
+        task: paths[f"experts/{task}"] for task in [*settings.suite.tasks, *without_task]
+    }
+    if base.startswith(RANDOM):
+        base = pretrained_state(base, model)
+        experts = RandomExperts(base, experts)
+    dtype = dtype or getattr(torch, settings.checkpoints.dtype)
+    pool = open_pool(
+        base,
+        experts,
+        heads,
+        backbone=model,
+        dtype=dtype,
+        without_task=without_task,
+        pictures=pictures_for(settings.backbone),
+        resize_positions=settings.backbone.resize_positions,
+    )
+    if settings.activation_checkpointing:
+        recompute_blocks(pool.encoder)
+    return pool

@@ -1,0 +1,151 @@
+"""Each command's settings: the typed, frozen config that it runs with. Its fields are the options of its YAML."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from adamerge.settings.sections import (
+    AttackSection,
+    BackboneSection,
+    CheckpointsSection,
+    Component,
+    EvaluationSection,
+    Factory,
+    MethodSection,
+    RuleSection,
+    Section,
+    StreamSection,
+    SuiteSection,
+    TrainerSection,
+)
+
+
+class PoolSettings(Section):
+    """conf/base.yaml: what every command has that opens tasks and checkpoints."""
+
+    suite: SuiteSection
+    backbone: BackboneSection
+    checkpoints: CheckpointsSection
+    rule: RuleSection
+    trainer: TrainerSection
+    stream: StreamSection = StreamSection(name="independent")
+    attack: AttackSection = AttackSection(name="none")
+    logger: dict[str, Component] | None = None
+    evaluation: EvaluationSection
+    experiment_name: str | None = None
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    start: str | None = None
+    record: bool = True
+    download: bool = False
+    rerun: bool = False
+    activation_checkpointing: bool = False
+    checkpoint_every: int = Field(default=50, gt=0)
+    eval_every: int | None = Field(default=None, ge=0)
+    eval_images: int = Field(default=64, gt=0)
+    chooser: Literal["prior", "labels", "label_free"] | None = None
+    workers: int = Field(default=0, ge=0)
+    outputs: str = ""
+
+    @field_validator("experiment_name")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name or name in (".", "..") or "/" in name or "\\" in name):
+            raise ValueError("should be the name of one folder; outputs=<folder> says where it lies")
+        return name
+
+
+class RunSettings(PoolSettings):
+    """conf/merge.yaml, and what a run folder's config.yaml holds: a pool, a rule and a method."""
+
+    method: MethodSection
+
+
+class TrainSettings(RunSettings):
+    """conf/train.yaml."""
+
+    maximise: Literal["agreement", "estimate", "accuracy", "entropy"] = "agreement"
+
+
+class EvaluateSettings(RunSettings):
+    """conf/evaluate.yaml."""
+
+    run: str | None = None
+    checkpoint: str | None = None
+    out: str | None = None
+
+
+class MakingSettings(PoolSettings):
+    """What `pretrain` and `finetune` share: a training with labels."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    warmup: int = Field(default=0, ge=0)
+    optimizer: Factory
+
+
+class FinetuneSettings(MakingSettings):
+    """conf/finetune.yaml."""
+
+    task: str | None = None
+    shuffle: int | None = Field(default=None, ge=0)
+    crop: float = Field(default=1.0, gt=0, le=1)
+
+
+class PretrainSettings(MakingSettings):
+    """conf/pretrain.yaml."""
+
+    folder: str
+
+
+class ExportSettings(Section):
+    """conf/export.yaml."""
+
+    run: str
+    out: str
+    format: Literal["open_clip", "hf", "safetensors", "onnx", "torch_export"] = "open_clip"
+    task: str | None = None
+
+
+class PredictSettings(Section):
+    """conf/predict.yaml."""
+
+    run: str
+    images: str
+    task: str
+    out: str
+    top: int = Field(gt=0)
+
+
+class BenchSettings(Section):
+    """conf/bench.yaml."""
+
+    backbone: BackboneSection
+    name: str
+    tasks: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    classes: int = Field(gt=0)
+    dtype: Literal["float32", "bfloat16"]
+    device: str = Field(pattern=r"^(cpu|cuda(:\d+)?)$")
+    rounds: int = Field(gt=0)
+    steps: int = Field(gt=0)
+
+
+def as_yaml(settings: Section) -> str:
+    """What a run folder keeps of its settings; `validate` reads it back. Options at their default are in it too."""
+    return yaml.safe_dump(settings.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+SETTINGS: dict[str, type[Section]] = {
+    "train": TrainSettings,
+    "merge": RunSettings,
+    "doctor": TrainSettings,
+    "evaluate": EvaluateSettings,
+    "finetune": FinetuneSettings,
+    "pretrain": PretrainSettings,
+    "export": ExportSettings,
+    "predict": PredictSettings,
+    "bench": BenchSettings,
+}
