@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adamerge.architecture import OPEN_CLIP, Architecture
 from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
 
@@ -26,6 +27,15 @@ class TinyEncoder(nn.Module):
 
     def __init__(self, width: int = 6, embed: int = 4) -> None:
         super().__init__()
+        sizes = {
+            "embed_dim": embed,
+            "width": width,
+            "tokens": 4,
+            "blocks": 0,
+            "attention_heads": 1,
+            "patch": 2,
+        }
+        self.backbone = Architecture(OPEN_CLIP, **sizes, activation="gelu")
         self.visual = nn.Module()
         self.visual.conv1 = nn.Conv2d(3, width, 2, stride=2, bias=False)
         self.visual.attn = nn.Module()
@@ -65,7 +75,8 @@ def make_vit_pool(
     seed: int = 0, dtype: torch.dtype = torch.float32, tasks: tuple[str, ...] = TASKS, spread: float = 0.3
 ) -> Pool:
     """A pool over open_clip's own vision transformer: two blocks of width 8, five tokens."""
-    from adamerge.models.clip import ImageEncoder, build_clip, image_encoder
+    from adamerge.models.backbone import Backbone
+    from adamerge.models.clip import ImageEncoder, build_clip
 
     torch.manual_seed(seed)
     encoder = ImageEncoder(build_clip(TINY_VIT).visual)
@@ -73,7 +84,7 @@ def make_vit_pool(
     experts = {task: {k: v + spread * torch.randn_like(v) for k, v in base.items()} for task in tasks}
     heads = {task: Head(torch.randn(CLASSES.get(task, 4), 4, dtype=dtype)) for task in tasks}
     vectors = stack_task_vectors(base, experts.values(), len(tasks), dtype)
-    return Pool(image_encoder(TINY_VIT), base, vectors, tasks, heads)
+    return Pool(Backbone.of(TINY_VIT).build(), base, vectors, tasks, heads)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ PACKAGE = Path(adamerge.__file__).parent
 # From the ground up. A room may import those in the lines above its own.
 ROOMS = (
     ("errors", "cache_folder", "memory", "stopping", "console", "lookup"),
-    ("files", "progress"),
+    ("files", "progress", "architecture"),
     ("digests",),
     ("merging",),
     ("rules", "objectives"),
@@ -31,7 +31,10 @@ ROOMS = (
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 # They are read by `compare`, `--help` and completion, which answer within a second.
-LIGHT = ("report", "tracking", "settings", "errors", "files", "console", "progress", "stopping", "digests")
+LIGHT = (
+    *("report", "tracking", "settings", "errors", "files", "console", "progress", "stopping", "digests"),
+    "architecture",
+)
 HEAVY = ("torch", "pytorch_lightning", "open_clip", "torchvision")
 # The rooms that know Lightning, and Hydra's own config object.
 ONLY = {

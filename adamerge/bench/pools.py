@@ -8,18 +8,20 @@ import torch
 from torch import Tensor
 
 from adamerge.merging import Head, Pool
-from adamerge.models.clip import image_encoder, image_size
+from adamerge.models.backbone import Backbone
+from adamerge.models.clip import image_size
 
 
 def random_pool(options: dict[str, Any]) -> Pool:
     """A pool of options["tasks"] experts on options["device"]."""
     torch.manual_seed(0)
-    encoder = image_encoder(options["model"])
+    backbone = Backbone.of(options["model"])
+    encoder = backbone.build()
     device = torch.device(options["device"])
     # The scale of a default initialisation keeps the activations in range.
     base = {
         key: torch.ones(value.shape, device=device)
-        if key.endswith(("ln_1.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight"))
+        if backbone.names.is_gain(key)
         else 0.02 * torch.randn(value.shape, device=device)
         for key, value in encoder.state_dict().items()
     }
@@ -28,7 +30,7 @@ def random_pool(options: dict[str, Any]) -> Pool:
         key: torch.empty(len(tasks), value.numel(), device=device, dtype=options["dtype"]).normal_(std=0.002)
         for key, value in base.items()
     }
-    width = base["visual.proj"].shape[1]
+    width = backbone.embed_dim
     heads = {
         task: Head(10 * torch.randn(options["classes"], width, device=device) / width**0.5) for task in tasks
     }

@@ -68,7 +68,8 @@ def floor(options: dict[str, Any]) -> tuple[float, float]:
     task, images = next(iter(random_images(pool, {**options, "batch_size": 1}).items()))
     with FlopCounterMode(display=False) as counter, method.round():
         entropy(method.logits(images, task)).mean().backward()
-    keys = [key for key in pool.keys if ".mlp." in key]
+    backbone = pool.backbone
+    keys = [key for i in range(backbone.blocks) for key in backbone.names.mlp_keys(i).values()]
     elements = sum(pool.vectors[key].shape[1] for key in keys)
     width = torch.empty((), dtype=options["dtype"]).element_size()
     return counter.get_total_flops() * options["batch_size"], elements * (

@@ -9,6 +9,7 @@ from typing import Any
 _WHERE = {
     "Checkpoint": "reading",
     "open_checkpoint": "reading",
+    "open_tensors": "reading",
     "save_tensors": "saving",
     "fingerprint": "saving",
     "compare_states": "misfits",
@@ -26,6 +27,7 @@ __all__ = [
     "guess_architecture",
     "hf_to_open_clip",
     "open_checkpoint",
+    "open_tensors",
     "open_clip_to_hf",
     "save_tensors",
 ]

@@ -13,18 +13,18 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from adamerge.architecture import OPEN_CLIP
+from adamerge.checkpoints.keys import TEXT_LEFTOVERS
 from adamerge.errors import CheckpointError
 from adamerge.files import atomic_write_text, make_folder
 
 TASKS = ("sun397", "stanford_cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
-_BEFORE = ("positional_embedding", "text_projection", "logit_scale")
-_AFTER = ("token_embedding.weight", "ln_final.weight", "ln_final.bias")
-_INPUT = ("class_embedding", "positional_embedding", "proj", "conv1.weight", "ln_pre.weight", "ln_pre.bias")
-_IN_BLOCK = tuple(
-    f"{name}{kind}"
-    for name in ("ln_1.", "attn.in_proj_", "attn.out_proj.", "ln_2.", "mlp.c_fc.", "mlp.c_proj.")
-    for kind in ("weight", "bias")
+_BEFORE, _AFTER = TEXT_LEFTOVERS[:3], TEXT_LEFTOVERS[3:]
+_INPUT = (
+    *(OPEN_CLIP.class_token, OPEN_CLIP.positions, OPEN_CLIP.projection, OPEN_CLIP.patches),
+    *(f"{OPEN_CLIP.norm_before}.{kind}" for kind in ("weight", "bias")),
 )
+_OUTPUT = tuple(f"{OPEN_CLIP.norm_after}.{kind}" for kind in ("weight", "bias"))
 Rows = list[list[float]]
 
 
@@ -40,10 +40,10 @@ def published_rows(count: int) -> list[str]:
         raise CheckpointError(
             f"{count} rows of coefficients are those of no ViT; ViT-B has 158 (or 152), ViT-L 302 (296)."
         )
-    visual = [f"visual.{name}" for name in _INPUT]
+    visual = list(_INPUT)
     for block in range(blocks):
-        visual += [f"visual.transformer.resblocks.{block}.{name}" for name in _IN_BLOCK]
-    visual += ["visual.ln_post.weight", "visual.ln_post.bias"]
+        visual += [f"{OPEN_CLIP.block(block)}.{name}" for name in OPEN_CLIP.tensors_of_block()]
+    visual += _OUTPUT
     return [*_BEFORE, *visual, *_AFTER] if with_text else visual
 
 

@@ -9,25 +9,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from adamerge.architecture import HF_CLIP, OPEN_CLIP
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
 log = logging.getLogger(__name__)
 
 # The patch embedding, of which an image encoder has one, in open_clip's and in Hugging Face's names; and where the
-# vision tower was saved alone, so that `visual.` is missing.
-_OPEN_CLIP = re.compile(r"(?P<prefix>(?:.+\.)?)visual\.conv1\.weight")
-_HF = re.compile(r"(?P<prefix>(?:.+\.)??)(?:vision_model\.)?embeddings\.patch_embedding\.weight")
-_BARE = re.compile(r"(?P<prefix>(?:.+\.)?)conv1\.weight")
-_OF_VISION = (
-    "class_embedding",
-    "positional_embedding",
-    "proj",
-    "conv1.",
-    "ln_pre.",
-    "transformer.",
-    "ln_post.",
-)
+# vision tower was saved alone, so that its prefix is missing.
+_HF_PATCHES = re.escape(HF_CLIP.bare(HF_CLIP.patches))
+_OPEN_CLIP = re.compile(rf"(?P<prefix>(?:.+\.)?){re.escape(OPEN_CLIP.patches)}")
+_HF = re.compile(rf"(?P<prefix>(?:.+\.)??)(?:{re.escape(HF_CLIP.prefix)})?{_HF_PATCHES}")
+_BARE = re.compile(rf"(?P<prefix>(?:.+\.)?){re.escape(OPEN_CLIP.bare(OPEN_CLIP.patches))}")
+_OF_VISION = tuple(OPEN_CLIP.bare(start) for start in OPEN_CLIP.starts())
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|moving_average|shadow)([._]|$)")
 # Entries of a training checkpoint that are its model.
 _MODEL = {"state_dict", "model_state_dict", "model", "net", "module"}
@@ -87,7 +81,9 @@ def _places(entry: str, state: Mapping[str, Tensor]) -> Iterator[Place]:
             continue
         if match := _OPEN_CLIP.fullmatch(key) or _HF.fullmatch(key):
             yield Place(entry, match["prefix"])
-        elif (match := _BARE.fullmatch(key)) and f"{match['prefix']}class_embedding" in state:
+        elif (match := _BARE.fullmatch(key)) and match["prefix"] + OPEN_CLIP.bare(
+            OPEN_CLIP.class_token
+        ) in state:
             yield Place(entry, match["prefix"], bare=True)
 
 
@@ -129,7 +125,7 @@ def _below(place: Place, state: Mapping[str, Tensor], others: list[str]) -> Stat
             continue
         if inside:
             name = key[len(place.prefix) :]
-            found[f"visual.{name}" if place.bare and name.startswith(_OF_VISION) else name] = value
+            found[f"{OPEN_CLIP.prefix}{name}" if place.bare and name.startswith(_OF_VISION) else name] = value
         else:
             beside[key] = value
     for key, value in beside.items():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from adamerge.architecture import HF_CLIP, OPEN_CLIP
 from adamerge.errors import CheckpointError
 from adamerge.merging.head import Head
 
@@ -15,7 +16,7 @@ PREFIXES = ("", "classification_head.", "head.", "fc.", "classifier.")
 # A file says so where its head takes features as they are: the attribute of a pickled ClassificationHead, an entry of
 # a saved mapping, or a tensor of safetensors. Where none says anything, features are normalised.
 NORMALIZE = "normalize"
-_ENCODER = ("visual.conv1.weight", "embeddings.patch_embedding.weight")
+_ENCODER = (OPEN_CLIP.patches, HF_CLIP.bare(HF_CLIP.patches))
 
 
 def head_prefixes(state: Mapping[str, Tensor]) -> list[str]:

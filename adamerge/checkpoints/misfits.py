@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
+
 State = Mapping[str, Tensor]
 Shape = tuple[int, ...]
 
@@ -22,7 +24,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Sizes:
     """What the shapes of an image encoder tell."""
 
     width: int
@@ -45,13 +47,13 @@ class Architecture:
         return f"a ViT of width {self.width}, {self.blocks} blocks, patch {self.patch}"
 
 
-def guess_architecture(state: State) -> Architecture:
+def guess_architecture(state: State) -> Sizes:
     """The architecture of an image encoder with open_clip keys, from its shapes."""
-    width, _, patch, _ = state["visual.conv1.weight"].shape
-    side = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
-    blocks = len({key.split(".")[3] for key in state if key.startswith("visual.transformer.resblocks.")})
-    embed = state["visual.proj"].shape[1] if "visual.proj" in state else 0
-    return Architecture(width, blocks, patch, side * patch, embed)
+    width, _, patch, _ = state[OPEN_CLIP.patches].shape
+    side = math.isqrt(state[OPEN_CLIP.positions].shape[0] - 1)
+    blocks = len({OPEN_CLIP.block_of(key) for key in state} - {None})
+    embed = state[OPEN_CLIP.projection].shape[1] if OPEN_CLIP.projection in state else 0
+    return Sizes(width, blocks, patch, side * patch, embed)
 
 
 def compare_states(expected: State, found: State) -> list[Difference]:
@@ -110,7 +112,7 @@ def _differ(found: Sequence[Difference]) -> str:
     return "differs" if len(found) == 1 else "differ"
 
 
-def _cause(state: State, wanted: Architecture) -> str:
+def _cause(state: State, wanted: Sizes) -> str:
     try:
         found = guess_architecture(state)
     except (KeyError, ValueError):

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from adamerge.architecture import HF_CLIP, OPEN_CLIP
 from adamerge.checkpoints.contents import the_model_in
 from adamerge.checkpoints.heads import head_of, is_head
 from adamerge.checkpoints.keys import (
@@ -62,7 +63,7 @@ class Checkpoint:
         """Whose names the tensors have: "open_clip", "hf", "head" or "unknown"."""
         if is_hf(self.state):
             return "hf"
-        if "visual.conv1.weight" in self.state:
+        if OPEN_CLIP.patches in self.state:
             return "open_clip"
         return "head" if is_head(self.state) else "unknown"
 
@@ -78,12 +79,12 @@ class Checkpoint:
         if self.keys not in ("open_clip", "hf"):
             some = ", ".join(list(self.state)[:4])
             raise CheckpointError(
-                f"{self.source} holds no CLIP image encoder: neither visual.conv1.weight (open_clip) nor "
-                f"embeddings.patch_embedding.weight (Hugging Face) is in it.\n  It has {some}, ..."
+                f"{self.source} holds no CLIP image encoder: neither {OPEN_CLIP.patches} (open_clip) nor "
+                f"{HF_CLIP.bare(HF_CLIP.patches)} (Hugging Face) is in it.\n  It has {some}, ..."
             )
         state = hf_to_open_clip(self.state) if self.keys == "hf" else self.state
-        encoder = {key: value.float() for key, value in state.items() if key.startswith("visual.")}
-        width = encoder["visual.proj"].shape[-1] if "visual.proj" in encoder else None
+        encoder = {key: value.float() for key, value in state.items() if key.startswith(OPEN_CLIP.prefix)}
+        width = encoder[OPEN_CLIP.projection].shape[-1] if OPEN_CLIP.projection in encoder else None
         refuse_leftovers(self.state, used_by(encoder, self.state), self.source, width)
         if broken := [key for key, value in encoder.items() if not value.isfinite().all()]:
             raise CheckpointError(
@@ -139,6 +140,18 @@ def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
     name = str(path.parent if path.name.endswith(".index.json") else path)
     state, place = the_model_in(entries, name, part)
     return Checkpoint(state, name, form, place, stated_beside(path))
+
+
+def open_tensors(path: Path) -> State:
+    """The tensors of a safetensors file under the names that they have in it.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"There is no file {path}.")
+    _check_sum(path)
+    return _read_safetensors(path)
 
 
 def _read_file(path: Path) -> tuple[dict[str, State], str]:

@@ -20,7 +20,7 @@ from adamerge.diagnosis.findings import Finding, guarded
 from adamerge.diagnosis.need import enough, memory_need
 from adamerge.diagnosis.weights import base_file, expert_file, head_file, text_file
 from adamerge.errors import AdamergeError, CheckpointError, RunError
-from adamerge.models.clip import image_size, model_config
+from adamerge.models.clip import activation, image_size
 from adamerge.models.likeness import Lookalikes
 from adamerge.models.settling import stated_of
 from adamerge.progress import image_progress
@@ -172,7 +172,7 @@ def _backbone(settings: TrainSettings, places: Mapping[str, str]) -> Iterator[Fi
 def _activation(settings: TrainSettings, paths: Mapping[str, str]) -> str:
     """The MLPs' activation, and who says so. Neither shapes nor predictions tell: an expert is about as sure of its
     images with the other one, which costs accuracy in silence."""
-    name = "QuickGELU" if model_config(model_of(settings.backbone)).get("quick_gelu") else "GELU"
+    name = "QuickGELU" if activation(model_of(settings.backbone)) == "quick_gelu" else "GELU"
     stated = any("activation" in stated_of(path).facts for path in paths.values())
     return f"{name} ({'as' if stated else 'not'} stated beside the weights)"
 

@@ -18,6 +18,7 @@ from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation.predicting import score
 from adamerge.merging import Head
+from adamerge.models.backbone import Backbone
 from adamerge.models.clip import ImageEncoder, build_clip, image_size
 from adamerge.models.heads import head_fault, open_head
 from adamerge.models.pool import check_encoder
@@ -52,7 +53,8 @@ def run(settings: FinetuneSettings) -> None:
     base = Weights(paths["base"], fingerprints({"base": paths["base"]})["base"])
     tasks = open_tasks(settings)
     origin = open_checkpoint(paths["base"]).image_encoder()
-    heads = _heads(tasks, open_heads(settings, tasks, paths, base.identity), origin)
+    embed_dim = Backbone.of(model_of(settings.backbone)).embed_dim
+    heads = _heads(tasks, open_heads(settings, tasks, paths, base.identity), embed_dim)
     for task in tasks:
         if settings.task not in (None, task.name) or (
             settings.attack.tasks and task.name not in settings.attack.tasks
@@ -65,7 +67,7 @@ def run(settings: FinetuneSettings) -> None:
         _make_expert(settings, task, heads[task.name], origin, target, base, console)
 
 
-def _heads(tasks: list[Task], given: Mapping[str, Any], origin: Mapping[str, Tensor]) -> dict[str, Head]:
+def _heads(tasks: list[Task], given: Mapping[str, Any], embed_dim: int) -> dict[str, Head]:
     """The checked head of each task.
 
     Raises:
@@ -73,7 +75,7 @@ def _heads(tasks: list[Task], given: Mapping[str, Any], origin: Mapping[str, Ten
     """
     heads = {task.name: open_head(given[task.name]) for task in tasks}
     for task in tasks:
-        if fault := head_fault(heads[task.name], origin["visual.proj"].shape[1]):
+        if fault := head_fault(heads[task.name], embed_dim):
             raise PoolError(f"{task.name}: {fault}")
         check_head(task, heads[task.name].classes, "train")
     return heads
@@ -101,7 +103,7 @@ def _make_expert(
     console: Console,
 ) -> None:
     model = model_of(settings.backbone)
-    encoder = ImageEncoder(build_clip(model).visual, pictures_for(settings.backbone))
+    encoder = ImageEncoder(build_clip(model).visual, Backbone.of(model, pictures_for(settings.backbone)))
     if settings.backbone.resize_positions:
         origin = resized(origin, encoder)
     check_encoder("the base model", origin, encoder.state_dict(), "the backbone")

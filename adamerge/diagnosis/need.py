@@ -14,7 +14,8 @@ from torch.func import functional_call
 from adamerge.diagnosis.findings import Finding
 from adamerge.memory import free_memory_bytes
 from adamerge.merging import Head, Pool
-from adamerge.models.clip import Model, image_encoder, image_size
+from adamerge.models.backbone import Backbone
+from adamerge.models.clip import Model, image_size
 from adamerge.report.names import memory
 from adamerge.runs.backbones import model_of
 from adamerge.settings import instantiate
@@ -62,11 +63,10 @@ def memory_need(settings: RunSettings) -> Need:
     pool = meta_pool(model, tasks, dtype)
     size = sum(value.numel() for value in pool.base.values())
     schedule = settings.method.schedule
-    per_image, blocks = activation_bytes(pool, image_size(model)), _blocks(pool)
+    per_image, blocks = activation_bytes(pool, image_size(model)), pool.backbone.blocks
     evaluating = per_image * settings.evaluation.batch_size // blocks
     if settings.activation_checkpointing:  # every block's input, and all of one block
-        tokens, width = pool.base["visual.positional_embedding"].shape
-        per_image = blocks * tokens * width * _FLOAT + per_image // blocks
+        per_image = blocks * pool.backbone.tokens * pool.backbone.width * _FLOAT + per_image // blocks
     adapting = 0
     if schedule is not None:
         whole = schedule.batch_size * schedule.batches_per_task * len(tasks)
@@ -84,13 +84,13 @@ def memory_need(settings: RunSettings) -> Need:
 
 def meta_pool(model: Model, tasks: Sequence[str], dtype: torch.dtype) -> Pool:
     """A pool of the right shapes without storage."""
-    encoder = image_encoder(model)
+    backbone = Backbone.of(model)
+    encoder = backbone.build()
     base = dict(encoder.state_dict())
     vectors = {
         key: torch.empty(len(tasks), value.numel(), dtype=dtype, device="meta") for key, value in base.items()
     }
-    width = base["visual.proj"].shape[1]
-    heads = {task: Head(torch.empty(_CLASSES, width, device="meta")) for task in tasks}
+    heads = {task: Head(torch.empty(_CLASSES, backbone.embed_dim, device="meta")) for task in tasks}
     return Pool(encoder, base, vectors, tuple(tasks), heads)
 
 
@@ -115,10 +115,6 @@ def activation_bytes(pool: Pool, size: int) -> int:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         functional_call(pool.encoder, parameters, (images,))
     return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own) // len(images)
-
-
-def _blocks(pool: Pool) -> int:
-    return len({key.split(".")[3] for key in pool.base if key.startswith("visual.transformer.resblocks.")})
 
 
 def enough(need: Need, device: torch.device) -> Iterator[Finding]:

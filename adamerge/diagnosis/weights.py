@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, open_checkpoint
 from adamerge.checkpoints.places import RANDOM
 from adamerge.checkpoints.saving import sidecar, weight_files
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.diagnosis.findings import Finding
 from adamerge.errors import CheckpointError, PoolError
-from adamerge.models.clip import Model, image_encoder
+from adamerge.models.backbone import Backbone
+from adamerge.models.clip import Model
 from adamerge.models.heads import head_fault
 from adamerge.models.kinship import ADVICE, kinship
 from adamerge.models.likeness import Lookalikes
@@ -24,11 +26,6 @@ from adamerge.models.pretrained import has_text_tower, pretrained_state
 _NO_TEXT = (
     "Give a whole CLIP as checkpoints.base, or head files as checkpoints.heads=<folder>/{task}.safetensors."
 )
-
-
-def backbone_shapes(model: Model) -> dict[str, Tensor]:
-    """The tensors that an encoder of this backbone has, without storage."""
-    return dict(image_encoder(model).state_dict())
 
 
 def base_file(
@@ -52,7 +49,7 @@ def base_file(
         return
     checkpoint = _opened(path, "checkpoints.base=<file>", "pretrain")
     state = _at_size(checkpoint.image_encoder(), model, resize)
-    _fits(path, state, backbone_shapes(model))
+    _fits(path, state, Backbone.of(model).shapes())
     seen.like("base", state)
     origin |= state
     if needs_text and not has_text_tower(pretrained_state(path, model)):
@@ -88,10 +85,10 @@ def expert_file(
         yield Finding("ok", what, f"{path}: random weights")
         return
     checkpoint = _opened(path, "checkpoints.experts='<folder>/{task}.safetensors'", "finetune")
-    expected = backbone_shapes(model)
+    expected = Backbone.of(model).shapes()
     state = _at_size(checkpoint.image_encoder(), model, resize)
-    if "visual.proj" not in state:  # the base's is used then
-        del expected["visual.proj"]
+    if OPEN_CLIP.projection not in state:  # the base's is used then
+        del expected[OPEN_CLIP.projection]
     _fits(path, state, expected)
     if (twin := seen.like(what, state)) is not None:
         yield Finding("warning", what, f"{path} has the content of the {twin}", "Is it the right file?")
@@ -109,7 +106,7 @@ def head_file(
 ) -> Iterator[Finding]:
     """One head file against the backbone's embedding, and its rows against the data's classes."""
     head = open_checkpoint(path).head()
-    if fault := head_fault(head, backbone_shapes(model)["visual.proj"].shape[1]):
+    if fault := head_fault(head, Backbone.of(model).embed_dim):
         yield Finding("problem", f"head {task}", f"{path}: {fault}", "Give the head made for this backbone.")
         return
     check_rows(head.classes)
@@ -127,12 +124,12 @@ def _opened(path: str, option: str, maker: str) -> Checkpoint:
 
 
 def _at_size(state: dict[str, Tensor], model: Model, resize: bool) -> dict[str, Tensor]:
-    return resized(state, image_encoder(model)) if resize else state
+    return resized(state, Backbone.of(model).build()) if resize else state
 
 
 def _fits(path: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     if differences := compare_states(expected, state):
-        shapes = {"visual.proj": torch.empty(0, 0, device="meta"), **expected}
+        shapes = {OPEN_CLIP.projection: torch.empty(0, 0, device="meta"), **expected}
         raise PoolError(describe_misfits({path: (differences, state)}, shapes, "the backbone"))
 
 

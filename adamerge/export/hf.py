@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from adamerge.checkpoints import guess_architecture, hf_to_open_clip, open_clip_to_hf
+from adamerge.checkpoints import hf_to_open_clip, open_clip_to_hf
 from adamerge.errors import PoolError
-from adamerge.models.clip import Model, model_config
+from adamerge.models.backbone import Backbone
+from adamerge.models.clip import Model, image_size, model_config
 
 # What of open_clip's vision_cfg the configuration below says in other words, or what has no effect on a prediction.
 _SAID = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout")
@@ -34,35 +35,33 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
     Raises:
         PoolError: open_clip's configuration asks for what Hugging Face's CLIP does not do.
     """
-    config = model_config(model)
-    vision = _checked(config["vision_cfg"])
-    shape = guess_architecture(encoder)
+    _refuse_other(model_config(model)["vision_cfg"])
+    backbone = Backbone.of(model)
     return {
         "architectures": ["CLIPVisionModelWithProjection"],
         "model_type": "clip_vision_model",
-        "hidden_act": "quick_gelu" if config.get("quick_gelu") else "gelu",
-        "hidden_size": shape.width,
-        "intermediate_size": encoder["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0],
-        "num_hidden_layers": shape.blocks,
-        "num_attention_heads": shape.width // vision["head_width"],
+        "hidden_act": backbone.activation,
+        "hidden_size": backbone.width,
+        "intermediate_size": encoder[backbone.names.mlp_keys(0)["fc_weight"]].shape[0],
+        "num_hidden_layers": backbone.blocks,
+        "num_attention_heads": backbone.attention_heads,
         "num_channels": 3,
-        "image_size": shape.image,
-        "patch_size": shape.patch,
-        "projection_dim": shape.embed_dim,
+        "image_size": image_size(model),
+        "patch_size": backbone.patch,
+        "projection_dim": backbone.embed_dim,
         "layer_norm_eps": 1e-5,
         "attention_dropout": 0.0,
         "torch_dtype": "float32",
     }
 
 
-def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """open_clip's vision_cfg with its defaults; nothing may differ from them but the sizes."""
+def _refuse_other(given: Mapping[str, Any]) -> None:
+    """Nothing of open_clip's vision_cfg may differ from its defaults but the sizes."""
     from open_clip import CLIPVisionCfg
 
     vision, usual = asdict(CLIPVisionCfg(**given)), asdict(CLIPVisionCfg())
     if other := [key for key in vision if key not in _SAID and vision[key] != usual[key]]:
         raise PoolError(_unlike(f"backbone.model.vision_cfg.{other[0]} is {vision[other[0]]!r}"))
-    return vision
 
 
 def _unlike(reason: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from adamerge.architecture import fusing
+
 Layout = Literal["open_clip", "hf"]
-_FUSED = ("attn.in_proj_weight", "attn.in_proj_bias")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,5 @@ def row_count(layers: Iterable[Layer]) -> int:
 
 
 def _row_names(key: str) -> tuple[str, ...]:
-    if not key.endswith(_FUSED):
-        return (key,)
-    stem, kind = key.rsplit("in_proj_", 1)
-    return tuple(f"{stem}{part}_proj.{kind}" for part in "qkv")
+    names = fusing(key)
+    return (key,) if names is None else names.parts(key)

@@ -12,8 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-BLOCKS = "visual.transformer.resblocks."
-_FUSED = "in_proj_weight"
+from adamerge.architecture import family_of, fusing
 
 Fused = Literal["apart", "together"]
 
@@ -26,12 +25,12 @@ def is_matrix(base: Tensor) -> bool:
 
 def is_block_matrix(key: str, base: Tensor) -> bool:
     """Whether a tensor is a weight matrix of a transformer block: attention's and the MLP's, no gains or biases."""
-    return key.startswith(BLOCKS) and is_matrix(base)
+    return family_of(key) is not None and is_matrix(base)
 
 
 def is_fused(key: str) -> bool:
     """Whether a tensor holds the query, key and value projections one below the other."""
-    return key.endswith(_FUSED)
+    return fusing(key) is not None
 
 
 def as_matrices(key: str, stack: Tensor, fused: Fused = "apart") -> list[Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from adamerge.architecture import Architecture, architecture_of
 from adamerge.errors import PoolError
 from adamerge.merging.functional import merge_tensors
 from adamerge.merging.head import Head
@@ -30,6 +31,8 @@ class Pool:
         coefficient: what a static merge multiplies the task vectors with: one number, or a table (rows, T) with one
             row for all layers or one per layer.
         by_task: task t has its own encoder, base + coefficient * its task vector (individual experts, masks).
+        finished: a finished model's (`Method.kept`): the base is its encoder, and the vectors are what it uses of the
+            experts, as it uses it.
     """
 
     encoder: nn.Module
@@ -40,6 +43,12 @@ class Pool:
     unseen: tuple[str, ...] = ()
     coefficient: float | Tensor = 1.0
     by_task: bool = False
+    finished: bool = False
+
+    @property
+    def backbone(self) -> Architecture:
+        """What the encoder is made of: its sizes and the names of its tensors."""
+        return architecture_of(self.encoder)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -68,6 +77,8 @@ class Pool:
         `weights` has T entries, or is a table (rows, T): one row for all layers or one per layer (as open_clip or
         as Hugging Face counts them).
         """
+        if not self.vectors:
+            return dict(self.base)
         layers = layer_table(self.keys)
         table = weights.reshape(-1, len(self.names))
         if len(table) not in (1, row_count(layers)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -155,6 +156,58 @@ class Method(nn.Module):
             merged = self.merge()
         return {key: merged.get(key, value).detach().cpu() for key, value in self.pool.base.items()}
 
+    def kept(self) -> Pool | None:
+        """The pool that the finished model predicts from, from which `restore` makes it again: no experts, but what it
+        uses of them. None where that is not known.
+
+        By default the merged encoder and the heads as they are now, of a method that does no more with an image than
+        that.
+        """
+        if not self.one_encoder or any(getattr(type(self), name) is not own for name, own in _PASS.items()):
+            return None
+        return replace(
+            self.pool,
+            base=self.merged_state_dict(),
+            vectors={},
+            heads=self._heads(),
+            coefficient=1.0,
+            finished=True,
+        )
+
+    @classmethod
+    def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
+        """The finished model over a pool that `kept` gave.
+
+        Args:
+            state: its state dict.
+            options: those that it was made with.
+        """
+        from adamerge.methods.static import Static
+
+        return Static(pool)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether an image becomes logits as this class says: encoder, head, and nothing beside them."""
+        return all(getattr(type(self), name) is own for name, own in _PASS.items())
+
+    def _merged_pool(self) -> Pool:
+        """The merged encoder and the heads as they are now."""
+        base = self.merged_state_dict()
+        return replace(
+            self.pool,
+            base=base,
+            vectors={},
+            heads=self._heads(),
+            coefficient=1.0,
+            by_task=False,
+            finished=True,
+        )
+
+    def _heads(self) -> dict[str, Head]:
+        """What each task is classified with now."""
+        return {task: self.head(task).map(Tensor.detach) for task in self.pool.heads}
+
     def task_index(self, task: str | None) -> int:
         """The task's place among the pool's tasks, where the parts of each task are kept.
 
@@ -172,3 +225,10 @@ class Method(nn.Module):
         with torch.no_grad():
             self.pool = self.pool.map(fn)
         return super()._apply(fn, recurse)
+
+
+# How an image becomes logits, where a method does not do it in a way of its own.
+_PASS = {
+    name: getattr(Method, name)
+    for name in ("encode", "forward_encoder", "after_block", "correct", "features", "classify", "logits")
+}

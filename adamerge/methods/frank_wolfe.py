@@ -55,6 +55,6 @@ class FrankWolfe(AdaMerging):
             parts = len(layer.names)
             wanted = gradients[layer.key].reshape(1, -1).chunk(parts, dim=1)
             for name, own, gradient in zip(layer.names, candidates.chunk(parts, dim=1), wanted, strict=True):
-                dead = name.endswith("k_proj.bias")
+                dead = self.pool.backbone.names.is_key_bias(name)
                 rows.append(cosine_similarity(own, torch.zeros_like(gradient) if dead else gradient, dim=1))
         return torch.stack(rows)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
-from adamerge.models.blocks import PREFIX, blocks
+from adamerge.models.blocks import blocks
 
 
 class ElementWise(Method):
@@ -26,9 +26,10 @@ class ElementWise(Method):
         super().__init__(pool)
         if pool.by_task or (isinstance(pool.coefficient, Tensor) and pool.coefficient.ndim):
             raise PoolError("ProDistill starts from one coefficient, which this rule or start does not give.")
-        blocks(pool.encoder)
+        blocks(pool.encoder)  # refuses an encoder without
+        names = pool.backbone.names
         value = float(pool.coefficient) if start is None else start
-        self.inner = tuple(key for key in pool.keys if key.startswith(PREFIX))
+        self.inner = tuple(key for key in pool.keys if names.block_of(key) is not None)
         self.scales = nn.ParameterList(
             torch.full_like(pool.vectors[key], value, dtype=pool.base[key].dtype) for key in self.inner
         )
@@ -39,10 +40,10 @@ class ElementWise(Method):
 
     def merged_block(self, index: int | None) -> dict[str, Tensor]:
         """The merged tensors of one block, or of all."""
-        prefix = PREFIX if index is None else f"{PREFIX}{index}."
+        names = self.pool.backbone.names
         merged = {}
         for key, scale in zip(self.inner, self.scales, strict=True):
-            if key.startswith(prefix):
+            if index is None or names.block_of(key) == index:
                 base = self.pool.base[key]
                 merged[key] = base + (scale * self.pool.vectors[key]).sum(dim=0).view(base.shape).to(
                     base.dtype
@@ -51,5 +52,5 @@ class ElementWise(Method):
 
     def fixed_of(self, index: int) -> dict[str, Tensor]:
         """A block's tensors that no expert changed."""
-        prefix = f"{PREFIX}{index}."
-        return {key: value for key, value in self.pool.fixed.items() if key.startswith(prefix)}
+        names = self.pool.backbone.names
+        return {key: value for key, value in self.pool.fixed.items() if names.block_of(key) == index}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +35,13 @@ class Static(Method):
         if self._merged is None or self._merged[0] != task:
             self._merged = (task, self.pool.static(task))
         return self._merged[1]
+
+    def kept(self) -> Pool | None:
+        return self._static_pool() if self._plain else None
+
+    def _static_pool(self) -> Pool:
+        """The encoder that the parts stand on, or that of each task."""
+        return replace(self.pool, finished=True) if self.pool.by_task else self._merged_pool()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self._merged = None

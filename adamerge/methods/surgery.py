@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
+from adamerge.methods.base import Method
 from adamerge.methods.static import Static
 from adamerge.objectives.objective import Representation
 
@@ -22,10 +26,18 @@ class Surgery(Static):
 
     def __init__(self, pool: Pool, rank: int = 16, normalize: bool = False) -> None:
         super().__init__(pool)
-        width = pool.base["visual.proj"].shape[1]
-        self.adapters = nn.ModuleList(Adapter(width, rank) for _ in pool.tasks)
+        self.adapters = nn.ModuleList(Adapter(pool.backbone.embed_dim, rank) for _ in pool.tasks)
         self.normalize = normalize
 
     def correct(self, encoded: Representation, task: str) -> Representation:
         feature = normalize(encoded[-1], dim=-1) if self.normalize else encoded[-1]
         return (self.adapters[self.task_index(task)](feature),)
+
+    def kept(self) -> Pool:
+        return self._static_pool()
+
+    @classmethod
+    def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
+        method = cls(pool, **options)
+        method.load_state_dict(dict(state))
+        return method

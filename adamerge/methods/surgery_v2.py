@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
+from adamerge.methods.base import Method
 from adamerge.methods.static import Static
 from adamerge.models.blocks import blocks
 from adamerge.objectives.objective import Representation
@@ -23,12 +27,11 @@ class SurgeryV2(Static):
 
     def __init__(self, pool: Pool, rank: int = 16) -> None:
         super().__init__(pool, deep=True)
-        width, embed = pool.base["visual.proj"].shape
-        depth = len(blocks(pool.encoder))
+        backbone, depth = pool.backbone, len(blocks(pool.encoder))
         self.inner = nn.ModuleList(
-            nn.ModuleList(Adapter(width, rank) for _ in range(depth)) for _ in pool.tasks
+            nn.ModuleList(Adapter(backbone.width, rank) for _ in range(depth)) for _ in pool.tasks
         )
-        self.final = nn.ModuleList(Adapter(embed, rank) for _ in pool.tasks)
+        self.final = nn.ModuleList(Adapter(backbone.embed_dim, rank) for _ in pool.tasks)
 
     @property
     def by_task(self) -> bool:
@@ -47,3 +50,12 @@ class SurgeryV2(Static):
 
     def correct(self, encoded: Representation, task: str) -> Representation:
         return (*encoded[:-1], self.final[self.task_index(task)](encoded[-1]))
+
+    def kept(self) -> Pool:
+        return self._static_pool()
+
+    @classmethod
+    def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
+        method = cls(pool, **options)
+        method.load_state_dict(dict(state))
+        return method

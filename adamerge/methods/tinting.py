@@ -91,6 +91,26 @@ class Tinting(AdaMerging):
         self._frozen = None
         return super()._apply(fn, recurse)
 
+    def kept(self) -> Pool | None:
+        if not self.tinted_keys:
+            return super().kept()
+        # An encoder per task: the tinted tensors are its task vectors from zero on.
+        base = {key: value.detach() for key, value in {**self.pool.base, **self.merge_shared()}.items()}
+        base |= {key: torch.zeros_like(base[key]) for key in self.tinted_keys}
+        own = {
+            key: torch.stack([layer[i].detach().flatten() for layer in self.tinted])  # type: ignore[index]
+            for i, key in enumerate(self.tinted_keys)
+        }
+        return replace(
+            self.pool,
+            base=base,
+            vectors=own,
+            names=self.pool.tasks,
+            coefficient=1.0,
+            by_task=True,
+            finished=True,
+        )
+
     def head(self, task: str) -> Head:
         if self.tinted_keys or task in self.pool.unseen:
             return super().head(task)
@@ -110,7 +130,7 @@ def _keys_of(layer: str, pool: Pool) -> tuple[str, ...]:
     keys = tuple(key for key in pool.keys if key == layer or key.startswith(f"{layer}."))
     if keys:
         return keys
-    stems = sorted({key.rpartition(".")[0] for key in pool.keys} - {"visual"})
+    stems = sorted({key.rpartition(".")[0] for key in pool.keys} - {""})
     raise PoolError(
         f"layer: the encoder has no tensor at or below '{layer}'.\n"
         f"  Give 'head', a tensor's name, or one of {', '.join(stems[:6])}, ..."

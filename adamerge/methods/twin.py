@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -53,20 +53,14 @@ class Twin(Method):
     ) -> None:
         if pool.by_task:
             raise PoolError("Twin-Merging starts from one merged encoder, but this rule keeps one per task.")
-        shared = pool.static()
         own = [key for key in pool.keys if biases == "own" and "bias" in key]
-        shared |= {key: pool.base[key] for key in own}
-        exclusive = {
-            key: _exclusive(pool, key, shared[key], rank_share, fused) for key in pool.keys if key not in own
-        }
-        super().__init__(replace(pool, base=shared, vectors=exclusive))
+        super().__init__(pool if pool.finished else _divided(pool, own, rank_share, fused))
         # (T, *shape) of every expert, of the tensors that are not merged.
-        self.biases = {
-            key: pool.base[key] + pool.vectors[key].to(pool.base[key].dtype).view(-1, *pool.base[key].shape)
-            for key in own
-        }
+        self.biases = {key: self.pool.vectors[key].view(-1, *self.pool.base[key].shape) for key in own}
+        others = {key: stack for key, stack in self.pool.vectors.items() if key not in own}
+        self.pool = replace(self.pool, vectors=others)
         self.router = nn.Sequential(
-            nn.Linear(pool.base["visual.proj"].shape[1], hidden),
+            nn.Linear(pool.backbone.embed_dim, hidden),
             nn.LayerNorm(hidden),
             nn.LeakyReLU(),
             nn.Dropout(dropout),
@@ -103,6 +97,16 @@ class Twin(Method):
             return {}
         return {key: stack[self.pool.names.index(task)] for key, stack in self.biases.items()}
 
+    def kept(self) -> Pool:
+        biases = {key: stack.flatten(1) for key, stack in self.biases.items()}
+        return replace(self.pool, vectors={**self.pool.vectors, **biases}, coefficient=1.0, finished=True)
+
+    @classmethod
+    def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
+        method = cls(pool, **options)
+        method.load_state_dict(dict(state))
+        return method
+
     def _of_each(self, images: Tensor, gates: Tensor, fixed: dict[str, Tensor]) -> Tensor:
         """Features (n, d) of images (n, 3, H, W), each through the encoder of its own gates (n, T)."""
         base = self.pool.base
@@ -132,6 +136,19 @@ class Twin(Method):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.biases = {key: fn(stack) for key, stack in self.biases.items()}
         return super()._apply(fn, recurse)
+
+
+def _divided(pool: Pool, own: list[str], rank_share: float, fused: Fused) -> Pool:
+    """The shared encoder, and what the experts have beyond it; of the tensors in `own`, which are not merged, the
+    experts' own."""
+    shared = pool.static() | {key: pool.base[key] for key in own}
+    vectors = {
+        key: pool.base[key].reshape(1, -1) + pool.vectors[key].to(pool.base[key].dtype)
+        if key in own
+        else _exclusive(pool, key, shared[key], rank_share, fused)
+        for key in pool.keys
+    }
+    return replace(pool, base=shared, vectors=vectors)
 
 
 def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float, fused: Fused) -> Tensor:

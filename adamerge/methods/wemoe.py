@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.merging.mixing import cheaper, cost, mixed_linear
 from adamerge.methods.base import Method
-from adamerge.models.blocks import blocks, mlp_keys, replaced_mlps
+from adamerge.models.blocks import activation, blocks, replaced_mlps
 
 
 class Router(nn.Module):
@@ -78,16 +78,16 @@ class WEMoE(Method):
                 "WEMoE merges everything but the MLPs with one coefficient, which this rule or start does not give."
                 "\n  Choose rule=none, task_arithmetic, ties or weight_average."
             )
-        mlps = [mlp_keys(i) for i in range(len(blocks(pool.encoder)))]
+        backbone = pool.backbone
+        mlps = [backbone.names.mlp_keys(i) for i in range(len(blocks(pool.encoder)))]
         keys = {key for mlp in mlps for key in mlp.values()}
         pruned = {k: _pruned(v, prune) if k in keys and prune else v for k, v in pool.vectors.items()}
         super().__init__(replace(pool, vectors=pruned))
         self._mlps = mlps
-        width = pool.base["visual.proj"].shape[0]
         count = 1 if shared_router else len(self._mlps)
         value = float(pool.coefficient) if start is None else start
         self.routers = nn.ModuleList(
-            Router(width, len(pool.names), router_layers, value) for _ in range(count)
+            Router(backbone.width, len(pool.names), router_layers, value) for _ in range(count)
         )
         self.batch_reduce = batch_reduce
         self._static: dict[str, Tensor] | None = None
@@ -109,6 +109,22 @@ class WEMoE(Method):
             self._static = {**replace(self.pool, vectors=others).static(), **mlps}
         return self._static
 
+    def kept(self) -> Pool:
+        keys = {key for mlp in self._mlps for key in mlp.values()}
+        return replace(
+            self.pool,
+            base={**self.pool.base, **self.merge()},
+            vectors={key: stack for key, stack in self.pool.vectors.items() if key in keys},
+            coefficient=1.0,
+            finished=True,
+        )
+
+    @classmethod
+    def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
+        method = cls(pool, **{**options, "prune": 0.0})  # its vectors are pruned already
+        method.load_state_dict(dict(state))
+        return method
+
     def forward_encoder(self, images: Tensor, task: str | None) -> Tensor:
         with replaced_mlps(self.pool.encoder, self.mixture):
             return super().forward_encoder(images, task)
@@ -118,9 +134,10 @@ class WEMoE(Method):
         gates = self.routers[index % len(self.routers)](tokens)
         if not self.separable:
             gates = gates.mean(dim=0, keepdim=True)
-        mlp: Any = blocks(self.pool.encoder)[index].mlp
         keys = self._mlps[index]
-        hidden = mlp.gelu(self._mixed(tokens, gates, keys["fc_weight"], keys["fc_bias"]))
+        hidden = activation(self.pool.encoder, index)(
+            self._mixed(tokens, gates, keys["fc_weight"], keys["fc_bias"])
+        )
         return self._mixed(hidden, gates, keys["proj_weight"], keys["proj_bias"])
 
     def _mixed(self, x: Tensor, gates: Tensor, weight: str, bias: str) -> Tensor:
@@ -133,7 +150,7 @@ class WEMoE(Method):
         return self.pool.base[key].new_zeros(len(self.pool.names), self.pool.base[key].numel())
 
     def notes(self, images: int) -> str:
-        tokens = self.pool.base["visual.positional_embedding"].shape[0]
+        tokens = self.pool.backbone.tokens
         outputs, inputs = self.pool.base[self._mlps[0]["fc_weight"]].shape
         shape = (images, tokens, 1 if self.batch_reduce else images, len(self.pool.names), inputs, outputs)
         chosen = cheaper(*shape)

@@ -11,22 +11,43 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from adamerge.architecture import architecture_of
 from adamerge.errors import PoolError
 
-PREFIX = "visual.transformer.resblocks."
 
-
-def blocks(encoder: nn.Module) -> nn.ModuleList:
-    """The residual blocks of an open_clip image encoder.
+def blocks(encoder: nn.Module) -> list[nn.Module]:
+    """The residual blocks of an image encoder, from the input on.
 
     Raises:
-        PoolError: another architecture.
+        PoolError: an architecture without blocks, or a module that does not say its own.
     """
-    transformer = getattr(getattr(encoder, "visual", None), "transformer", None)
-    found = getattr(transformer, "resblocks", None)
-    if not isinstance(found, nn.ModuleList):
-        raise PoolError(f"This method needs a vision transformer with {PREFIX}*; the encoder has none.")
-    return found
+    architecture = architecture_of(encoder)
+    if not architecture.blocks:
+        raise PoolError("This method works on the blocks of a vision transformer; the encoder has none.")
+    return [encoder.get_submodule(architecture.names.block(i)) for i in range(architecture.blocks)]
+
+
+def mlps(encoder: nn.Module) -> list[nn.Module]:
+    """The MLP of every residual block."""
+    name = architecture_of(encoder).names.mlp
+    return [block.get_submodule(name) for block in blocks(encoder)]
+
+
+def activation(encoder: nn.Module, index: int) -> nn.Module:
+    """The activation in the MLP of a residual block."""
+    names = architecture_of(encoder).names
+    return encoder.get_submodule(f"{names.block(index)}.{names.activation}")
+
+
+def tokens_before_blocks(encoder: nn.Module, state: dict[str, Tensor], images: Tensor) -> Tensor:
+    """The tokens (n, tokens, width) that enter the first block, with the parameters `state`."""
+    captured: list[Tensor] = []
+    hook = blocks(encoder)[0].register_forward_pre_hook(lambda _module, inputs: captured.append(inputs[0]))
+    try:
+        functional_call(encoder, state, (images,))
+    finally:
+        hook.remove()
+    return captured[0]
 
 
 @contextmanager
@@ -47,13 +68,13 @@ def after_blocks(encoder: nn.Module, change: Callable[[int, Tensor], Tensor]) ->
 @contextmanager
 def replaced_mlps(encoder: nn.Module, forward: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
     """Inside the block, the MLP of residual block i computes `forward(i, tokens)` instead of its own."""
-    mlps: list[Any] = [block.mlp for block in blocks(encoder)]
-    for index, mlp in enumerate(mlps):
+    replaced: list[Any] = mlps(encoder)
+    for index, mlp in enumerate(replaced):
         mlp.forward = lambda tokens, index=index: forward(index, tokens)
     try:
         yield
     finally:
-        for mlp in mlps:
+        for mlp in replaced:
             del mlp.forward
 
 
@@ -63,22 +84,23 @@ def recompute_blocks(encoder: nn.Module) -> None:
     A backward pass comes after `functional_call` has taken the merged parameters out of the encoder, so a block takes
     those it was called with along, and a replaced MLP too. Without gradients nothing changes.
     """
-    for block in blocks(encoder):
-        block.forward = _Recomputed(block)
+    for block, mlp in zip(blocks(encoder), mlps(encoder), strict=True):
+        block.forward = _Recomputed(block, mlp)  # type: ignore[method-assign,assignment]
 
 
 class _Recomputed:
     """A block's forward that runs twice."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, mlp: nn.Module) -> None:
         self._block = block
+        self._mlp = mlp
         self._body = _Body(block)
 
     def __call__(self, tokens: Tensor, *rest: Any, **options: Any) -> Tensor:
         if not torch.is_grad_enabled():
             return self._body.forward(tokens, *rest, **options)
         own: dict[str, Tensor] = {f"block.{name}": value for name, value in self._block.named_parameters()}
-        mlp: Any = self._block.mlp
+        mlp: Any = self._mlp
         replaced = mlp.__dict__.get("forward")
 
         def run(tokens: Tensor) -> Tensor:
@@ -114,14 +136,3 @@ def _forward(module: Any, forward: Callable[..., Tensor] | None) -> Iterator[Non
     finally:
         if forward is not None and before is None:
             del module.forward
-
-
-def mlp_keys(index: int) -> dict[str, str]:
-    """The keys of a block's MLP by their short names: fc weight, fc bias, proj weight, proj bias."""
-    stem = f"{PREFIX}{index}.mlp"
-    return {
-        "fc_weight": f"{stem}.c_fc.weight",
-        "fc_bias": f"{stem}.c_fc.bias",
-        "proj_weight": f"{stem}.c_proj.weight",
-        "proj_bias": f"{stem}.c_proj.bias",
-    }

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from adamerge.architecture import Activation
 from adamerge.errors import ConfigError
 from adamerge.models.pictures import PictureRules
 
 if TYPE_CHECKING:
     import open_clip
+
+    from adamerge.models.backbone import Backbone
 
 Model = str | Mapping[str, Any]
 
@@ -27,13 +30,20 @@ class ImageEncoder(nn.Module):
 
     Args:
         visual: open_clip's vision tower.
-        pictures: the rules of its pictures; CLIP's by default.
+        backbone: what it is built from, and the rules of its pictures; without one they are CLIP's.
     """
 
-    def __init__(self, visual: nn.Module, pictures: PictureRules | None = None) -> None:
+    def __init__(self, visual: nn.Module, backbone: Backbone | None = None) -> None:
         super().__init__()
         self.visual = visual
-        self.pictures = pictures or PictureRules(_side(getattr(visual, "image_size", 224)))
+        self.backbone = backbone
+
+    @property
+    def pictures(self) -> PictureRules:
+        """The rules of its pictures."""
+        if self.backbone is not None:
+            return self.backbone.pictures
+        return PictureRules(_side(getattr(self.visual, "image_size", 224)))
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -71,11 +81,9 @@ def build_clip(model: Model, state: Mapping[str, Tensor] | None = None) -> open_
     return clip.eval()
 
 
-def image_encoder(model: Model, pictures: PictureRules | None = None) -> ImageEncoder:
-    """The image encoder without storage (on the meta device): shapes and code, no weights."""
-    with torch.device("meta"):
-        clip = build_clip(model)
-    return ImageEncoder(clip.visual, pictures).eval().requires_grad_(False)
+def activation(model: Model) -> Activation:
+    """That of the MLPs."""
+    return "quick_gelu" if model_config(model).get("quick_gelu") else "gelu"
 
 
 def image_size(model: Model) -> int:

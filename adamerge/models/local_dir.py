@@ -23,7 +23,7 @@ def save_local_dir(folder: Path, state: Mapping[str, Tensor], model: Model, pict
     preprocess = {
         "mean": pictures.mean,
         "std": pictures.std,
-        "interpolation": "bicubic",
+        "interpolation": pictures.interpolation,
         "resize_mode": "shortest",
     }
     text = json.dumps({"model_cfg": model_config(model), "preprocess_cfg": preprocess}, indent=2)

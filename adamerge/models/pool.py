@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import (
     Checkpoint,
     compare_states,
@@ -20,7 +21,8 @@ from adamerge.checkpoints.misfits import Difference
 from adamerge.errors import PoolError
 from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
-from adamerge.models.clip import Model, image_encoder
+from adamerge.models.backbone import Backbone
+from adamerge.models.clip import Model
 from adamerge.models.guessing import guess
 from adamerge.models.heads import HeadSource, head_fault, open_head
 from adamerge.models.kinship import ADVICE, kinship
@@ -67,7 +69,7 @@ def open_pool(
     """
     opened = open_checkpoint(base)
     origin = opened.image_encoder()
-    if "visual.proj" not in origin:
+    if OPEN_CLIP.projection not in origin:
         raise PoolError(
             f"The base model {opened.source} has no projection, so its features do not reach the heads.\n"
             "  Give the whole CLIP, or Hugging Face's CLIPVisionModelWithProjection (experts may go without)."
@@ -78,7 +80,8 @@ def open_pool(
         (None, None) if pictures is None else (pictures.mean, pictures.std)
     )
     settled = settle(model, stated, *given, resize_positions)
-    encoder = image_encoder(settled.model, settled.pictures)
+    found = Backbone.of(settled.model, settled.pictures)
+    encoder = found.build()
     resize = partial(resized, encoder=encoder) if resize_positions else dict[str, Tensor]
     origin = resize(origin)
     _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")
@@ -87,7 +90,9 @@ def open_pool(
     # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
     opened_heads = {task: open_head(heads[task]) for task in order}
-    _check_heads(opened_heads, heads, tuple(task for task in experts if task not in without_task), origin)
+    _check_heads(
+        opened_heads, heads, tuple(task for task in experts if task not in without_task), found.embed_dim
+    )
     vectors = stack_task_vectors(origin, _fitting(experts, opened, origin, resize), len(experts), dtype)
     if not vectors:
         raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
@@ -152,7 +157,9 @@ def _check(
 
 def _differences(reference: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[Difference]:
     # Hugging Face's CLIPVisionModel has no projection; the base's is used then.
-    return compare_states({k: v for k, v in reference.items() if k in state or k != "visual.proj"}, state)
+    return compare_states(
+        {k: v for k, v in reference.items() if k in state or k != OPEN_CLIP.projection}, state
+    )
 
 
 def check_encoder(
@@ -166,12 +173,11 @@ def _check_heads(
     heads: Mapping[str, Head],
     sources: Mapping[str, HeadSource],
     experts: tuple[str, ...],
-    origin: Mapping[str, Tensor],
+    embed_dim: int,
 ) -> None:
-    width = origin["visual.proj"].shape[1]
     lines = [f"  {task}: no head." for task in experts if task not in heads]
     for task, head in heads.items():
-        if fault := head_fault(head, width):
+        if fault := head_fault(head, embed_dim):
             source = sources[task]
             lines.append(f"  {task}: {fault}" + (f" ({source})" if isinstance(source, str | Path) else ""))
     if lines:

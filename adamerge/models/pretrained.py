@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import compare_states, open_checkpoint
 from adamerge.checkpoints.places import RANDOM
 from adamerge.errors import CheckpointError
@@ -42,7 +43,7 @@ class RandomExperts(Mapping[str, dict[str, Tensor]]):
     """
 
     def __init__(self, base: Mapping[str, Tensor], places: Mapping[str, str]) -> None:
-        self.base = {key: value for key, value in base.items() if key.startswith("visual.")}
+        self.base = {key: value for key, value in base.items() if key.startswith(OPEN_CLIP.prefix)}
         self.places = places
 
     def __getitem__(self, task: str) -> dict[str, Tensor]:
@@ -86,8 +87,10 @@ def build_heads(
 def _text_tower(state: Mapping[str, Tensor], model: Model) -> open_clip.CLIP:
     """A CLIP with the text tower in `state`; its vision tower, of whatever image size, is of no use for heads."""
     clip = build_clip(model)
-    expected = {key: value for key, value in clip.state_dict().items() if not key.startswith("visual.")}
-    text = {key: value.float() for key, value in state.items() if not key.startswith("visual.")}
+    expected = {
+        key: value for key, value in clip.state_dict().items() if not key.startswith(OPEN_CLIP.prefix)
+    }
+    text = {key: value.float() for key, value in state.items() if not key.startswith(OPEN_CLIP.prefix)}
     if wrong := [d for d in compare_states(expected, text) if d.expected is not None]:
         first = wrong[0]
         raise CheckpointError(

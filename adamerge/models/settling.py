@@ -14,7 +14,7 @@ from typing import Any
 from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.errors import PoolError
-from adamerge.models.clip import Model, image_size, model_config
+from adamerge.models.clip import Model, activation, image_size, model_config
 from adamerge.models.pictures import MEAN, STD, PictureRules
 
 _CLOSE = 1e-3  # numbers of a mean or deviation that files round differently
@@ -118,7 +118,7 @@ def _backbone_facts(model: Model) -> Iterator[tuple[str, Any]]:
     config, named = model_config(model), isinstance(model, str)
     vision: dict[str, Any] = {**(asdict(CLIPVisionCfg()) if named else {}), **config["vision_cfg"]}
     if named or "quick_gelu" in config:
-        yield "activation", "quick_gelu" if config.get("quick_gelu") else "gelu"
+        yield "activation", activation(model)
     if "head_width" in vision:
         yield "heads", vision["width"] // vision["head_width"]
     yield "image_size", image_size(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from adamerge.architecture import FAMILIES, family_of
+
 
 def depth(layer: str) -> int:
     """Position from the input to the output; the state dict has the projection among the first."""
@@ -11,7 +13,7 @@ def depth(layer: str) -> int:
 
 def block(layer: str) -> str:
     """The part of the encoder that a layer belongs to."""
-    parts = layer.removeprefix("visual.").split(".")
-    if parts[:2] == ["transformer", "resblocks"]:
-        return f"block {parts[2]}"
-    return "output" if parts[0] in ("ln_post", "proj") else "input"
+    names = family_of(layer)
+    if names is not None:
+        return f"block {names.block_of(layer)}"
+    return "output" if any(names.is_output(layer) for names in FAMILIES) else "input"

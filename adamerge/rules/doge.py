@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adamerge.errors import PoolError
-from adamerge.merging.matrices import BLOCKS, Fused, by_matrix, is_block_matrix
+from adamerge.merging.matrices import Fused, by_matrix, is_block_matrix
 from adamerge.merging.task_vectors import Some, TaskVectors, TensorRule
 from adamerge.rules.rule import Rule
 from adamerge.rules.ties import largest, thresholds
@@ -67,7 +67,7 @@ class Doge(Rule):
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
         if not any(is_block_matrix(key, vectors.base(key)) for key in vectors.keys):
-            raise PoolError(f"DOGE changes the matrices {BLOCKS}*; the encoder has none.")
+            raise PoolError("DOGE changes the weight matrices of transformer blocks; the encoder has none.")
         counted = tuple(
             k for k in vectors.keys if self.counted == "all" or is_block_matrix(k, vectors.base(k))
         )

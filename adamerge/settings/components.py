@@ -34,8 +34,7 @@ def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     Raises:
         ConfigError: a target outside the allow-list or one that does not exist.
     """
-    options = {key: _build(value) for key, value in node.items() if key not in _RESERVED}
-    target = find_target(str(node["_target_"]))
+    target, options = described(node)
     if node.get("_partial_"):
         return partial(target, *args, **{**options, **kwargs})
     return target(*args, **{**options, **kwargs})
@@ -46,6 +45,16 @@ def component(section: Mapping[str, Any]) -> dict[str, Any] | None:
     if "_target_" not in section:
         return None
     return {key: value for key, value in section.items() if key not in WORDS}
+
+
+def described(node: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The class or function that `node` names, and its options.
+
+    Raises:
+        ConfigError: as for `instantiate`.
+    """
+    options = {key: _build(value) for key, value in node.items() if key not in _RESERVED}
+    return find_target(str(node["_target_"])), options
 
 
 def _build(value: Any) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adamerge.methods.prodistill import ElementWise
-from adamerge.models.blocks import PREFIX, blocks
+from adamerge.models.blocks import blocks, tokens_before_blocks
 from adamerge.models.clip import pictures_of
 from adamerge.training.adaptation import Adaptation, summed
 from adamerge.training.batch import Batch, Given
@@ -78,8 +78,10 @@ class BlockByBlock(Adaptation):
         for task, pixels in images.items():
             if self._block < 0:
                 # What lies before the blocks is merged statically, and the expert's own.
-                self._merged[task] = self._embed(pixels, {**pool.base, **pool.static()})
-                self._expert[task] = self._embed(pixels, pool.expert(task))
+                self._merged[task] = tokens_before_blocks(
+                    pool.encoder, {**pool.base, **pool.static()}, pixels
+                )
+                self._expert[task] = tokens_before_blocks(pool.encoder, pool.expert(task), pixels)
         for index in range(max(self._block, 0), block + 1):
             for task in images:
                 if index < block:
@@ -88,33 +90,19 @@ class BlockByBlock(Adaptation):
                     self._expert[task] = self._run(index, self._expert[task], task)
         self._block = block
 
-    def _embed(self, pixels: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """Tokens (n, tokens, width) before the first block."""
-        visual: Any = self.method.pool.encoder.get_submodule("visual")
-        own = {key.removeprefix("visual."): value for key, value in state.items()}
-        captured: list[Tensor] = []
-        hook = visual.transformer.register_forward_pre_hook(
-            lambda _module, inputs: captured.append(inputs[0])
-        )
-        try:
-            functional_call(visual, own, (pixels,))
-        finally:
-            hook.remove()
-        return captured[0]
-
     def _run(self, index: int, tokens: Tensor, task: str | None) -> Tensor:
         """One block on tokens (n, tokens, width), with the merged parameters or those of a task's expert."""
         pool = self.method.pool
         if task is None:
             state = {**self.method.fixed_of(index), **self.method.merged_block(index)}
         else:
-            row, prefix = pool.names.index(task), f"{PREFIX}{index}."
+            row, names = pool.names.index(task), pool.backbone.names
             state = self.method.fixed_of(index)
             for key in pool.keys:
-                if key.startswith(prefix):
+                if names.block_of(key) == index:
                     base = pool.base[key]
                     state[key] = base + pool.vectors[key][row].view(base.shape).to(base.dtype)
-        own = {key.removeprefix(f"{PREFIX}{index}."): value for key, value in state.items()}
+        own = {pool.backbone.names.within(key): value for key, value in state.items()}
         out: Tensor = functional_call(blocks(pool.encoder)[index], own, (tokens,))
         return out
 

@@ -13,7 +13,7 @@ from adamerge.__main__ import main
 from adamerge.checkpoints.coefficient_tables import TASKS, convert_tables, published_rows
 from adamerge.errors import CheckpointError
 from adamerge.methods import Static
-from adamerge.models.clip import image_encoder
+from adamerge.models.backbone import Backbone
 from adamerge.models.start import with_start
 
 
@@ -40,7 +40,7 @@ def get(method='x', model='y'):
 def test_rows_are_the_state_dict_s_in_its_order(model: str, count: int) -> None:
     rows = published_rows(count)
     assert len(rows) == count
-    keys = list(image_encoder(model).state_dict())
+    keys = list(Backbone.of(model).build().state_dict())
     assert rows[3:-3] == keys == published_rows(count - 6)
 
 

@@ -187,9 +187,9 @@ def test_rows_and_sizes_of_the_reference(model, rows, hf_rows, numel, hf_numel):
     """Reference 1.2 and 1.3, on the meta device: live rows, rows with q, k and v apart, numbers of elements."""
     from adamerge.merging import layer_table
     from adamerge.merging.layers import row_count
-    from adamerge.models.clip import image_encoder
+    from adamerge.models.backbone import Backbone
 
-    state = image_encoder(model).state_dict()
+    state = Backbone.of(model).build().state_dict()
     assert row_count(layer_table(state)) == rows
     assert sum(value.numel() for value in state.values()) == numel
     fine_tuned = [key for key in state if key != "visual.proj"]  # Hugging Face's experts leave the projection

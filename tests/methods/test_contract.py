@@ -10,14 +10,20 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from composing import settings
-from conftest import TASKS, make_vit_pool
+from conftest import TASKS, TINY_VIT, make_vit_pool
 
+from adamerge.checkpoints import save_tensors
 from adamerge.checkpoints.heads import tensors_of_heads
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
+from adamerge.methods.full_finetuning import FullFinetuning
+from adamerge.methods.static import Static
+from adamerge.models.backbone import Backbone
 from adamerge.models.blocks import recompute_blocks
+from adamerge.models.finished import open_finished, save_finished
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.settings import instantiate
+from adamerge.settings.components import described
 from adamerge.settings.groups import method_names
 from adamerge.training import Adaptation, Schedule, run_steps
 
@@ -134,6 +140,44 @@ def test_it_is_deterministic_and_its_parts_restore_it(name):
             expected = first.logits(images, task)
             assert torch.equal(expected, second.logits(images, task))
             assert torch.equal(expected, fresh.logits(images, task))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_finished_model_needs_no_experts(name, tmp_path):
+    """What is kept of it, written and read again, gives the same logits to the bit."""
+    method = adapted(name)
+    pool = method.kept()
+    assert pool is not None, f"{name} does not say what predicting needs of its pool"
+    if method.one_encoder:
+        save_tensors(tmp_path / "merged.safetensors", method.merged_state_dict())
+    save_finished(tmp_path, pool)
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+    target, options = described(config(name).method.model)
+    again = target.restore(open_finished(tmp_path, Backbone.of(TINY_VIT)), state, **options).eval()
+    images = torch.randn(5, 3, 4, 4)
+    for task in TASKS:
+        with torch.no_grad():
+            with method.round(task), again.round(task):
+                assert torch.equal(method.logits(images, task), again.logits(images, task))
+            assert torch.equal(method.logits(images, task), again.logits(images, task))
+    if method.one_encoder:
+        assert not again.pool.vectors
+        whole = again.merged_state_dict()
+        assert all(torch.equal(value, whole[key]) for key, value in method.merged_state_dict().items())
+
+
+def test_a_method_with_a_pass_of_its_own_does_not_lose_it_unseen():
+    class Doubled(Static):
+        def correct(self, encoded, task):
+            return (2 * encoded[-1] + 1,)
+
+    class Shifted(FullFinetuning):
+        def classify(self, features, task):
+            return super().classify(features, task) + 1
+
+    assert Shifted(make_vit_pool()).kept() is None
+    assert Doubled(make_vit_pool()).kept() is None
+    assert FullFinetuning(make_vit_pool()).kept() is not None
 
 
 TRAINED = [name for name in METHODS if config(name).method.schedule is not None]

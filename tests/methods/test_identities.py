@@ -25,7 +25,7 @@ from adamerge.methods import (
     WEMoE,
     experts,
 )
-from adamerge.models.clip import image_encoder
+from adamerge.models.backbone import Backbone
 from adamerge.objectives.agreement import PseudoLabels, confident
 from adamerge.objectives.alignment import Alignment
 from adamerge.objectives.entropy import Entropy
@@ -231,7 +231,7 @@ DEAD_ROWS = 6
 
 
 def meta_pool(model: str) -> Pool:
-    encoder = image_encoder(model)
+    encoder = Backbone.of(model).build()
     base = dict(encoder.state_dict())
     vectors = {key: torch.empty(8, value.numel(), device="meta") for key, value in base.items()}
     width = base["visual.proj"].shape[1]

@@ -120,7 +120,7 @@ def test_an_expert_that_changed_nothing_adds_nothing_of_its_own():
 
 
 def test_an_encoder_without_blocks_is_refused():
-    with pytest.raises(PoolError, match=r"resblocks"):
+    with pytest.raises(PoolError, match=r"transformer blocks"):
         Doge()(make_pool())
 
 

@@ -1,0 +1,212 @@
+"""What an image encoder is made of, as data: the one table of its tensors' names, family by family, and its sizes.
+
+Everything above asks here: which tensors lie in a transformer block, which hold query, key and value in one, where the
+MLP is. Another family is another `Names`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from adamerge.errors import PoolError
+
+Activation = Literal["gelu", "quick_gelu"]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a family's tensors. `{kind}` stands for "weight" or "bias"; those of a block are relative to it.
+
+    Attributes:
+        prefix: of every tensor of the image encoder in a whole model.
+        patches, class_token, positions: the tensors at the input.
+        projection: the matrix behind the last norm; "" where features are taken before any.
+        norm_before, norm_after: the norms around the blocks.
+        blocks: the container of the transformer blocks.
+        norms: before the attention and before the MLP.
+        fused: query, key and value one below the other in one tensor; "" where the family has them apart.
+        apart: query, key and value as tensors of their own, or what the parts of the fused one are called.
+        attention_out: the linear behind the attention.
+        mlp, mlp_in, activation, mlp_out: the MLP and its parts.
+    """
+
+    prefix: str
+    patches: str
+    class_token: str
+    positions: str
+    projection: str
+    norm_before: str
+    norm_after: str
+    blocks: str
+    norms: tuple[str, str]
+    fused: str
+    apart: tuple[str, str, str]
+    attention_out: str
+    mlp: str
+    mlp_in: str
+    activation: str
+    mlp_out: str
+
+    def bare(self, key: str) -> str:
+        """A tensor's name in a file of the image encoder alone, which goes without the prefix."""
+        return key.removeprefix(self.prefix)
+
+    def block_of(self, key: str) -> int | None:
+        """The number of the block that a tensor lies in; None for one outside."""
+        match = re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", key)
+        return None if match is None else int(match[1])
+
+    def block(self, index: int) -> str:
+        """The name of a block."""
+        return f"{self.blocks}.{index}"
+
+    def within(self, key: str) -> str:
+        """A tensor's name within its block; "" outside of the blocks."""
+        index = self.block_of(key)
+        return "" if index is None else key.removeprefix(f"{self.block(index)}.")
+
+    def is_fused(self, key: str) -> bool:
+        """Whether a tensor holds query, key and value one below the other, in a block or in a pooling behind them."""
+        return f".{key}".endswith(tuple(f".{name}" for name in self._of_kinds(self.fused)))
+
+    def parts(self, key: str) -> tuple[str, ...]:
+        """The names of the query's, key's and value's part of a fused tensor; of another one its own."""
+        if not self.is_fused(key):
+            return (key,)
+        kind = "weight" if key.endswith("weight") else "bias"
+        stem = key.removesuffix(self.fused.format(kind=kind))
+        return tuple(stem + part.format(kind=kind) for part in self.apart)
+
+    def is_key_bias(self, name: str) -> bool:
+        """Whether it is the bias of the keys, or that part of a fused one, which changes no attention."""
+        return f".{name}".endswith("." + self.apart[1].format(kind="bias"))
+
+    def starts(self) -> tuple[str, ...]:
+        """What the name of every tensor of the encoder begins with: a tensor's whole name, or a module's."""
+        modules = (self.norm_before, self.norm_after, self.blocks)
+        tensors = (self.patches, self.class_token, self.positions, self.projection)
+        return (*(name for name in tensors if name), *(f"{name}." for name in modules))
+
+    def is_gain(self, key: str) -> bool:
+        """Whether a tensor is the gain of a layer norm."""
+        return key in (f"{self.norm_before}.weight", f"{self.norm_after}.weight") or self.within(key) in (
+            f"{norm}.weight" for norm in self.norms
+        )
+
+    def is_output(self, key: str) -> bool:
+        """Whether a tensor lies behind the blocks."""
+        return key == self.projection or key.startswith(f"{self.norm_after}.")
+
+    def mlp_keys(self, index: int) -> dict[str, str]:
+        """The keys of a block's MLP by short names: fc_weight, fc_bias, proj_weight, proj_bias."""
+        linears = {"fc": self.mlp_in, "proj": self.mlp_out}
+        return {
+            f"{short}_{kind}": f"{self.block(index)}.{name}.{kind}"
+            for short, name in linears.items()
+            for kind in ("weight", "bias")
+        }
+
+    def tensors_of_block(self) -> Iterator[str]:
+        """The names within a block, in the order of its pass, query, key and value fused where the family has that."""
+        before, between = self.norms
+        attention = [self.fused] if self.fused else list(self.apart)
+        linears = [self.attention_out, between, self.mlp_in, self.mlp_out]
+        for name in [f"{before}.{{kind}}", *attention, *(f"{name}.{{kind}}" for name in linears)]:
+            yield from self._of_kinds(name)
+
+    def _of_kinds(self, name: str) -> tuple[str, ...]:
+        return tuple(name.format(kind=kind) for kind in ("weight", "bias")) if name else ()
+
+
+# open_clip's vision transformer: the names that adamerge keeps CLIP's encoders under.
+OPEN_CLIP = Names(
+    prefix="visual.",
+    patches="visual.conv1.weight",
+    class_token="visual.class_embedding",
+    positions="visual.positional_embedding",
+    projection="visual.proj",
+    norm_before="visual.ln_pre",
+    norm_after="visual.ln_post",
+    blocks="visual.transformer.resblocks",
+    norms=("ln_1", "ln_2"),
+    fused="attn.in_proj_{kind}",
+    apart=("attn.q_proj.{kind}", "attn.k_proj.{kind}", "attn.v_proj.{kind}"),
+    attention_out="attn.out_proj",
+    mlp="mlp",
+    mlp_in="mlp.c_fc",
+    activation="mlp.gelu",
+    mlp_out="mlp.c_proj",
+)
+# Hugging Face's CLIPVisionModelWithProjection, whose projection is the transpose of open_clip's.
+HF_CLIP = Names(
+    prefix="vision_model.",
+    patches="vision_model.embeddings.patch_embedding.weight",
+    class_token="vision_model.embeddings.class_embedding",
+    positions="vision_model.embeddings.position_embedding.weight",
+    projection="visual_projection.weight",
+    norm_before="vision_model.pre_layrnorm",  # their own spelling
+    norm_after="vision_model.post_layernorm",
+    blocks="vision_model.encoder.layers",
+    norms=("layer_norm1", "layer_norm2"),
+    fused="",
+    apart=("self_attn.q_proj.{kind}", "self_attn.k_proj.{kind}", "self_attn.v_proj.{kind}"),
+    attention_out="self_attn.out_proj",
+    mlp="mlp",
+    mlp_in="mlp.fc1",
+    activation="mlp.activation_fn",
+    mlp_out="mlp.fc2",
+)
+FAMILIES = (OPEN_CLIP, HF_CLIP)
+
+
+def family_of(key: str) -> Names | None:
+    """The family in whose blocks a tensor of this name lies; None for a tensor outside of any block."""
+    return next((names for names in FAMILIES if names.block_of(key) is not None), None)
+
+
+def fusing(key: str) -> Names | None:
+    """The family in which a tensor of this name holds query, key and value; None where it is an ordinary tensor."""
+    return next((names for names in FAMILIES if names.is_fused(key)), None)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An image encoder's names and sizes.
+
+    Attributes:
+        names: of its tensors.
+        embed_dim: entries of a feature, behind the projection.
+        width: entries of a token.
+        tokens: of an image, the class token among them.
+        blocks: number of transformer blocks.
+        attention_heads: of each.
+        patch: side of a patch in pixels.
+        activation: of the MLPs.
+    """
+
+    names: Names
+    embed_dim: int
+    width: int
+    tokens: int
+    blocks: int
+    attention_heads: int
+    patch: int
+    activation: Activation
+
+
+def architecture_of(encoder: object) -> Architecture:
+    """The architecture of an encoder's module.
+
+    Raises:
+        PoolError: a module that does not say.
+    """
+    found = getattr(encoder, "backbone", None)
+    if not isinstance(found, Architecture):
+        raise PoolError(
+            f"This needs to know the encoder's architecture, which a {type(encoder).__name__} does not say.\n"
+            "  Open the pool with adamerge.open_pool, or build the encoder with Backbone.of(model).build()."
+        )
+    return found
