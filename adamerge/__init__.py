@@ -17,7 +17,7 @@ _WHERE = {
     "open_pool": "adamerge.models.pool",
     "merge": "adamerge.runs.merging",
     "fit": "adamerge.training",
-    "Schedule": "adamerge.training",
+    "Schedule": "adamerge.rounds.schedule",
     "Head": "adamerge.merging",
     "Pool": "adamerge.merging",
 }

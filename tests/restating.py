@@ -13,6 +13,7 @@ from torch.nn.functional import layer_norm, linear, log_softmax, normalize
 
 from adamerge.merging import Pool
 from adamerge.methods import Method, experts
+from adamerge.methods.loop import Loop
 from adamerge.training import Adaptation, Schedule, run_steps
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
@@ -147,15 +148,13 @@ def adapt(
     objective: Any,
     entries: Any,
     schedule: Schedule,
-    training: Callable[..., Adaptation] = Adaptation,
+    loop: Callable[..., Loop] | None = None,
     optimizer: Any = ADAM,
     labeled: Any = None,
 ) -> Method:
-    """Through the project's own loop."""
+    """Through the method's own loop, or another."""
     teacher = experts(pool64(), method.deep)
-    module = training(method, objective, optimizer, schedule, None, teacher)
-    if labeled is not None:
-        module.labeled = labeled
+    module = Adaptation(method, objective, optimizer, schedule, None, teacher, labeled=labeled, loop=loop)
     quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
     run_steps(module, Given(entries), schedule.steps, trainer=quiet)
     return method.eval()

@@ -19,6 +19,7 @@ ROOMS = (
     ("digests",),
     ("merging",),
     ("rules", "objectives"),
+    ("rounds",),
     ("checkpoints",),
     ("models", "tasks", "tracking"),
     ("settings", "methods"),

@@ -13,11 +13,10 @@ from torch.func import functional_call
 
 from adamerge.errors import PoolError
 from adamerge.merging import Head, Merged, Pool
+from adamerge.methods.loop import Loop
 from adamerge.models.blocks import after_blocks
-
-# What of an image is compared with its expert: tensors (n, ...), the last one the feature (n, d) after the projection,
-# not normalised. A deep method shows the token mean (n, width) after every residual block before it.
-Representation = tuple[Tensor, ...]
+from adamerge.objectives.entropy import Entropy
+from adamerge.objectives.objective import Objective, Representation
 
 
 class Method(nn.Module):
@@ -59,6 +58,16 @@ class Method(nn.Module):
     def separable(self) -> bool:
         """Whether an image's representation is independent of the other images in its pass."""
         return True
+
+    @property
+    def loop(self) -> type[Loop]:
+        """How it is trained unless a YAML or `fit` names another loop."""
+        return Loop
+
+    @property
+    def objective(self) -> Objective:
+        """What `fit` minimises unless it is given another; a YAML names its own."""
+        return Entropy()
 
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
         """The merged tensors by key, with a graph to the trained parameters. `task` matters only where a method

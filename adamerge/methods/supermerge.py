@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.merging.layers import Layout
 from adamerge.methods.adamerging import AdaMerging
+from adamerge.methods.gradients import Losses
+from adamerge.methods.loop import Loop
+from adamerge.objectives.labels import CrossEntropy
+from adamerge.objectives.objective import Objective
+from adamerge.rounds.batch import Batch
 
 
 class SuperMerge(AdaMerging):
@@ -58,6 +66,14 @@ class SuperMerge(AdaMerging):
         factors = self.outer.tanh()
         return inner * torch.stack([factors[:, self._group_of(k)] for k in range(inner.shape[1])], dim=1)
 
+    @property
+    def loop(self) -> type[Loop]:
+        return Loop if self.outer is None else Hierarchical
+
+    @property
+    def objective(self) -> Objective:
+        return CrossEntropy()
+
     def _group_of(self, expert: int) -> int:
         return next(g for g, members in enumerate(self.groups) if expert in members)
 
@@ -76,3 +92,54 @@ def _atanh(pool: Pool) -> Tensor:
         f"{int((values.abs() >= 1.0).sum())} are not, e.g. {float(values.abs().max()):g}.\n"
         "  Start from another rule or file, or leave start at null."
     )
+
+
+class Hierarchical(Loop):
+    """Two levels (arXiv 2412.10416).
+
+    In the first `group_steps` rounds each group of experts is merged from the base by itself, judged by the group's
+    own tasks; in the rest the merged groups are, judged by all tasks, their own coefficients at rest.
+
+    Args:
+        group_steps: rounds of the first level, out of the schedule's steps; None is half of them.
+    """
+
+    method: SuperMerge
+
+    def __init__(self, *args: Any, group_steps: int | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.method.outer is None:
+            raise ValueError(
+                "the hierarchical mode needs groups; give method.model.group_size=<experts of a group>"
+            )
+        self.group_steps = self.schedule.steps // 2 if group_steps is None else group_steps
+
+    def make_optimizers(self) -> list[Optimizer]:
+        parts = (self.method.merging.values, self.method.outer)
+        return [self.optimizer([part]) for part in parts if part is not None]
+
+    def step(self, batches: Sequence[Batch], optimizers: Sequence[Any]) -> Losses:
+        parts = [part for batch in batches for part in batch.split(self.schedule.batch_size)]
+        if self.engine.step < self.group_steps:
+            return self.minimise(optimizers[0], lambda: self.of_groups(parts), [self.method.merging.values])
+        assert self.method.outer is not None
+        return self.minimise(
+            optimizers[1],
+            lambda: self.gradients.accumulate(parts, self.engine.backward),
+            [self.method.outer],
+        )
+
+    def of_groups(self, batches: list[Batch]) -> Losses:
+        """Each group's loss on its own tasks, at the encoder that is merged of it alone."""
+        losses: Losses = []
+        for number, members in enumerate(self.method.groups):
+            names = {self.method.pool.names[k] for k in members}
+            own = [batch for batch in batches if batch.task in names]
+            if not own:
+                continue
+            self.method.group = number
+            try:
+                losses += self.gradients.accumulate(own, self.engine.backward)
+            finally:
+                self.method.group = None
+        return losses

@@ -12,7 +12,8 @@ from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
 from adamerge.methods.base import Method
 from adamerge.methods.static import Static
-from adamerge.objectives.objective import Representation
+from adamerge.objectives.alignment import Alignment
+from adamerge.objectives.objective import Objective, Representation
 
 
 class Surgery(Static):
@@ -28,6 +29,10 @@ class Surgery(Static):
         super().__init__(pool)
         self.adapters = nn.ModuleList(Adapter(pool.backbone.embed_dim, rank) for _ in pool.tasks)
         self.normalize = normalize
+
+    @property
+    def objective(self) -> Objective:
+        return Alignment(normalize=self.normalize)
 
     def correct(self, encoded: Representation, task: str) -> Representation:
         feature = normalize(encoded[-1], dim=-1) if self.normalize else encoded[-1]

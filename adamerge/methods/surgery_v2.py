@@ -12,7 +12,8 @@ from adamerge.methods.adapter import Adapter
 from adamerge.methods.base import Method
 from adamerge.methods.static import Static
 from adamerge.models.blocks import blocks
-from adamerge.objectives.objective import Representation
+from adamerge.objectives.alignment import Alignment
+from adamerge.objectives.objective import Objective, Representation
 
 
 class SurgeryV2(Static):
@@ -40,6 +41,10 @@ class SurgeryV2(Static):
     @property
     def frozen_encoder(self) -> bool:
         return False
+
+    @property
+    def objective(self) -> Objective:
+        return Alignment()
 
     def after_block(self, index: int, tokens: Tensor, task: str | None) -> Tensor:
         if task in self.pool.unseen:

@@ -14,6 +14,8 @@ from adamerge.merging import Head, Pool
 from adamerge.merging.coefficients import Granularity
 from adamerge.merging.layers import Layout
 from adamerge.methods.adamerging import AdaMerging
+from adamerge.objectives.agreement import PseudoLabels
+from adamerge.objectives.objective import Objective
 
 HEAD = "head"
 
@@ -71,6 +73,10 @@ class Tinting(AdaMerging):
     @property
     def frozen_encoder(self) -> bool:
         return not self.tinted_keys and not self.merging.values.requires_grad
+
+    @property
+    def objective(self) -> Objective:
+        return PseudoLabels()
 
     def merge_shared(self) -> dict[str, Tensor]:
         """What all tasks share; with frozen coefficients it is merged once."""

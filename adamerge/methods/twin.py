@@ -16,6 +16,8 @@ from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.merging.matrices import Fused, by_matrix, is_matrix
 from adamerge.methods.base import Method
+from adamerge.objectives.objective import Objective
+from adamerge.objectives.routing import TaskIdentity
 
 # Encoders merged for several images at once take at most this much memory.
 _CHUNK_BYTES = 512 << 20
@@ -74,6 +76,10 @@ class Twin(Method):
     @property
     def frozen_encoder(self) -> bool:
         return True
+
+    @property
+    def objective(self) -> Objective:
+        return TaskIdentity()
 
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
         return {key: self.pool.base[key] for key in self.pool.keys}

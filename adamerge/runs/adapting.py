@@ -18,8 +18,8 @@ from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
 from adamerge.models.clip import image_size
-from adamerge.objectives.objective import Objective
 from adamerge.progress import image_progress
+from adamerge.rounds.schedule import Schedule
 from adamerge.runs.backbones import device_of, model_of
 from adamerge.runs.folder import train_in
 from adamerge.runs.images import Data, corruption_of
@@ -27,6 +27,7 @@ from adamerge.runs.protocol import adapts_on, objective_of, order_of, refuse_tes
 from adamerge.runs.run import Run
 from adamerge.runs.watching import watch_of
 from adamerge.settings import cache_dir, instantiate
+from adamerge.settings.components import find_target
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
 from adamerge.tasks.orders import Order, plans
 from adamerge.tasks.overlap import refuse_overlap
@@ -34,7 +35,6 @@ from adamerge.tasks.stream import Stream
 from adamerge.tracking.mirror import Mirror
 from adamerge.training.adaptation import Adaptation
 from adamerge.training.recording import Recorded, Recording, encoder_digest, record, recording, used
-from adamerge.training.schedule import Schedule
 
 
 def adapt(
@@ -67,21 +67,27 @@ def adapt(
         "seed": settings.seed,
         "feed": planned.feed,
     }
+    training = settings.method.training
+    kind: Any = find_target(training["_target_"]) if training else method.loop
+    of_experts = objective.target == "expert" and not kind.compares_itself
     stream = _labeled_stream(run, labeled, drawn) if learns_from_labels else _stream(run, data, drawn)
     schedule = replace(planned, steps=len(stream))
     dataset: Dataset[Any] = stream
     if learns_from_labels:
         dataset = LabeledStream(stream, {task: few["labels"] for task, few in labeled.items()})
     elif settings.record:
-        dataset = _recorded(run, method, pool, objective, stream)
+        dataset = _recorded(run, method, pool, of_experts, stream)
     recorded = time.perf_counter() - started
-    teacher = experts(pool, method.deep) if objective.target == "expert" and not settings.record else None
-    make = settings.method.training
-    training: Callable[..., Adaptation] = partial(instantiate, make) if make else Adaptation
-    optimizer = instantiate(settings.method.optimizer) if settings.method.optimizer else None
-    module = training(method, objective, optimizer, schedule, stream.indices, teacher)
-    if not learns_from_labels:
-        module.labeled = {task: _all(few) for task, few in labeled.items()}
+    module = Adaptation(
+        method,
+        objective,
+        instantiate(settings.method.optimizer) if settings.method.optimizer else None,
+        schedule,
+        stream.indices,
+        experts(pool, method.deep) if of_experts and not settings.record else None,
+        labeled={task: _all(few) for task, few in labeled.items()},
+        loop=partial(instantiate, training) if training else None,
+    )
     watch = watch_of(run, method, pool, data, schedule.steps)
     train_in(run.folder, settings, module, dataset, schedule.steps, mirrors, watch)
     return recorded
@@ -126,10 +132,14 @@ def _all(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": given["images"], "target": (given["labels"],)}
 
 
-def _recorded(run: Run, method: Method, pool: Pool, objective: Objective, stream: Stream) -> Dataset[Any]:
-    """The stream with everything that does not change looked up instead of computed."""
+def _recorded(run: Run, method: Method, pool: Pool, of_experts: bool, stream: Stream) -> Dataset[Any]:
+    """The stream with everything that does not change looked up instead of computed.
+
+    Args:
+        of_experts: whether what the experts make of the images is needed.
+    """
     encoded = targets = None
-    if objective.target == "expert":
+    if of_experts:
 
         def of_expert(task: str) -> dict[str, Any]:
             return {"encoder": "expert", **run.encoders("base", f"experts/{task}"), "deep": method.deep}

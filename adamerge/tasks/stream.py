@@ -10,17 +10,16 @@ import logging
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from adamerge.errors import ConfigError
+from adamerge.rounds.schedule import Feed
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.orders import Plan
-
-Feed = Literal["resample", "persistent", "cycle_cached", "once", "fixed"]
 
 log = logging.getLogger(__name__)
 

@@ -1,144 +1,102 @@
-"""Test-time adaptation of a merged model on unlabeled images, as a LightningModule."""
+"""Test-time adaptation of a merged model on unlabeled images, as a LightningModule around the method's loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from adamerge.errors import RunError
 from adamerge.methods.base import Method
+from adamerge.methods.gradients import Losses
+from adamerge.methods.loop import Indices, Labeled, Loop, OptimizerFactory
 from adamerge.objectives.objective import Objective
-from adamerge.training.batch import Batch, Given
-from adamerge.training.gradients import Gradients, Losses
-from adamerge.training.schedule import Schedule
+from adamerge.rounds.batch import Batch, Given
+from adamerge.rounds.schedule import Schedule
 from adamerge.training.steps import StepModule
-
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-Indices = Callable[[str, int], Tensor]
-
-
-# A scale that starts at 65536 and is halved at each overflow is below every gradient long before.
-_MOST_OVERFLOWS = 60
 
 
 class Adaptation(StepModule):
-    """Minimises an objective over the method's trainable parts.
+    """Trains a method by its loop; Lightning brings the device, the precision, checkpoints and progress.
 
     Args:
         method: the merged model; its parameters are the only ones trained.
         objective: loss on one batch of one task; summed over the batches and tasks that share an update.
-        optimizer: called with the parameters.
+        optimizer: called with the parameters; None for a loop that needs none.
         schedule: when to update and with how many images.
         indices: (task, step) -> the images' indices, to name the culprits of a non-finite loss.
         teacher: the experts, for an objective that compares with them while the stream gives no targets.
+        labeled: a few labelled images of each task, for a loop that looks at them beside the stream.
+        loop: a Loop, or a functools.partial of one; the method's own when left out.
     """
 
     def __init__(
         self,
         method: Method,
         objective: Objective,
-        optimizer: OptimizerFactory,
+        optimizer: OptimizerFactory | None,
         schedule: Schedule,
         indices: Indices | None = None,
         teacher: Method | None = None,
+        *,
+        labeled: Labeled | None = None,
+        loop: Callable[..., Loop] | None = None,
     ) -> None:
         super().__init__()
-        self.method = method
-        self.teacher = teacher
-        self.objective = objective
-        self.schedule = schedule
-        self.gradients = Gradients(method, objective, schedule, teacher)
-        # {task: {"images", "target"}} for methods that look at a few labels; images by rows, tensor or ImageSet.
-        self.labeled: Mapping[str, Any] = {}
-        self._optimizer = optimizer
-        self._indices = indices
-        self._overflows = 0  # updates left out in a row
-
-    @property
-    def loss_scale(self) -> float:
-        """What the gradients are multiplied with until the optimiser's step."""
-        return 1.0 if self.scaler is None else self.scaler.get_scale()
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        return [p for p in self.method.parameters() if p.requires_grad]
+        make = method.loop if loop is None else loop
+        self.loop = make(
+            method,
+            objective,
+            optimizer,
+            schedule,
+            _Lightning(self),
+            teacher=teacher,
+            labeled=labeled,
+            indices=indices,
+        )
 
     def configure_optimizers(self) -> Any:
-        return with_initial_lr(self._optimizer(self.trained))
+        return self.loop.make_optimizers() or None
 
     def on_train_start(self) -> None:
         # Lightning keeps the mode it finds; some parts (a router's dropout) differ while they are trained.
-        self.method.train()
+        self.loop.method.train()
 
     def on_train_end(self) -> None:
-        self.method.eval()
+        self.loop.method.eval()
 
     def training_step(self, stream: dict[str, Given], batch_idx: int) -> None:
-        batches = [Batch.of(task, given) for task, given in stream.items()]
-        losses: Losses = []
-        for group in self.schedule.groups(batches, self.step):
-            losses += self.update(group, self.optimizers())
-        self.finish_step(summed(losses))
-
-    def update(self, batches: Sequence[Batch], optimizer: Any) -> Losses:
-        """One optimiser step on the summed loss; none where the batches hold nothing to learn from."""
-        self.prepare(optimizer)
-        losses = self.gradients.accumulate(batches, self.manual_backward)
-        if losses:
-            self.check_finite(losses)
-            self.take_step(optimizer)
-            self.method.after_update()
-        return losses
-
-    def prepare(self, optimizer: Any) -> None:
-        """The learning rate of this step, and gradients at zero."""
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.schedule.factor(self.step)
-        if not self.schedule.zero_fill:
-            optimizer.zero_grad()
-            return
-        optimizer.zero_grad(set_to_none=False)
-        for parameter in self.trained:
-            # After a resume there is momentum but no gradient yet to fill with zeros.
-            if parameter.grad is None and optimizer.state.get(parameter):
-                parameter.grad = torch.zeros_like(parameter)
-
-    def check_finite(self, losses: Losses) -> None:
-        """Stop before a non-finite value reaches the parameters and the optimiser's state.
-
-        Under loss scaling (16-mixed) an infinite gradient only says that the scale is too large: the scaler leaves
-        the step out and lowers it. A loss that is not finite, or a gradient that no scale makes finite, is a fault.
-        """
-        gradients = [p.grad.isfinite().all() for p in self.method.parameters() if p.grad is not None]
-        finite = torch.stack([loss.isfinite() for _, loss in losses] + gradients)
-        if finite.all():
-            self._overflows = 0
-            return
-        if self.scaler is not None and finite[: len(losses)].all():
-            self._overflows += 1
-            if self._overflows <= _MOST_OVERFLOWS:
-                return
-        culprits = [task for task, loss in losses if not loss.isfinite()] or sorted(
-            {task for task, _ in losses}
-        )
-        what = "loss" if not finite[: len(losses)].all() else "gradient"
-        lines = [f"The {what} is not finite at step {self.step}; the parameters were not updated."]
-        for task in dict.fromkeys(culprits):
-            where = f", images {self._indices(task, self.step).tolist()}" if self._indices else ""
-            lines.append(f"  Task {task}{where}.")
-        lines.append("  Look at these images, lower method.optimizer.lr, or use trainer.precision=32-true.")
-        raise RunError("\n".join(lines))
+        given: Any = self.optimizers()
+        optimizers = given if isinstance(given, list) else [given]
+        batches = [Batch.of(task, entry) for task, entry in stream.items()]
+        self.finish_step(summed(self.loop.step(batches, optimizers)))
 
 
-def with_initial_lr(optimizer: Optimizer) -> Optimizer:
-    """Notes each group's learning rate as its initial one, which a resumed run then finds again."""
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-    return optimizer
+class _Lightning:
+    """The engine of a loop: Lightning's device, precision and optimisers."""
+
+    def __init__(self, module: StepModule) -> None:
+        self._module = module
+
+    @property
+    def step(self) -> int:
+        return self._module.step
+
+    @property
+    def device(self) -> torch.device:
+        return self._module.device
+
+    @property
+    def loss_scale(self) -> float | None:
+        scaler = self._module.scaler
+        return None if scaler is None else scaler.get_scale()
+
+    def backward(self, loss: Tensor) -> None:
+        self._module.manual_backward(loss)
+
+    def take(self, optimizer: Any) -> None:
+        self._module.take_step(optimizer)
 
 
 def summed(losses: Losses) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from adamerge.errors import RunError
 from adamerge.merging import Head
+from adamerge.methods.loop import OptimizerFactory, with_initial_lr
 from adamerge.models.clip import ImageEncoder
 from adamerge.models.pictures import PictureRules
-from adamerge.training.adaptation import OptimizerFactory, with_initial_lr
 from adamerge.training.steps import StepModule
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ class StepModule(pl.LightningModule):
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         finite = torch.stack([p.detach().isfinite().all() for p in trained])
         if not finite.all():
-            names = {id(p): name for name, p in self.named_parameters()}
+            names = {id(p): name.removeprefix("loop.") for name, p in self.named_parameters()}
             first = next(p for p, good in zip(trained, finite.tolist(), strict=True) if not good)
             raise RunError(self._of_lr(optimizer, f"left numbers in {names[id(first)]} that are not finite"))
 

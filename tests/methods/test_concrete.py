@@ -12,9 +12,10 @@ from torch import Tensor
 
 from adamerge.merging.masks import uniform_noise
 from adamerge.methods import Concrete
+from adamerge.methods.concrete import Bilevel
 from adamerge.objectives.entropy import Entropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.training import Bilevel, Schedule
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -23,9 +23,9 @@ from adamerge.models.blocks import recompute_blocks
 from adamerge.models.finished import open_finished, save_finished
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.settings import instantiate
-from adamerge.settings.components import described
+from adamerge.settings.components import described, find_target
 from adamerge.settings.groups import method_names
-from adamerge.training import Adaptation, Schedule, run_steps
+from adamerge.training import Adaptation, Schedule, fit, run_steps
 
 METHODS = method_names()
 STEPS = 4
@@ -95,12 +95,11 @@ def adapted(
         schedule = Schedule(**{**options, "steps": STEPS, "batch_size": 8})  # type: ignore[dict-item]
         objective = instantiate(cfg.method.objective)
         training = cfg.method.training
-        make = partial(instantiate, training) if training else Adaptation
+        loop = partial(instantiate, training) if training else None
         teacher = experts(make_vit_pool(tasks=tasks), method.deep)
         optimizer = instantiate(cfg.method.optimizer) if cfg.method.optimizer else None
-        module = make(method, objective, optimizer, schedule, None, teacher)
-        if cfg.method.labels and objective.target != "labels":
-            module.labeled = Rounds(tasks, 8, True)[0]
+        labeled = Rounds(tasks, 8, True)[0] if cfg.method.labels else None
+        module = Adaptation(method, objective, optimizer, schedule, None, teacher, labeled=labeled, loop=loop)
         trainer = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
         rounds = Rounds(
             tasks, schedule.images_per_task, objective.target == "labels", schedule.feed == "fixed"
@@ -194,6 +193,38 @@ def test_it_resumes_bit_by_bit(name, stop, tmp_path):
     assert whole.state_dict().keys() == resumed.state_dict().keys()
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_fit_trains_it_by_its_own_loop(name):
+    """From Python, with nothing said of the loop but its options, the result is that of the YAML to the bit."""
+    cfg = config(name)
+    method = build(cfg, make_vit_pool())
+    objective = instantiate(cfg.method.objective)
+    training = dict(cfg.method.training or {})
+    assert find_target(training.pop("_target_", None) or path_of(method.loop)) is method.loop
+    assert type(method.objective) is type(objective)
+    schedule = {**cfg.method.schedule.model_dump(), "steps": STEPS, "batch_size": 8}
+    rounds = Rounds(
+        TASKS, Schedule(**schedule).images_per_task, objective.target == "labels", schedule["feed"] == "fixed"
+    )
+    fit(
+        method,
+        [rounds[step] for step in range(STEPS)],
+        optimizer=instantiate(cfg.method.optimizer) if cfg.method.optimizer else None,
+        schedule=schedule,
+        objective=None if vars(method.objective) == vars(objective) else objective,
+        teacher=make_vit_pool(),
+        labeled=Rounds(TASKS, 8, True)[0],
+        loop=partial(method.loop, **training) if training else None,
+        trainer={"accelerator": "cpu"},
+    )
+    for key, value in adapted(name).state_dict().items():
+        assert torch.equal(value, method.state_dict()[key]), key
+
+
+def path_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @pytest.mark.parametrize("name", TRAINED)

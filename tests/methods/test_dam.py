@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from adamerge.methods import DAM
+from adamerge.methods.dam import DefenseAware
 from adamerge.objectives.entropy import Entropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.training import DefenseAware, Schedule
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -24,10 +24,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from adamerge.methods import FrankWolfe
+from adamerge.methods.frank_wolfe import HardSteps, SoftSteps
 from adamerge.objectives.entropy import Entropy
 from adamerge.objectives.labels import CrossEntropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.training import HardSteps, Schedule, SoftSteps
+from adamerge.training import Adaptation
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -161,10 +163,11 @@ def test_fewer_experts_than_tasks_are_picked_where_some_are_left_out():
 
 def test_each_iteration_looks_at_labelled_images_that_none_has_used_as_long_as_there_are_any():
     method = FrankWolfe(RULED(pool64())).double()
-    module = SoftSteps(method, Entropy(), ADAM, Schedule(3, batch_size=2), iterations=3, labeled_images=2)
-    module.labeled = given = labeled64(5)
+    given = labeled64(5)
+    soft = partial(SoftSteps, iterations=3, labeled_images=2)
+    module = Adaptation(method, Entropy(), ADAM, Schedule(3, batch_size=2), labeled=given, loop=soft)
     for iteration, rows in enumerate(([0, 1], [2, 3], [4, 0])):
-        for batch in module._labeled(iteration):
+        for batch in module.loop._few(iteration):
             images = given[batch.task]["images"]
             assert torch.equal(batch.images, images[rows])
             assert torch.equal(batch.target[0], given[batch.task]["target"][0][rows])

@@ -24,10 +24,11 @@ from restating import (
 from torch.nn.functional import cross_entropy
 
 from adamerge.methods import FullFinetuning
+from adamerge.methods.atm import AlternatingTuning
 from adamerge.objectives.entropy import Entropy
 from adamerge.objectives.labels import CrossEntropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import Pretrained, TaskArithmetic
-from adamerge.training import AlternatingTuning, Schedule
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -195,9 +195,9 @@ def test_zero_filled_gradients_let_momentum_leak_to_the_other_tasks(zero_fill):
     )  # two: the first leaves `down` where it is, for `up` is zero
     optimizer = module.trainer.optimizers[0]
     before = [p.detach().clone() for p in method.adapters[1].parameters()]
-    module.prepare(optimizer)
+    module.loop.prepare(optimizer)
     representation = method.encode(images64()["signs"])
-    target = module.teacher.encode(images64()["signs"], "signs")
+    target = module.loop.teacher.encode(images64()["signs"], "signs")
     Alignment()(method, method.correct(representation, "signs"), "signs", target).backward()
     optimizer.step()
     moved = [not torch.equal(a, b) for a, b in zip(before, method.adapters[1].parameters(), strict=True)]

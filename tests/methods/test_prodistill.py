@@ -9,10 +9,13 @@ import torch
 from conftest import TASKS
 from restating import ADAM, DEPTH, adapt, arithmetic, block, close, embed, expert, images64, pool64
 
+from adamerge.errors import ConfigError
 from adamerge.methods import ElementWise
+from adamerge.methods.prodistill import BlockByBlock
 from adamerge.objectives.alignment import Alignment
+from adamerge.objectives.entropy import Entropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.training import BlockByBlock, Schedule
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -64,3 +67,9 @@ def test_prodistill(minibatch, seed):
 def test_the_order_of_the_images_follows_the_seed():
     plans = [Schedule(1, seed=seed) for seed in range(3)]
     assert len({tuple(plan.order(12, 0, "images")) for plan in plans}) == 3
+
+
+def test_an_objective_of_predictions_is_refused():
+    method = ElementWise(TaskArithmetic()(pool64()))
+    with pytest.raises(ConfigError, match="Entropy is no distance to the expert's tokens"):
+        adapt(method, Entropy(), images64(), Schedule(2))

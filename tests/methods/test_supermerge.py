@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from adamerge.errors import PoolError
 from adamerge.methods import SuperMerge
+from adamerge.methods.supermerge import Hierarchical
 from adamerge.objectives.labels import CrossEntropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import TaskArithmetic, WeightAverage
-from adamerge.training import Hierarchical, Schedule
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from adamerge.commands.config_folders import register_static_rules
+from adamerge.rounds.schedule import Schedule
 from adamerge.settings import conf_dir, instantiate, register_resolvers
 from adamerge.settings.components import component, find_target
-from adamerge.training.schedule import Schedule
 
 # What every preset is composed with unless a row says otherwise: the papers' eight tasks and files.
 HOME = ("suite=eight", "backbone=vit_b_32", "checkpoints=task_vectors")

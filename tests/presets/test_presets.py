@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 TABLE: dict[str, Any] = yaml.safe_load((HERE / "presets.yaml").read_text())
 ELSEWHERE: list[Any] = yaml.safe_load((HERE / "elsewhere.yaml").read_text())
 # What the program gives to a component, and not a config.
-GIVEN = ("training.indices", "training.teacher", "schedule.seed")
+GIVEN = ("training.indices", "training.teacher", "training.labeled", "schedule.seed")
 
 
 def row(name: str) -> Flat:

@@ -122,7 +122,7 @@ REPORTS = [
                 home,
                 "method/mine",
                 "defaults: [supermerge, _self_]\nname: mine\nlables: 9\n"
-                "traning: {_target_: adamerge.training.HardSteps}\n",
+                "traning: {_target_: adamerge.methods.frank_wolfe.HardSteps}\n",
             ),
             "method=mine",
         ],

@@ -90,7 +90,7 @@ def test_a_wrong_value_is_named_with_what_is_expected(check, words: list[str], l
 def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
     """Composing a file adds any key it has: only the check of the whole config can find it."""
     text = "defaults: [adamerging_layerwise, _self_]\nname: mine\nlables: 100\n"
-    text += "traning: {_target_: adamerge.training.SoftSteps}\n"
+    text += "traning: {_target_: adamerge.methods.frank_wolfe.SoftSteps}\n"
     folder = own("method/mine", text)
     own("rule/own", "name: own\n_target_: adamerge.rules.ties.Ties\nscal: 0.3\n")
     own("experiment/e", "# @package _global_\nexperiment_nam: e\nevalution: {batch_size: 3}\n")

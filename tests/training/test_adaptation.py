@@ -122,7 +122,7 @@ def test_a_non_finite_loss_names_task_step_and_images(tmp_path):
     module = Adaptation(method(), Entropy(), ADAM, Schedule(6, batch_size=4), rounds.indices)
     with pytest.raises(RunError, match=r"step 4(.|\n)*Task digits, images \[400, 401, 402, 403\]"):
         run_steps(module, rounds, 6, folder=tmp_path, trainer=QUIET, checkpoint_every=3)
-    assert module.method.merging.values.isfinite().all()
+    assert module.loop.method.merging.values.isfinite().all()
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 

@@ -15,10 +15,12 @@ from torch import Tensor
 from adamerge.errors import RunError
 from adamerge.merging.mixing import mixed_linear
 from adamerge.methods import AdaMerging, FrankWolfe, FullFinetuning
+from adamerge.methods.atm import AlternatingTuning
 from adamerge.objectives.entropy import Entropy
 from adamerge.objectives.labels import CrossEntropy
+from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import Pretrained, TaskArithmetic
-from adamerge.training import Adaptation, AlternatingTuning, HardSteps, Schedule
+from adamerge.training import Adaptation
 from adamerge.training.steps import step_loader
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
@@ -60,15 +62,15 @@ def test_overflows_of_the_loss_scale_leave_steps_out_and_nothing_else() -> None:
     scale = run(module, 30, 2.0**36)
     assert module.step == 30
     assert 1.0 < scale < 2.0**30, "the scale was lowered until gradients were finite"
-    assert not torch.allclose(module.method.merging.values, torch.tensor(0.3), atol=1e-3)
-    assert module.method.merging.values.isfinite().all()
+    assert not torch.allclose(module.loop.method.merging.values, torch.tensor(0.3), atol=1e-3)
+    assert module.loop.method.merging.values.isfinite().all()
 
 
 def test_a_loss_that_is_no_number_stops_under_loss_scaling_too() -> None:
     module = adapting()
     with pytest.raises(RunError, match="loss is not finite at step 4"):
         run(module, 30, 2.0**10, Rounds(spoiled=4))
-    assert module.method.merging.values.isfinite().all()
+    assert module.loop.method.merging.values.isfinite().all()
 
 
 class Cusp:
@@ -91,7 +93,8 @@ def tuned(scale: float | None) -> list[Tensor]:
     torch.manual_seed(0)
     method = FullFinetuning(Pretrained()(make_vit_pool()))
     sgd = partial(torch.optim.SGD, lr=1e-2)
-    run(AlternatingTuning(method, CrossEntropy(), sgd, Schedule(2, 2)), 2, scale, Rounds(labels=True))
+    module = Adaptation(method, CrossEntropy(), sgd, Schedule(2, 2), loop=AlternatingTuning)
+    run(module, 2, scale, Rounds(labels=True))
     return [p.detach() for p in method.theta]
 
 
@@ -105,7 +108,7 @@ def test_labelled_gradients_do_not_overflow() -> None:
     picks = []
     for scale in (None, 2.0**40):
         method = FrankWolfe(TaskArithmetic()(make_vit_pool()))
-        run(HardSteps(method, CrossEntropy(), None, Schedule(3, 4)), 3, scale, Rounds(labels=True))
+        run(Adaptation(method, CrossEntropy(), None, Schedule(3, 4)), 3, scale, Rounds(labels=True))
         picks.append(method.merging.values.detach())
     assert torch.equal(*picks)
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from adamerge.rounds.batch import Batch
 from adamerge.training import Schedule
-from adamerge.training.batch import Batch
 
 TASKS = ("signs", "digits", "scenes", "cars", "aerial")
 

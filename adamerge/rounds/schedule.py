@@ -10,10 +10,10 @@ from typing import Literal
 
 import torch
 
-from adamerge.tasks.stream import Feed
-from adamerge.training.batch import Batch
+from adamerge.rounds.batch import Batch
 
 Update = Literal["round", "task", "batch"]
+Feed = Literal["resample", "persistent", "cycle_cached", "once", "fixed"]
 
 
 @dataclass(frozen=True)

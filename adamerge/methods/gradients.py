@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from adamerge.errors import ConfigError
-from adamerge.methods.base import Method
 from adamerge.objectives.objective import Objective, Representation
-from adamerge.training.batch import Batch
-from adamerge.training.schedule import Schedule
+from adamerge.rounds.batch import Batch
+from adamerge.rounds.schedule import Schedule
+
+if TYPE_CHECKING:
+    from adamerge.methods.base import Method
 
 Losses = list[tuple[str, Tensor]]  # task and detached loss of each batch that has one
 

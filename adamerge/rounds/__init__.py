@@ -1,0 +1,1 @@
+"""A round: when the trained parameters are updated, and with which images."""
