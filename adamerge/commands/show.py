@@ -14,7 +14,7 @@ from rich.text import Text
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError
 from adamerge.settings.groups import choices, static_rules, words_of_rule
-from adamerge.settings.inherited import inherited
+from adamerge.settings.inherited import first_comment, inherited
 from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
 
@@ -100,10 +100,8 @@ def _print_entry(console: Console, name: str, row: dict[str, Any], columns: list
 def _described(path: Path) -> dict[str, Any]:
     """A YAML's top level; without a summary, its first comment serves."""
     content = inherited(path)
-    lines = path.read_text().splitlines()
-    said = [line.removeprefix("# ") for line in lines if not line.startswith("# @package")]
-    if not content.get("summary") and said and said[0] not in lines:
-        content["summary"] = said[0].rstrip(".")
+    if not content.get("summary"):
+        content["summary"] = first_comment(path)
     return content
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adamerge.settings.groups import NO_RULE, choices
-from adamerge.settings.inherited import inherited
+from adamerge.settings.inherited import first_comment, inherited
 
 _FACTS = {"paper": "paper", "needs": "needs", "trains": "trained", "memory": "memory"}
 _TABLE = Path("docs") / "mini_table.csv"
@@ -36,7 +36,18 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
     for target, names in sorted(by_class.items(), key=lambda item: item[0].rpartition(".")[2]):
         parts.append(f"## {target.rpartition('.')[2]}\n\n{_described(target)}\n")
         parts += [_entry(name, entries[name], measured.get(name)) for name in names]
-    return "\n".join([*parts, *_rules(measured)])
+    return "\n".join([*parts, _objectives(), *_rules(measured)])
+
+
+def _objectives() -> str:
+    """One line for each loss."""
+    lines = [f"- `{name}`: {first_comment(path)}" for name, path in choices("objective").items()]
+    return (
+        "# Objectives\n\nFrom conf/objective/*.yaml. A method names its own; `train method=surgery objective=entropy` "
+        "gives it another, with every method that has the parts for it, `-m objective=entropy,agreement` compares "
+        "them, and `method.objective.<option>=...` sets an option (`show objective/<name>` prints them). `labels` "
+        "needs `method.labels=<training pictures per task>` where a method has none.\n\n"
+    ) + "\n".join([*lines, ""])
 
 
 def _rules(measured: dict[str, dict[str, str]]) -> Iterator[str]:

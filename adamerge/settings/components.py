@@ -120,7 +120,7 @@ def _options(target: Callable[..., Any]) -> tuple[dict[str, _Option], bool]:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self":
                 annotation = simple_annotation(p.annotation, scope)
                 required = p.default is p.empty
-                given = required and (annotation is Unknown or p.name in _FROM_PROGRAM)
+                given = required and (annotation in (Unknown, type(None)) or p.name in _FROM_PROGRAM)
                 own = _Option(annotation, required, given)
                 options.setdefault(p.name, own)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):

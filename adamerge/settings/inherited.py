@@ -20,3 +20,10 @@ def inherited(path: Path) -> dict[str, Any]:
     if isinstance(below, dict) and isinstance(own, dict):
         result["model"] = {**below, **own}
     return result
+
+
+def first_comment(path: Path) -> str:
+    """What a YAML says of itself in its first line, but for Hydra's package; empty where that is no comment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next((line for line in lines if not line.startswith("# @package")), "")
+    return first.removeprefix("# ").rstrip(".") if first.startswith("# ") else ""

@@ -141,7 +141,7 @@ def test_only_the_coefficients_move(tmp_path):
 def test_a_checkpoint_holds_the_trained_parts_only(tmp_path):
     adapt(3, tmp_path)
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert list(saved["state_dict"]) == ["method.merging.values"]
+    assert list(saved["state_dict"]) == ["loop.method.merging.values"]
 
 
 def test_entropy_falls(tmp_path):
