@@ -62,7 +62,7 @@ def test_a_method_and_an_objective_of_ones_own(home, monkeypatch, capsys) -> Non
     monkeypatch.setenv("ADAMERGE_MODULES", "own_parts")
     small = (
         "suite.tasks=[digits,signs]",
-        "+suite.limit=20",
+        "++suite.limit=20",
         "trainer=cpu",
         "trainer.enable_progress_bar=false",
     )

@@ -32,6 +32,7 @@ STEPS = 4
 SHORT = (
     "suite.steps=4",
     "suite.tuned.concrete_layerwise.meta_steps=2",
+    "++suite.tuned.supermerge_hierarchical.group_steps=2",
     "backbone.model.vision_cfg.image_size=4",
 )
 
@@ -266,9 +267,7 @@ def test_rounds_do_not_nest():
 
 
 def test_start_may_come_from_the_rule():
-    cfg = config("adamerging_layerwise")
-    cfg.method.model.start = None
-    cfg.rule = {"name": "weight_average", "_target_": "adamerge.rules.linear.WeightAverage"}
+    cfg = config("adamerging_layerwise", ("method.model.start=null", "rule=weight_average"))
     method = build(cfg, make_vit_pool())
     torch.testing.assert_close(method.merging.values, torch.full_like(method.merging.values, 1 / 3))
 
@@ -276,7 +275,6 @@ def test_start_may_come_from_the_rule():
 def test_adamerging_refuses_a_rule_that_keeps_an_encoder_per_task():
     from adamerge.errors import PoolError
 
-    cfg = config("adamerging_layerwise")
-    cfg.rule = {"name": "individual", "_target_": "adamerge.rules.linear.Individual"}
+    cfg = config("adamerging_layerwise", ("rule=individual",))
     with pytest.raises(PoolError, match="one encoder per task"):
         build(cfg, make_vit_pool())
