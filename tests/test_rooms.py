@@ -42,6 +42,7 @@ ONLY = {
     "pytorch_lightning": {"training"},
     "hydra": {"commands"},
 }
+CONFIGS = ("DictConfig", "ListConfig")
 
 
 def files() -> list[Path]:
@@ -98,6 +99,12 @@ def test_imports_point_down(file: Path) -> None:
 def test_a_framework_stays_in_its_room(package: str) -> None:
     knowing = {room_of(file) for file in files() if any(n.split(".")[0] == package for n in imports(file))}
     assert knowing <= ONLY[package] | {"__init__"}
+
+
+def test_a_config_object_stops_at_the_entry() -> None:
+    """What Hydra composes becomes typed settings in `commands`; no room below sees it."""
+    seeing = {room_of(file) for file in files() if any(n.split(".")[-1] in CONFIGS for n in imports(file))}
+    assert seeing <= {"commands"}
 
 
 @pytest.mark.parametrize("room", LIGHT)

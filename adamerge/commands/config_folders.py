@@ -34,7 +34,7 @@ class ConfigFolders:
     def _choices(self, group: str) -> list[str]:
         """Names of the YAMLs of a config group; empty where there is no such group."""
         names = self.loader.get_group_options(group, ObjectType.CONFIG, "hydra_settings", self._search)
-        return sorted(names) if group else []
+        return sorted(name for name in names if not name.startswith("_")) if group else []
 
     def compose(self, config_name: str, words: Sequence[str]) -> DictConfig:
         """The config, with Hydra's own part."""

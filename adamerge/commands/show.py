@@ -47,7 +47,9 @@ def run(words: list[str]) -> None:
 
 def _groups() -> dict[str, Path]:
     """The config groups by their plural."""
-    folders = sorted(f for f in conf_dir().iterdir() if any(f.glob("*.yaml")) and f.name != "hydra")
+    folders = sorted(
+        f for f in conf_dir().iterdir() if any(f.glob("*.yaml")) and f.name not in ("hydra", "local")
+    )
     return {f.name if f.name.endswith("s") else f"{f.name}s": f for f in folders}
 
 

@@ -13,6 +13,7 @@ from adamerge.settings.annotations import reason
 from adamerge.settings.components import check_component, component
 from adamerge.settings.mistakes import Mistakes, near
 from adamerge.settings.sections import Section
+from adamerge.settings.tuned import check_tuned
 
 # Sections that are components themselves, with words for people beside the options.
 _COMPONENTS = ("rule",)
@@ -38,6 +39,8 @@ def find_mistakes(plain: Plain, kind: type[Section], mistakes: Mistakes) -> None
     """Note every mistake: values, components, references between sections, and what is missing."""
     _check_section("", plain, kind, mistakes)
     _check_tasks(plain.get("suite"), mistakes)
+    if isinstance(suite := plain.get("suite"), dict):
+        check_tuned(suite.get("tuned"), mistakes)
     for where, node in _components(plain):
         found = component(node) if where in _COMPONENTS else node
         check_component(where, found or {}, mistakes)

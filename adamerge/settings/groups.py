@@ -11,11 +11,16 @@ from adamerge.settings.paths import conf_dir
 NO_RULE = "none"
 
 
+def yamls(group: Path) -> list[Path]:
+    """The files of a config group that can be chosen; `_base` and the like are for other YAMLs to begin with."""
+    return sorted(path for path in group.glob("*.yaml") if not path.stem.startswith("_"))
+
+
 def choices(group: str, *folders: Path) -> dict[str, Path]:
     """{name: YAML} of a config group; without `folders` of those that ship. Of two YAMLs the first folder's counts."""
     found: dict[str, Path] = {}
     for folder in folders or (conf_dir(),):
-        found = {path.stem: path for path in sorted((folder / group).glob("*.yaml"))} | found
+        found = {path.stem: path for path in yamls(folder / group)} | found
     return dict(sorted(found.items()))
 
 

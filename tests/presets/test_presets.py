@@ -10,8 +10,7 @@ import pytest
 import yaml
 from presets.composed import Flat, composed, opened, options
 
-from adamerge.settings import conf_dir
-from adamerge.settings.groups import method_names
+from adamerge.settings.groups import choices, method_names
 
 HERE = Path(__file__).parent
 TABLE: dict[str, Any] = yaml.safe_load((HERE / "presets.yaml").read_text())
@@ -31,7 +30,7 @@ def row(name: str) -> Flat:
 
 
 def names(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    return sorted(choices(group))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,7 +14,7 @@ import yaml
 from adamerge.__main__ import main
 from adamerge.report.published import Published, every_row, families, published
 from adamerge.settings import conf_dir
-from adamerge.settings.groups import method_names
+from adamerge.settings.groups import choices, method_names
 from adamerge.tracking.preset import AgainstPreset, Start, write_preset
 from adamerge.tracking.results import Results, TaskResult
 
@@ -53,7 +53,7 @@ def test_no_run_stands_twice_among_the_targets() -> None:
 
 
 def test_every_family_of_checkpoints_has_a_lineage_or_none() -> None:
-    assert set(families()) == {path.stem for path in (conf_dir() / "checkpoints").glob("*.yaml")}
+    assert set(families()) == set(choices("checkpoints"))
     lineages = {table["lineage"] for table, _ in every_row()}
     assert {lineage for lineage in families().values() if lineage} == lineages
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import yaml
 from omegaconf import OmegaConf, open_dict
+from pydantic import ValidationError
 
 from adamerge.commands import COMMANDS
 from adamerge.commands.composed import find_mistakes_in, settings_of
 from adamerge.commands.config_folders import opened_folders
 from adamerge.commands.overrides import read_overrides
 from adamerge.errors import ConfigError
+from adamerge.settings.groups import choices
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir
+from adamerge.settings.sections import CheckpointsSection, SuiteSection
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,9 @@ from adamerge.settings.paths import conf_dir
         (["rule=ties", "rule.scale=many"], "rule.scale: should be a number (got 'many')."),
         (["rule=ties", "rule.top_k=2"], "rule: top_k is the share of entries to keep, in (0, 1], not 2."),
         (["method=tis"], "method: no method 'tis'; did you mean 'ties'"),
+        (["+suite.tuned.wemo.lr=1.0"], "suite.tuned.wemo.lr: no method reads it; did you mean 'wemoe.lr'"),
+        (["+suite.tuned.wemoe.rl=1.0"], "suite.tuned.wemoe.rl: no method reads it; did you mean 'wemoe.lr'"),
+        (["suite.tuned.wemoe=1"], "suite.tuned.wemoe: should be a"),
         (["+attack.taget=1"], "attack.taget: no such option; did you mean 'target'?"),
         (["+logger.mine=3"], "logger.mine: should be a group of options (got 3)."),
         (["+logger.mine.project=a"], "logger.mine: should name its class or function: _target_"),
@@ -157,6 +166,30 @@ CHOICES = [
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_that_ships_is_free_of_mistakes(compose, choice: str) -> None:
     settings_of(compose("train", choice), "train")
+
+
+@pytest.mark.parametrize(("group", "section"), [("suite", SuiteSection), ("checkpoints", CheckpointsSection)])
+def test_the_base_of_a_group_shows_each_option_at_its_section_s_default(group: str, section: Any) -> None:
+    shown = yaml.safe_load((conf_dir() / group / "_base.yaml").read_text())
+    assert {name: section.model_fields[name].get_default() for name in shown} == shown
+
+
+@pytest.mark.parametrize("suite", [name for name in choices("suite") if name != "folders"])
+def test_every_suite_takes_every_option_of_the_base(check, suite: str) -> None:
+    words = ("suite.limit=3", "suite.corruption=jpeg", "suite.validation=true", "suite.adapt_images=4")
+    assert check(f"suite={suite}", "checkpoints=random", *words) == []
+
+
+@pytest.mark.parametrize("method", ["surgery", "task_arithmetic", "concrete_layerwise"])
+def test_a_debug_run_is_a_short_one(settings, method: str) -> None:
+    found = settings("train", "debug=default", f"method={method}")
+    assert (found.suite.limit, found.suite.steps, found.trainer.detect_anomaly) == (32, 3, True)
+    assert found.experiment_name == "debug"
+
+
+def test_settings_are_frozen(settings) -> None:
+    with pytest.raises(ValidationError):
+        settings("train").suite.steps = 3
 
 
 # What a command cannot do without.
