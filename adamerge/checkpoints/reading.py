@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,12 @@ class Checkpoint:
             CheckpointError: the file holds no image encoder, one that is quantised or has an adapter or classifier of
                 its own, tensors that are not understood, or numbers that are not finite.
         """
+        encoder = self.encoder_tensors()
+        refuse_not_finite([k for k, value in encoder.items() if not value.isfinite().all()], self.source)
+        return encoder
+
+    def encoder_tensors(self) -> State:
+        """The same, whatever its numbers are."""
         refuse_adapters(self.state, self.source)
         refuse_quantised(self.state, self.source, self.stated.quantisation)
         if self.keys not in ("open_clip", "hf"):
@@ -86,11 +92,6 @@ class Checkpoint:
         encoder = {key: value.float() for key, value in state.items() if key.startswith(OPEN_CLIP.prefix)}
         width = encoder[OPEN_CLIP.projection].shape[-1] if OPEN_CLIP.projection in encoder else None
         refuse_leftovers(self.state, used_by(encoder, self.state), self.source, width)
-        if broken := [key for key, value in encoder.items() if not value.isfinite().all()]:
-            raise CheckpointError(
-                f"{self.source} holds numbers that are not finite in {len(broken)} tensors, e.g. {broken[0]}.\n"
-                "  The training that wrote it diverged, or the file is damaged."
-            )
         return encoder
 
     def whole(self) -> State:
@@ -117,6 +118,19 @@ class Checkpoint:
         return {key: self.state[key] for key in TEXT_LEFTOVERS if key in self.state}
 
 
+def refuse_not_finite(broken: Sequence[str], source: str) -> None:
+    """Raise a CheckpointError where tensors hold numbers that are not finite.
+
+    Args:
+        broken: the keys of those tensors.
+    """
+    if broken:
+        raise CheckpointError(
+            f"{source} holds numbers that are not finite in {len(broken)} tensors, e.g. {broken[0]}.\n"
+            "  The training that wrote it diverged, or the file is damaged."
+        )
+
+
 def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
     """Open a file or folder (safetensors, torch, pickled module; open_clip or Hugging Face), or take a state dict.
 
@@ -129,6 +143,19 @@ def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
         what = "the state dict given"
         state, place = the_model_in({"": dict(source)}, what)
         return Checkpoint(state, what, "state dict", place)
+    path, part = located(source)
+    entries, form = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
+    name = str(path.parent if path.name.endswith(".index.json") else path)
+    state, place = the_model_in(entries, name, part)
+    return Checkpoint(state, name, form, place, stated_beside(path))
+
+
+def located(source: str | Path) -> tuple[Path, str]:
+    """(the file or the index of the shards, which of several models in it) of a place.
+
+    Raises:
+        CheckpointError: there is none, or an adapter lies beside it.
+    """
     file, part = split_part(str(source))
     path = Path(file).expanduser()
     if path.is_dir():
@@ -136,10 +163,13 @@ def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
     refuse_unmerged(path)
-    entries, form = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
-    name = str(path.parent if path.name.endswith(".index.json") else path)
-    state, place = the_model_in(entries, name, part)
-    return Checkpoint(state, name, form, place, stated_beside(path))
+    return path, part
+
+
+def check_file(path: Path) -> None:
+    """Raise a CheckpointError for a file that is something else entirely, or not what its sha256 says."""
+    _check_start(path)
+    _check_sum(path)
 
 
 def open_tensors(path: Path) -> State:
@@ -155,15 +185,20 @@ def open_tensors(path: Path) -> State:
 
 
 def _read_file(path: Path) -> tuple[dict[str, State], str]:
-    _check_start(path)
-    _check_sum(path)
+    check_file(path)
     if path.suffix == ".safetensors":
         return {"": _read_safetensors(path)}, "safetensors"
     return _read_pickled(path)
 
 
-def _read_shards(index: Path) -> tuple[dict[str, State], str]:
-    """Weights in several files, as Hugging Face splits large models."""
+def shards_of(index: Path) -> list[Path]:
+    """The files that an index of shards names, as Hugging Face splits large models; any other file is its own.
+
+    Raises:
+        CheckpointError: a damaged index, or shards that are not there.
+    """
+    if not index.name.endswith(".index.json"):
+        return [index]
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
@@ -172,10 +207,14 @@ def _read_shards(index: Path) -> tuple[dict[str, State], str]:
         raise CheckpointError(f"{index} names a shard outside its folder: {outside[0]}.")
     if missing := [name for name in names if not (index.parent / name).exists()]:
         raise CheckpointError(f"{index} names {len(names)} shards; missing: {', '.join(missing)}.")
+    return [index.parent / name for name in names]
+
+
+def _read_shards(index: Path) -> tuple[dict[str, State], str]:
     joined: dict[str, State] = {}
     form = ""
-    for name in names:
-        entries, form = _read_file(index.parent / name)
+    for file in shards_of(index):
+        entries, form = _read_file(file)
         for entry, state in entries.items():
             joined.setdefault(entry, {}).update(state)
     return joined, form

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from adamerge.checkpoints.weight_files import EXTENSIONS, split_part
@@ -45,6 +48,49 @@ def save_tensors(
         file.write(data)
     atomic_write_text(sidecar(path), f"{digest}  {path.name}\n")
     return digest
+
+
+def save_stream(
+    path: str | Path, shapes: Mapping[str, Sequence[int]], tensor: Callable[[str], Tensor]
+) -> str:
+    """Write safetensors tensor by tensor, byte by byte what `save_tensors` writes of the same float32 tensors.
+
+    Args:
+        shapes: of all tensors; a file names them before the first number.
+        tensor: the float32 tensor of a key; asked for once each, in the order of the file.
+
+    Raises:
+        RunError: the disk is full; what was there before is intact.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    content = hashlib.sha256()
+    sidecar(path).unlink(missing_ok=True)
+    with write_atomically(path) as file:
+        for piece in _in_pieces(shapes, tensor):
+            content.update(piece)
+            file.write(piece)
+    atomic_write_text(sidecar(path), f"{content.hexdigest()}  {path.name}\n")
+    return content.hexdigest()
+
+
+def _in_pieces(
+    shapes: Mapping[str, Sequence[int]], tensor: Callable[[str], Tensor]
+) -> Iterator[bytes | memoryview]:
+    """The header (its length, then JSON with blanks up to 8 bytes), then the tensors in the order of their names."""
+    header: dict[str, Any] = {"__metadata__": {}}
+    end = 0
+    for key in sorted(shapes):
+        start, end = end, end + 4 * math.prod(shapes[key])
+        header[key] = {"dtype": "F32", "shape": list(shapes[key]), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for key in sorted(shapes):
+        found = tensor(key).detach().cpu().contiguous()
+        if found.dtype != torch.float32 or tuple(found.shape) != tuple(shapes[key]):
+            raise ValueError(f"{key} is {found.dtype} {tuple(found.shape)}, not float32 {tuple(shapes[key])}")
+        yield memoryview(found.reshape(-1).numpy()).cast("B")
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -93,18 +93,13 @@ class Pool:
 
     def expert(self, task: str) -> dict[str, Tensor]:
         """The individual model of a task: base + its task vector."""
-        return self.combined(self._one_hot(task, 1.0))
+        return self.combined(one_hot(self.names, task))
 
     def static(self, task: str | None = None) -> dict[str, Tensor]:
         """The statically merged encoder; `task` chooses among the encoders of a pool that has one per task."""
         if not self.by_task:
             return self.combined(torch.as_tensor(self.coefficient).expand(self.table_shape))
-        if task is None:
-            raise PoolError(
-                "This rule gives one encoder per task, so there is no single merged encoder.\n"
-                "  Name a task, or choose a rule that merges (task_arithmetic, ties, ...)."
-            )
-        return self.combined(self._one_hot(task, float(self.coefficient)))
+        return self.combined(one_hot(self.names, task) * float(self.coefficient))
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Pool:
         """The same pool with `fn` (a move to another device or type) applied to every tensor."""
@@ -114,12 +109,23 @@ class Pool:
             self, base=base, vectors=vectors, heads={t: head.map(fn) for t, head in self.heads.items()}
         )
 
-    def _one_hot(self, task: str, value: float) -> Tensor:
-        if task not in self.names:
-            raise PoolError(f"The pool has no task vector '{task}'; it has {', '.join(self.names)}.")
-        weights = torch.zeros(len(self.names))
-        weights[self.names.index(task)] = value
-        return weights
+
+def one_hot(names: tuple[str, ...], task: str | None) -> Tensor:
+    """(T,) the coefficients of one task's own encoder: 1 for its vector, 0 for the others.
+
+    Raises:
+        PoolError: no task is named, or one without a vector.
+    """
+    if task is None:
+        raise PoolError(
+            "This rule gives one encoder per task, so there is no single merged encoder.\n"
+            "  Name a task, or choose a rule that merges (task_arithmetic, ties, ...)."
+        )
+    if task not in names:
+        raise PoolError(f"The pool has no task vector '{task}'; it has {', '.join(names)}.")
+    weights = torch.zeros(len(names))
+    weights[names.index(task)] = 1.0
+    return weights
 
 
 def _keep_narrow(mapped: Tensor, original: Tensor) -> Tensor:

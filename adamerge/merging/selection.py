@@ -14,6 +14,28 @@ _SAMPLE = 1 << 17  # entries per task vector from which the first bracket is gue
 _MARGIN = 0.004  # half of the bracket's width, as a share of the entries
 
 
+class _Kept:
+    """Values that are kept, one behind the other. As small tensors of their own they would lie scattered among large
+    ones that are freed, whose memory could then not be used again."""
+
+    def __init__(self) -> None:
+        self._room = torch.empty(1 << 20)
+        self._count = 0
+
+    def add(self, values: Tensor) -> None:
+        end = self._count + len(values)
+        if end > len(self._room):
+            wider = torch.empty(max(end, 2 * len(self._room)))
+            wider[: self._count] = self.values
+            self._room = wider
+        self._room[self._count : end] = values
+        self._count = end
+
+    @property
+    def values(self) -> Tensor:
+        return self._room[: self._count]
+
+
 @dataclass
 class _Bracket:
     """Bounds low <= answer <= high for the rank-th smallest magnitude of one task vector, and what lies between."""
@@ -24,14 +46,14 @@ class _Bracket:
     below: int = 0
     at_low: int = 0
     at_high: int = 0
-    inside: list[Tensor] = field(default_factory=list)
+    inside: _Kept = field(default_factory=_Kept)
 
     def look(self, magnitudes: Tensor) -> None:
         self.below += int((magnitudes < self.low).sum())
         self.at_low += int((magnitudes == self.low).sum())
         if self.high > self.low:
             self.at_high += int((magnitudes == self.high).sum())
-            self.inside.append(magnitudes[(magnitudes > self.low) & (magnitudes < self.high)])
+            self.inside.add(magnitudes[(magnitudes > self.low) & (magnitudes < self.high)])
 
     def answer(self) -> float | None:
         """The magnitude of that rank; None where it lies outside the bounds, which are moved then."""
@@ -42,7 +64,7 @@ class _Bracket:
         if left <= self.at_low:
             return self.low
         left -= self.at_low
-        inside = torch.cat(self.inside) if self.inside else torch.empty(0)
+        inside = self.inside.values
         if left <= len(inside):
             return float(inside.kthvalue(left).values)
         if left <= len(inside) + self.at_high:
@@ -53,7 +75,7 @@ class _Bracket:
     def _restart(self, low: float, high: float) -> None:
         self.low, self.high = low, high
         self.below = self.at_low = self.at_high = 0
-        self.inside = []
+        self.inside = _Kept()
 
 
 def kth_magnitudes(vectors: TaskVectors, ranks: Sequence[int]) -> Tensor:
@@ -89,10 +111,11 @@ def _magnitudes(stack: Tensor) -> Tensor:
 
 def _guessed(vectors: TaskVectors, ranks: Sequence[int]) -> dict[int, _Bracket]:
     """Bounds from every n-th entry of each tensor."""
-    total = sum(vectors.base(key).numel() for key in vectors.keys)
+    total = sum(vectors.shapes[key].numel() for key in vectors.keys)
     every = max(1, total // _SAMPLE)
-    sample = torch.cat([_magnitudes(vectors.stack(key))[:, ::every] for key in vectors.keys], dim=1)
-    ordered = sample.sort(dim=1).values
+    # Copies: a slice would keep the whole tensor.
+    sample = [_magnitudes(vectors.stack(key))[:, ::every].clone() for key in vectors.keys]
+    ordered = torch.cat(sample, dim=1).sort(dim=1).values
     count = ordered.shape[1]
     brackets = {}
     for t, rank in enumerate(ranks):

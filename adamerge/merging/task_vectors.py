@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from adamerge.merging.functional import merge_tensor
 
 # (key, base, stack (T, *shape)) -> (T or 1, *shape); None leaves the tensor the base's.
 TensorRule = Callable[[str, Tensor, Tensor], Tensor | None]
@@ -19,7 +21,7 @@ class TaskVectors(Protocol):
     Attributes:
         names: of the T experts.
         keys: of the tensors that some expert changed, in the order of the state dict.
-        numel: entries of the whole base, the unchanged tensors among them.
+        shapes: of every tensor of the base, the unchanged ones among them.
     """
 
     @property
@@ -29,7 +31,7 @@ class TaskVectors(Protocol):
     def keys(self) -> tuple[str, ...]: ...
 
     @property
-    def numel(self) -> int: ...
+    def shapes(self) -> Mapping[str, torch.Size]: ...
 
     def base(self, key: str) -> Tensor:
         """The base's tensor theta_0[key]."""
@@ -59,8 +61,8 @@ class InMemory:
         return tuple(self.vectors)
 
     @property
-    def numel(self) -> int:
-        return sum(tensor.numel() for tensor in self.tensors.values())
+    def shapes(self) -> dict[str, torch.Size]:
+        return {key: tensor.shape for key, tensor in self.tensors.items()}
 
     def base(self, key: str) -> Tensor:
         return self.tensors[key]
@@ -88,8 +90,8 @@ class AboutAverage:
         return self.inner.keys
 
     @property
-    def numel(self) -> int:
-        return self.inner.numel
+    def shapes(self) -> Mapping[str, torch.Size]:
+        return self.inner.shapes
 
     def base(self, key: str) -> Tensor:
         return self.inner.base(key) + self.inner.stack(key).mean(dim=0)
@@ -111,8 +113,8 @@ class Some:
         return self.inner.names
 
     @property
-    def numel(self) -> int:
-        return sum(self.inner.base(key).numel() for key in self.keys)
+    def shapes(self) -> dict[str, torch.Size]:
+        return {key: self.inner.shapes[key] for key in self.keys}
 
     def base(self, key: str) -> Tensor:
         return self.inner.base(key)
@@ -121,12 +123,25 @@ class Some:
         return self.inner.stack(key)
 
 
-def merged_tensors(
-    vectors: TaskVectors, rule: TensorRule, coefficient: float
-) -> Iterator[tuple[str, Tensor]]:
-    """(key, theta_0 + coefficient * sum of the rule's vectors), tensor by tensor: no more is held than is at work."""
-    for key in vectors.keys:
+def numel(vectors: TaskVectors) -> int:
+    """Entries of the whole base, the unchanged tensors among them."""
+    return sum(shape.numel() for shape in vectors.shapes.values())
+
+
+def merged_tensor(
+    key: str, vectors: TaskVectors, rule: TensorRule, weights: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """theta_0 + sum_k weights_k * the rule's vector k, of one tensor alone: to the bit what a pool merges.
+
+    Args:
+        weights: (T,) merging coefficients, or (1,) of a rule that gives one delta.
+        dtype: what a pool keeps the rule's vectors as.
+    """
+    with torch.no_grad():
         base = vectors.base(key)
-        with torch.no_grad():
-            found = rule(key, base, vectors.stack(key))
-            yield key, base if found is None else base + coefficient * found.sum(dim=0).to(base.dtype)
+        if key not in vectors.keys:
+            return base
+        changed = rule(key, base, vectors.stack(key))
+        return (
+            base if changed is None else merge_tensor(weights.view(1, -1), base, changed.flatten(1).to(dtype))
+        )

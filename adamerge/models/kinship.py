@@ -48,15 +48,34 @@ ADVICE = "Give the base that the experts were fine-tuned from; merged over anoth
 
 def kinship(base: Mapping[str, Tensor], expert: Mapping[str, Tensor]) -> Kinship:
     """Compare the tensors of two or more dimensions that both have (where one is all zeros, nothing can be told)."""
-    squared, other, product, moved = 0.0, 0.0, 0.0, 0.0
+    sums = Sums()
     for key, origin in base.items():
-        if origin.ndim < 2 or key not in expert:
-            continue
-        theta, theta0 = expert[key].reshape(-1).float(), origin.reshape(-1).float()
-        squared += float(torch.dot(theta0, theta0))
-        other += float(torch.dot(theta, theta))
-        product += float(torch.dot(theta, theta0))
-        moved += float((theta - theta0).square().sum())
-    if not squared or not other:
-        return Kinship(float("nan"), float("nan"))
-    return Kinship((moved / squared) ** 0.5, product / (squared * other) ** 0.5)
+        if key in expert:
+            sums.add(origin, expert[key])
+    return sums.kinship
+
+
+@dataclass
+class Sums:
+    """What a comparison adds up, tensor by tensor: |theta_0|^2, |theta|^2, <theta, theta_0>, |theta - theta_0|^2."""
+
+    squared: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+    moved: float = 0.0
+
+    def add(self, base: Tensor, expert: Tensor) -> None:
+        """One tensor of the base and the expert's; it counts where it has two or more dimensions."""
+        if base.ndim < 2:
+            return
+        theta, theta0 = expert.reshape(-1).float(), base.reshape(-1).float()
+        self.squared += float(torch.dot(theta0, theta0))
+        self.other += float(torch.dot(theta, theta))
+        self.product += float(torch.dot(theta, theta0))
+        self.moved += float((theta - theta0).square().sum())
+
+    @property
+    def kinship(self) -> Kinship:
+        if not self.squared or not self.other:
+            return Kinship(float("nan"), float("nan"))
+        return Kinship((self.moved / self.squared) ** 0.5, self.product / (self.squared * self.other) ** 0.5)

@@ -21,13 +21,17 @@ class Lookalikes:
 
         Tensors that one of them does not have do not matter: Hugging Face's experts go without the projection.
         """
-        sample = {key: _sample(value) for key, value in state.items()}
+        return self.like_sample(name, {key: sample(value) for key, value in state.items()})
+
+    def like_sample(self, name: str, sample: dict[str, Tensor]) -> str | None:
+        """The same, for the samples of a model's tensors."""
         found = next((other for other, seen in self._seen.items() if _alike(sample, seen)), None)
         self._seen[name] = sample
         return found
 
 
-def _sample(value: Tensor) -> Tensor:
+def sample(value: Tensor) -> Tensor:
+    """What is compared of one tensor."""
     flat = value.detach().reshape(-1)
     return flat[:: max(1, len(flat) // _SAMPLED)].float().clone()
 

@@ -25,13 +25,17 @@ from adamerge.models.backbone import Backbone
 from adamerge.models.clip import Model
 from adamerge.models.guessing import guess
 from adamerge.models.heads import HeadSource, head_fault, open_head
-from adamerge.models.kinship import ADVICE, kinship
+from adamerge.models.kinship import ADVICE, Kinship, kinship
 from adamerge.models.likeness import Lookalikes
 from adamerge.models.pictures import Colour, PictureRules
 from adamerge.models.positions import resized
 from adamerge.models.settling import settle, stated_of
 
 Source = str | Path | Mapping[str, Tensor]
+Change = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+# {"<task> (<file>)": (where it differs, its tensors)}
+Misfits = dict[str, tuple[list[Difference], Mapping[str, Tensor]]]
+NOTHING_CHANGED = "Every expert equals the base model: there are no task vectors to merge."
 log = logging.getLogger(__name__)
 
 
@@ -68,7 +72,39 @@ def open_pool(
         CheckpointError: a file that cannot be opened.
     """
     opened = open_checkpoint(base)
-    origin = opened.image_encoder()
+    found, origin, resize = fit_to_backbone(
+        opened, opened.image_encoder(), experts, backbone, pictures, resize_positions
+    )
+    # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
+    order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
+    opened_heads = {task: open_head(heads[task]) for task in order}
+    _check_heads(
+        opened_heads, heads, tuple(task for task in experts if task not in without_task), found.embed_dim
+    )
+    vectors = stack_task_vectors(origin, _fitting(experts, opened, origin, resize), len(experts), dtype)
+    if not vectors:
+        raise PoolError(NOTHING_CHANGED)
+    unseen = tuple(task for task in opened_heads if task not in experts)
+    return Pool(found.build(), origin, vectors, tuple(experts), opened_heads, unseen)
+
+
+def fit_to_backbone(
+    opened: Checkpoint,
+    origin: Mapping[str, Tensor],
+    experts: Mapping[str, Source],
+    backbone: Model | None,
+    pictures: PictureRules | None,
+    resize_positions: bool,
+) -> tuple[Backbone, dict[str, Tensor], Change]:
+    """The backbone, the base's tensors in the order of its encoder, and what brings an expert's to its image size.
+
+    Args:
+        opened: the base's checkpoint.
+        origin: its image encoder, whose numbers may be missing (on the meta device).
+
+    Raises:
+        PoolError: as `open_pool`.
+    """
     if OPEN_CLIP.projection not in origin:
         raise PoolError(
             f"The base model {opened.source} has no projection, so its features do not reach the heads.\n"
@@ -82,64 +118,70 @@ def open_pool(
     settled = settle(model, stated, *given, resize_positions)
     found = Backbone.of(settled.model, settled.pictures)
     encoder = found.build()
-    resize = partial(resized, encoder=encoder) if resize_positions else dict[str, Tensor]
+    resize: Change = partial(resized, encoder=encoder) if resize_positions else dict[str, Tensor]
     origin = resize(origin)
     _check({"the base model": (opened.source, origin)}, dict(encoder.state_dict()), what="the backbone")
     # The rows of the coefficient table follow the module's order, whatever order the file has.
-    origin = {key: origin[key] for key in encoder.state_dict() if key in origin}
-    # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
-    order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
-    opened_heads = {task: open_head(heads[task]) for task in order}
-    _check_heads(
-        opened_heads, heads, tuple(task for task in experts if task not in without_task), found.embed_dim
-    )
-    vectors = stack_task_vectors(origin, _fitting(experts, opened, origin, resize), len(experts), dtype)
-    if not vectors:
-        raise PoolError("Every expert equals the base model: there are no task vectors to merge.")
-    unseen = tuple(task for task in opened_heads if task not in experts)
-    return Pool(encoder, origin, vectors, tuple(experts), opened_heads, unseen)
+    return found, {key: origin[key] for key in encoder.state_dict() if key in origin}, resize
 
 
 def _fitting(
     experts: Mapping[str, Source],
     base: Checkpoint,
     origin: Mapping[str, Tensor],
-    resize: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    resize: Change,
 ) -> Iterator[Mapping[str, Tensor]]:
     """The experts' encoders, one open at a time; at the end one error for all that do not fit, and one warning for all
     that are no experts of their own."""
     seen, twins = Lookalikes(), []
     seen.like("the base model", origin)
-    misfits: dict[str, tuple[list[Difference], Mapping[str, Tensor]]] = {}
+    misfits: Misfits = {}
     for task, source in experts.items():
         where, state = _expert(task, source, base)
         state = resize(state)
-        if differences := _differences(origin, state):
+        if found := differences(origin, state):
             # Of a misfit the shapes are enough, to tell what it looks like.
             shapes = {key: torch.empty_like(value, device="meta") for key, value in state.items()}
-            misfits[f"{task} ({where})"] = (differences, shapes)
+            misfits[f"{task} ({where})"] = (found, shapes)
         else:
             if (other := seen.like(task, state)) is not None:
                 twins.append(f"{task} equals {other}")
-            if doubt := kinship(origin, state).doubt:
-                log.warning("%s: %s. %s", task, doubt, ADVICE)
+            warn_of_kinship(task, kinship(origin, state))
             yield state
+    refuse_misfits(misfits, origin)
+    warn_of_twins(twins)
+
+
+def refuse_misfits(misfits: Misfits, origin: Mapping[str, Tensor]) -> None:
+    """Raise one PoolError for all experts that do not fit the base."""
     if misfits:
         raise PoolError(describe_misfits(misfits, origin, "the base model"))
+
+
+def warn_of_twins(twins: Sequence[str]) -> None:
+    """Say which experts are no experts of their own."""
     if twins:
         log.warning("Up to rounding, %s. Are these the right files?", ", ".join(twins))
 
 
+def warn_of_kinship(task: str, found: Kinship) -> None:
+    """Say where an expert does not look fine-tuned from the base."""
+    if found.doubt:
+        log.warning("%s: %s. %s", task, found.doubt, ADVICE)
+
+
 def _expert(task: str, source: Source, base: Checkpoint) -> tuple[str, dict[str, Tensor]]:
     checkpoint = open_checkpoint(source)
-    _warn_of_text_vectors(task, checkpoint, base)
+    origin = base.text_leftovers()
+    changed = [
+        k for k, v in checkpoint.text_leftovers().items() if k in origin and not torch.equal(v, origin[k])
+    ]
+    warn_of_text_vectors(task, changed)
     return checkpoint.source, checkpoint.image_encoder()
 
 
-def _warn_of_text_vectors(task: str, expert: Checkpoint, base: Checkpoint) -> None:
+def warn_of_text_vectors(task: str, changed: Sequence[str]) -> None:
     """Checkpoints of the task-vectors family carry text tensors that fine-tuning should not have touched."""
-    origin = base.text_leftovers()
-    changed = [k for k, v in expert.text_leftovers().items() if k in origin and not torch.equal(v, origin[k])]
     if changed:
         log.warning("%s: text tensors differ from the base's and are ignored: %s", task, ", ".join(changed))
 
@@ -149,13 +191,14 @@ def _check(
 ) -> None:
     misfits = {}
     for name, (source, state) in states.items():
-        if differences := _differences(reference, state):
-            misfits[f"{name} ({source})"] = (differences, state)
+        if found := differences(reference, state):
+            misfits[f"{name} ({source})"] = (found, state)
     if misfits:
         raise PoolError(describe_misfits(misfits, reference, what))
 
 
-def _differences(reference: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[Difference]:
+def differences(reference: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[Difference]:
+    """Where an encoder is not as the reference."""
     # Hugging Face's CLIPVisionModel has no projection; the base's is used then.
     return compare_states(
         {k: v for k, v in reference.items() if k in state or k != OPEN_CLIP.projection}, state

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adamerge.merging import Pool
+from adamerge.merging.pool import one_hot
 from adamerge.merging.task_vectors import InMemory, TaskVectors, TensorRule
 
 Needs = Literal["nothing", "images", "labels"]
@@ -41,6 +42,21 @@ class Rule:
     def coefficient(self, count: int) -> float | None:
         """What a static merge multiplies the vectors with, by the number of experts; None keeps the pool's."""
         return 1.0
+
+    def weights(self, names: tuple[str, ...], task: str | None = None) -> Tensor:
+        """(T,) what a static merge multiplies the vectors with; (1,) for one delta.
+
+        Args:
+            names: of the T experts.
+            task: whose encoder, where each task has its own.
+
+        Raises:
+            PoolError: a rule with an encoder per task, and no task, or none of that name.
+        """
+        value = self.coefficient(len(names))
+        count = 1 if self.gives == "delta" else len(names)
+        weights = torch.full((count,), 1.0 if value is None else value)
+        return weights if self.gives != "experts" else weights * one_hot(names, task)
 
     @torch.no_grad()
     def __call__(self, pool: Pool, dtype: torch.dtype | None = None) -> Pool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamerge.merging.selection import kth_magnitudes
-from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.merging.task_vectors import TaskVectors, TensorRule, numel
 from adamerge.rules.rule import Rule
 
 
@@ -72,8 +72,8 @@ def thresholds(vectors: TaskVectors, top_k: float, reference_size: int | None = 
     Returns:
         (T,) float32.
     """
-    size = reference_size or vectors.numel
-    changed = sum(vectors.base(key).numel() for key in vectors.keys)
+    size = reference_size or numel(vectors)
+    changed = sum(vectors.shapes[key].numel() for key in vectors.keys)
     # Tensors that nobody changed (and the reference's text tensors) count as zeros, the smallest entries.
     dropped = size - int(top_k * size) - (size - changed)
     return kth_magnitudes(vectors, [dropped] * len(vectors.names))

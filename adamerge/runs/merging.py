@@ -1,14 +1,18 @@
-"""A static merge alone: of an open pool, in Python."""
+"""A static merge alone: of an open pool in Python, or from file to file, holding no more than the tensors at work."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from adamerge.checkpoints.saving import save_stream
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
+from adamerge.merging.task_vectors import TaskVectors, merged_tensor
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.rules.rule import Rule
 from adamerge.settings import instantiate
@@ -52,3 +56,21 @@ def rule_named(name: str, **options: Any) -> Rule:
     mistakes.report()
     made: Rule = instantiate({**named, **options})
     return made
+
+
+def write_merged(path: Path, rule: Rule, vectors: TaskVectors, dtype: torch.dtype = torch.float32) -> str:
+    """Merge into a safetensors file, tensor by tensor; the same bytes as saving `rule(pool).static()`.
+
+    Args:
+        dtype: what a pool of these experts would store the rule's vectors as.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        PoolError: a rule that keeps one encoder per task.
+    """
+    weights = rule.weights(vectors.names)
+    with torch.no_grad():
+        changed = rule.prepare(vectors)
+    return save_stream(path, vectors.shapes, lambda key: merged_tensor(key, vectors, changed, weights, dtype))

@@ -1,0 +1,174 @@
+"""A merge from file to file, tensor by tensor, is the merge in memory to the bit, for every rule that ships."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints.formats import MODEL, vision_state
+from safetensors.torch import load_file, save_file
+
+import adamerge
+from adamerge.checkpoints import open_clip_to_hf, save_tensors
+from adamerge.errors import CheckpointError, PoolError
+from adamerge.merging.task_vectors import InMemory
+from adamerge.models.slices import Slices, open_vectors
+from adamerge.rules.rule import Rule
+from adamerge.rules.ties import Ties
+from adamerge.runs.merging import rule_named, write_merged
+from adamerge.settings.groups import choices
+
+TASKS = ("Cars", "DTD", "SVHN")
+HEADS = {task: torch.ones(4, 8) for task in TASKS}
+RULES = [name for name in choices("rule") if rule_named(name).gives != "experts"]
+
+
+def states() -> dict[str, dict[str, torch.Tensor]]:
+    """Experts near the base; one of them has left a tensor as it was, another has no projection."""
+    base = vision_state()
+    found = {}
+    for i, task in enumerate(TASKS):
+        torch.manual_seed(10 + i)
+        found[task] = {key: value + 0.05 * torch.randn_like(value) for key, value in base.items()}
+    found["Cars"]["visual.ln_post.bias"] = base["visual.ln_post.bias"].clone()
+    for state in found.values():
+        state["visual.ln_pre.bias"] = base["visual.ln_pre.bias"].clone()
+    del found["SVHN"]["visual.proj"]
+    return found
+
+
+def files(folder: Path, form: str) -> tuple[Path, dict[str, Path]]:
+    """Base and experts in one form: open_clip's names, Hugging Face's, or split into shards."""
+    paths = {}
+    for name, state in {"base": vision_state(), **states()}.items():
+        if form == "hf":
+            state = open_clip_to_hf(state)
+        elif form == "wrapped":
+            state = {f"module.{key}": value for key, value in state.items()}
+        state = {key: value.contiguous() for key, value in state.items()}
+        if form == "shards":
+            paths[name] = folder / name
+            paths[name].mkdir()
+            where = {key: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, key in enumerate(state)}
+            for shard in sorted(set(where.values())):
+                save_file({k: v for k, v in state.items() if where[k] == shard}, paths[name] / shard)
+            index = {"weight_map": where}
+            (paths[name] / "model.safetensors.index.json").write_text(json.dumps(index))
+        else:
+            paths[name] = folder / f"{name}.safetensors"
+            save_file(state, paths[name])
+    return paths.pop("base"), paths
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
+    return files(tmp_path_factory.mktemp("plain"), "open_clip")
+
+
+def in_memory(rule: Rule, base: Path, experts: dict[str, Path], dtype: torch.dtype, folder: Path) -> bytes:
+    """As a run of that precision merges and saves."""
+    wide = torch.float32 if rule.ranks else dtype
+    pool = adamerge.open_pool(base, experts, HEADS, backbone=MODEL, dtype=wide)
+    save_tensors(folder / "whole.safetensors", rule(pool, dtype).static())
+    return (folder / "whole.safetensors").read_bytes()
+
+
+def streamed(rule: Rule, base: Path, experts: dict[str, Path], dtype: torch.dtype, folder: Path) -> bytes:
+    vectors = open_vectors(base, experts, MODEL, torch.float32 if rule.ranks else dtype)
+    assert isinstance(vectors, Slices)
+    write_merged(folder / "streamed.safetensors", rule, vectors, dtype)
+    return (folder / "streamed.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_writes_the_bytes_of_the_merge_in_memory(name, dtype, plain, tmp_path) -> None:
+    rule = rule_named(name)
+    found = streamed(rule, *plain, dtype, tmp_path)
+    assert found == in_memory(rule, *plain, dtype, tmp_path)
+    assert set(load_file(tmp_path / "streamed.safetensors")) == set(vision_state())
+
+
+@pytest.mark.parametrize("form", ["hf", "shards", "wrapped"])
+def test_whatever_the_tensors_are_called_and_however_they_lie(form, plain, tmp_path) -> None:
+    paths = files(tmp_path, form)
+    rule = Ties()
+    assert streamed(rule, *paths, torch.float32, tmp_path) == in_memory(rule, *plain, torch.float32, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["emr", "individual"])
+def test_an_encoder_per_task_is_no_single_file(name, plain, tmp_path) -> None:
+    vectors = open_vectors(*plain, MODEL)
+    with pytest.raises(PoolError, match="one encoder per task"):
+        write_merged(tmp_path / "m.safetensors", rule_named(name), vectors)
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_the_vectors_are_those_of_the_pool(plain) -> None:
+    pool = adamerge.open_pool(*plain, HEADS, backbone=MODEL)
+    slices, whole = open_vectors(*plain, MODEL), InMemory(pool.names, pool.base, pool.vectors)
+    assert (slices.names, slices.keys) == (whole.names, whole.keys)
+    assert "visual.ln_pre.bias" not in slices.keys
+    assert dict(slices.shapes) == whole.shapes
+    for key in slices.keys:
+        assert torch.equal(slices.base(key), whole.base(key))
+        assert torch.equal(slices.stack(key), whole.stack(key))
+
+
+def test_what_cannot_be_read_tensor_by_tensor_is_read_whole_and_said(plain, tmp_path, caplog) -> None:
+    base, experts = plain
+    torch.save(load_file(experts["DTD"]), tmp_path / "DTD.pt")
+    vectors = open_vectors(base, {**experts, "DTD": tmp_path / "DTD.pt"}, MODEL)
+    assert isinstance(vectors, InMemory)
+    assert "DTD cannot be read tensor by tensor" in caplog.text
+    write_merged(tmp_path / "streamed.safetensors", Ties(), vectors)
+    assert (tmp_path / "streamed.safetensors").read_bytes() == in_memory(
+        Ties(), *plain, torch.float32, tmp_path
+    )
+
+
+def spoiled(plain: tuple[Path, dict[str, Path]], folder: Path, change) -> dict[str, Path]:
+    state = load_file(plain[1]["DTD"])
+    change(state)
+    save_file(state, folder / "DTD.safetensors")
+    return {**plain[1], "DTD": folder / "DTD.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.update({"visual.conv1.weight": torch.zeros(16, 3, 2, 2)}),
+        lambda s: s.pop("visual.ln_post.bias"),
+        lambda s: s["visual.proj"].fill_(float("nan")),
+        lambda s: s.update({"visual.extra": torch.zeros(3)}),
+        lambda s: s.update({"x.lora_A.weight": torch.zeros(3, 3)}),
+        lambda s: s.update({"visual.proj": torch.zeros(16, 8, dtype=torch.int8)}),
+    ],
+)
+def test_an_expert_is_refused_in_the_same_words(change, plain, tmp_path) -> None:
+    experts = spoiled(plain, tmp_path, change)
+    with pytest.raises((PoolError, CheckpointError)) as whole:
+        adamerge.open_pool(plain[0], experts, HEADS, backbone=MODEL)
+    with pytest.raises(type(whole.value)) as sliced:
+        open_vectors(plain[0], experts, MODEL)
+    assert str(sliced.value) == str(whole.value)
+
+
+def test_experts_that_are_the_base_and_twins_are_seen(plain, tmp_path, caplog) -> None:
+    with pytest.raises(PoolError, match="no task vectors"):
+        open_vectors(plain[0], {"Cars": plain[0]}, MODEL)
+    caplog.clear()
+    open_vectors(plain[0], {"Cars": plain[1]["Cars"], "DTD": plain[1]["Cars"]}, MODEL)
+    assert "DTD equals Cars" in caplog.text
+
+
+def test_a_flipped_byte_is_seen(plain, tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, load_file(plain[1]["Cars"]))
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match="sha256"):
+        open_vectors(plain[0], {"Cars": path}, MODEL)
