@@ -90,7 +90,7 @@ def _in_pieces(
         found = tensor(key).detach().cpu().contiguous()
         if found.dtype != torch.float32 or tuple(found.shape) != tuple(shapes[key]):
             raise ValueError(f"{key} is {found.dtype} {tuple(found.shape)}, not float32 {tuple(shapes[key])}")
-        yield memoryview(found.reshape(-1).numpy()).cast("B")
+        yield memoryview(found.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def weight_files(path: Path) -> list[Path]:

@@ -1,11 +1,15 @@
-"""`merge`: a static rule, then evaluate. The same road as `train`, with nothing to adapt."""
+"""`merge`: a static rule, then evaluate: the same road as `train`, with nothing to adapt. Or the merge alone."""
 
 from __future__ import annotations
 
 from adamerge.commands.presets import deviations
 from adamerge.runs.recipe import execute
-from adamerge.settings.commands import RunSettings
+from adamerge.runs.streaming import merge_files
+from adamerge.settings.commands import MergeSettings
 
 
-def run(settings: RunSettings) -> None:
-    execute(settings, deviations)
+def run(settings: MergeSettings) -> None:
+    if settings.evaluate:
+        execute(settings.of_run(), deviations)
+    else:
+        merge_files(settings.of_run())

@@ -148,7 +148,7 @@ def _changed_text(expert: SlicedCheckpoint, base: SlicedCheckpoint) -> list[str]
 def _look_at_all(vectors: Slices) -> tuple[str, ...]:
     """The keys that some expert changed, after one pass over all files for what can be wrong with the numbers."""
     _refuse_broken(vectors.origin)
-    changed = {}
+    changed: dict[str, bool] = {}
     twins = _twins(vectors)
     for task, expert in vectors.experts.items():
         sums, broken = Sums(), []

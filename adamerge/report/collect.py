@@ -14,7 +14,7 @@ import yaml
 from adamerge.errors import RunError
 from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
 from adamerge.tracking.preset import AgainstPreset, read_preset
-from adamerge.tracking.recorded import Recorded
+from adamerge.tracking.recorded import Recorded, read_lineage
 from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
 
 # What says nothing about the model: where, when, how it was written down.
@@ -180,7 +180,9 @@ def apart(comparisons: Sequence[Comparison]) -> list[str]:
 
 def _why_unfinished(folder: Path) -> str:
     error = Recorded(folder).error()
-    return "not finished" if error is None else f"failed: {error.splitlines()[0]}"
+    if error is not None:
+        return f"failed: {error.splitlines()[0]}"
+    return "merged without evaluation" if read_lineage(folder).data == {} else "not finished"
 
 
 def run_folders(folders: Iterable[Path]) -> list[Path]:

@@ -48,6 +48,18 @@ def open_suite_pool(
     return pool_with_heads(settings, paths, open_heads(settings, tasks, paths, ids["base"]))
 
 
+def sources(settings: PoolSettings, paths: Mapping[str, str]) -> tuple[Any, Mapping[str, Any]]:
+    """(the base, the experts by name), as files or, where the config says random, as tensors."""
+    base: Any = paths["base"]
+    experts: Mapping[str, Any] = {
+        task: paths[f"experts/{task}"] for task in [*settings.suite.tasks, *settings.suite.irrelevant]
+    }
+    if base.startswith(RANDOM):
+        base = pretrained_state(base, model_of(settings.backbone))
+        experts = RandomExperts(base, experts)
+    return base, experts
+
+
 def pool_with_heads(
     settings: PoolSettings,
     paths: Mapping[str, str],
@@ -58,23 +70,15 @@ def pool_with_heads(
 
     `dtype` is that of the task vectors, where it is another than the config's.
     """
-    model = model_of(settings.backbone)
-    base: Any = paths["base"]
-    without_task = list(settings.suite.irrelevant)
-    experts: Mapping[str, Any] = {
-        task: paths[f"experts/{task}"] for task in [*settings.suite.tasks, *without_task]
-    }
-    if base.startswith(RANDOM):
-        base = pretrained_state(base, model)
-        experts = RandomExperts(base, experts)
+    base, experts = sources(settings, paths)
     dtype = dtype or getattr(torch, settings.checkpoints.dtype)
     pool = open_pool(
         base,
         experts,
         heads,
-        backbone=model,
+        backbone=model_of(settings.backbone),
         dtype=dtype,
-        without_task=without_task,
+        without_task=settings.suite.irrelevant,
         pictures=pictures_for(settings.backbone),
         resize_positions=settings.backbone.resize_positions,
     )

@@ -13,6 +13,7 @@ from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.models.start import with_start
 from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import settled
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.inputs import Inputs, splits_of
@@ -80,8 +81,7 @@ class Run:
     @property
     def arithmetic(self) -> TaskArithmetic:
         """Task arithmetic with the suite's customary coefficient."""
-        prior = self.settings.suite.prior
-        return TaskArithmetic() if prior is None else TaskArithmetic(prior)
+        return _arithmetic(self.settings)
 
     def build(self, pool: Pool) -> Method:
         """The method over the rule's pool, with the coefficients of `start` where the config names one.
@@ -106,10 +106,7 @@ class Run:
     def _ruled(self, pool: Pool) -> Pool:
         """The pool after the rule. A rule that ranks entries sees the task vectors in float32, also where they are kept
         in bfloat16: for that time the experts are opened once more."""
-        named = self.settings.rule.component
-        if named is None:
-            return self.arithmetic(pool)
-        rule = instantiate(named)
+        rule = rule_of(self.settings)
         kept = next(iter(pool.vectors.values())).dtype
         if kept == torch.float32 or not getattr(rule, "ranks", False):
             ruled: Pool = rule(pool)
@@ -125,10 +122,26 @@ def open_run(settings: RunSettings) -> Run:
     settings = settled(settings, paths)
     inputs = Inputs(settings, paths, splits_of(settings))
     identity = inputs.identity(COMMAND).id
+    return Run(settings, name_of(settings), identity, folder_of(settings, identity), inputs)
+
+
+def folder_of(settings: RunSettings, identity: str) -> Path:
+    """The folder of a run's identity."""
     corruption = corruption_of(settings.suite)
     suite = settings.suite.name if corruption is None else f"{settings.suite.name}-{corruption.name}"
-    folder = Path(settings.outputs) / (settings.experiment_name or suite) / name_of(settings) / identity
-    return Run(settings, name_of(settings), identity, folder, inputs)
+    return Path(settings.outputs) / (settings.experiment_name or suite) / name_of(settings) / identity
+
+
+def rule_of(settings: RunSettings) -> Rule:
+    """The rule that the settings name; task arithmetic where they name none."""
+    named = settings.rule.component
+    rule: Rule = _arithmetic(settings) if named is None else instantiate(named)
+    return rule
+
+
+def _arithmetic(settings: RunSettings) -> TaskArithmetic:
+    prior = settings.suite.prior
+    return TaskArithmetic() if prior is None else TaskArithmetic(prior)
 
 
 def name_of(settings: RunSettings) -> str:

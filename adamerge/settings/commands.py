@@ -58,9 +58,19 @@ class PoolSettings(Section):
 
 
 class RunSettings(PoolSettings):
-    """conf/merge.yaml, and what a run folder's config.yaml holds: a pool, a rule and a method."""
+    """What a run folder's config.yaml holds: a pool, a rule and a method."""
 
     method: MethodSection
+
+
+class MergeSettings(RunSettings):
+    """conf/merge.yaml."""
+
+    evaluate: bool = True
+
+    def of_run(self) -> RunSettings:
+        """The settings of the run, which are the same whether it is evaluated at once."""
+        return RunSettings.model_validate(self.model_dump(exclude={"evaluate"}))
 
 
 class TrainSettings(RunSettings):
@@ -140,7 +150,7 @@ def as_yaml(settings: Section) -> str:
 
 SETTINGS: dict[str, type[Section]] = {
     "train": TrainSettings,
-    "merge": RunSettings,
+    "merge": MergeSettings,
     "doctor": TrainSettings,
     "evaluate": EvaluateSettings,
     "finetune": FinetuneSettings,

@@ -49,7 +49,8 @@ class Lineage:
 
     Attributes:
         uses, makes: weight files by name: base, experts/<task>, heads/<task>, text, start.
-        data: {task: {split: pictures}}; None for a run from before this was noted.
+        data: {task: {split: pictures}}; None for a run from before this was noted, {} for a merge that is
+            not evaluated.
         heads: {task: identity} of a head file, or of the text tower and the prompts that a head is made of.
         code: {module: hash} of adamerge, by its version, and of modules of the user's own.
         settings: a hash of the settings that can change a number.

@@ -1,0 +1,96 @@
+"""`merge evaluate=false`: from weight files to merged.safetensors, without data or heads, a few tensors in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from adamerge.checkpoints.saving import sidecar
+from adamerge.console import plain_console
+from adamerge.errors import ConfigError
+from adamerge.models.slices import Slices, open_vectors
+from adamerge.rules.rule import Rule
+from adamerge.runs.backbones import model_of, pictures_for, settled
+from adamerge.runs.folder import at_work_in, clear, start_folder
+from adamerge.runs.merging import write_merged
+from adamerge.runs.pools import sources
+from adamerge.runs.run import folder_of, rule_of
+from adamerge.runs.weights import checkpoint_paths, fingerprints
+from adamerge.settings import identify
+from adamerge.settings.commands import RunSettings
+from adamerge.tracking.recorded import Lineage, Weights
+
+FILE = "merged.safetensors"
+
+
+def merge_files(settings: RunSettings) -> Path:
+    """Write a static merge into the run folder of its settings and weights, and say so; a finished one is said again.
+
+    No picture is read, so the run's id counts none: evaluating the same merge is a run of its own.
+
+    Returns:
+        The merged encoder's file.
+
+    Raises:
+        ConfigError: settings of what is no static merge to one encoder.
+        PoolError, CheckpointError: as for a pool.
+    """
+    rule = _static(settings)
+    checkpoints = settings.checkpoints.model_copy(update={"heads": None, "text": None})
+    paths = checkpoint_paths(settings.model_copy(update={"checkpoints": checkpoints}))
+    settings = settled(settings, paths)
+    files = fingerprints(paths)
+    identity = identify(settings, "merge", files, {})
+    folder = folder_of(settings, identity.id)
+    path = folder / FILE
+    with at_work_in(folder):
+        if settings.rerun:
+            clear(folder)
+        how = "was there already"
+        if not sidecar(path).exists():  # it is written last
+            uses = {name: Weights(place, files[name]) for name, place in paths.items()}
+            code = dict(identity.code)
+            start_folder(settings, folder, Lineage(uses, data={}, code=code, settings=identity.settings))
+            how = _write(path, settings, rule, paths)
+    plain_console().print(
+        f"{path} {how}. Nothing was predicted (evaluate=false), so there are no results; the same command without it "
+        "evaluates.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return path
+
+
+def _static(settings: RunSettings) -> Rule:
+    """The rule, of settings that only merge."""
+    rule = rule_of(settings)
+    if settings.method.schedule is not None:
+        raise ConfigError(
+            f"evaluate=false: method={settings.method.name} is trained on images; only a static merge goes without.\n"
+            "  Leave out method=..., or evaluate=false."
+        )
+    if settings.start is not None:
+        raise ConfigError(
+            "evaluate=false: start=... is not read by a merge without evaluation.\n  Leave out one of the two."
+        )
+    if rule.gives == "experts":
+        raise ConfigError(
+            f"evaluate=false: rule={settings.rule.name} keeps one encoder per task; there is no merged one to write.\n"
+            "  Choose a rule that merges (task_arithmetic, ties, ...), or leave out evaluate=false."
+        )
+    return rule
+
+
+def _write(path: Path, settings: RunSettings, rule: Rule, paths: dict[str, str]) -> str:
+    kept: torch.dtype = getattr(torch, settings.checkpoints.dtype)
+    vectors = open_vectors(
+        *sources(settings, paths),
+        model_of(settings.backbone),
+        torch.float32 if rule.ranks else kept,
+        pictures_for(settings.backbone),
+        settings.backbone.resize_positions,
+    )
+    write_merged(path, rule, vectors, kept)
+    read = "tensor by tensor" if isinstance(vectors, Slices) else "from experts in memory"
+    return f"was written {read}: {settings.rule.name} of {len(vectors.names)} experts"
