@@ -21,9 +21,10 @@ from adamerge.commands.overrides import Typed, typed_options
 from adamerge.commands.run_options import OTHER_PICTURES, is_among, with_options
 from adamerge.console import plain_console
 from adamerge.digests import digest
-from adamerge.errors import ConfigError, DataError
+from adamerge.errors import CheckpointError, ConfigError, DataError
 from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
+from adamerge.methods.base import Method
 from adamerge.methods.static import Fixed
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
@@ -32,8 +33,8 @@ from adamerge.runs.backbones import settled
 from adamerge.runs.images import Data, open_data, open_tasks
 from adamerge.runs.pools import pool_with_heads
 from adamerge.runs.recipe import evaluate
-from adamerge.runs.run import open_run
-from adamerge.runs.trained import ClassNames, heads_of, run_in, trained_method
+from adamerge.runs.run import Run, open_run
+from adamerge.runs.trained import ClassNames, heads_of, load_alone, run_in, stands_alone, trained_method
 from adamerge.settings.check import validate
 from adamerge.settings.commands import EvaluateSettings, PoolSettings, TrainSettings
 from adamerge.settings.mistakes import Mistakes
@@ -41,6 +42,10 @@ from adamerge.tasks.task import check_head
 from adamerge.tracking.results import Results, as_json
 
 FOLDER = "evaluations"
+_UNKNOWN = (
+    "The experts are not here, and these are not the pictures that the run was compared with them on: how often it "
+    "agrees with them is not known."
+)
 # What an encoder that is evaluated as it is has no use for.
 _NOT_OF_A_CHECKPOINT = (
     *("method", "rule", "seed", "start", "record", "attack", "logger", "checkpoint_every", "workers"),
@@ -75,7 +80,7 @@ def run_over(typed: Sequence[Typed]) -> None:
     if any(option.key == "checkpoint" for option in others):
         raise ConfigError("evaluate needs one of run=<run folder> and checkpoint=<file>, not both.")
     out = _free(next((str(option.value) for option in others if option.key == "out"), None))
-    original = run_in(folder)
+    original, alone = _opened(folder)
     mistakes = Mistakes()
     plain = resolved(
         with_options(OmegaConf.create(original.settings.model_dump()), others, mistakes), mistakes
@@ -84,8 +89,11 @@ def run_over(typed: Sequence[Typed]) -> None:
     changed = replace(original, settings=validate(plain, TrainSettings))
     options = {option.key: option.value for option in others if option.key != "out"}
     heads, classes = heads_of(original, folder)
-    pool = pool_with_heads(original.settings, original.paths, heads)
-    method = trained_method(original, folder, pool)
+    if alone is None:
+        pool = pool_with_heads(original.settings, original.paths, heads)
+        method = trained_method(original, folder, pool)
+    else:  # the experts' heads are those that the run was given, not those that it learned
+        pool, method = replace(alone.pool, heads=dict(heads)), alone
     data = _data(changed.settings, pool, classes)
     console = plain_console()
     results = evaluate(changed, method, pool, data)
@@ -94,11 +102,23 @@ def run_over(typed: Sequence[Typed]) -> None:
     if options:
         console.print(f"evaluated with {_shown(options)}", highlight=False, soft_wrap=True, markup=False)
     console.print(results_table(results))
+    if not results.baselines:
+        console.print(_UNKNOWN, highlight=False, soft_wrap=True)
     if options and out is None:
         out = folder / FOLDER / f"{digest(options)[:12]}.json"
         out.parent.mkdir(exist_ok=True)
     if out is not None:
         _write(out, results, {"run": original.id, "options": options})
+
+
+def _opened(folder: Path) -> tuple[Run, Method | None]:
+    """The run of a folder, and its method where that has to come from the folder alone: the weights are gone."""
+    try:
+        return run_in(folder), None
+    except CheckpointError:
+        if not stands_alone(folder):
+            raise
+    return load_alone(folder)
 
 
 def _free(out: str | None) -> Path | None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from adamerge.checkpoints.saving import sidecar
 from adamerge.console import plain_console
-from adamerge.errors import ConfigError, PoolError
+from adamerge.errors import CheckpointError, ConfigError, PoolError
 from adamerge.export.card import Exported, card
 from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
 from adamerge.export.heads import final_heads, tasks_with_parts
 from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.methods.base import Method
+from adamerge.models.clip import Model
 from adamerge.models.pretrained import pretrained_state
 from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.run import Run
 from adamerge.runs.trained import load_without_data, save_heads
 from adamerge.settings.commands import ExportSettings
+from adamerge.tracking.recorded import Weights, read_lineage
 from adamerge.tracking.results import read_results
 
 _PROGRAMS = {"onnx": write_onnx, "torch_export": write_torch_export}
@@ -45,7 +50,9 @@ def run(settings: ExportSettings) -> None:
             else tasks_with_parts(method, heads, model_of(opened.settings.backbone))
         )
         config = (source / "config.yaml").read_text()
-        exported = Exported(settings.format, settings.task, heads, parts, opened.paths, config, results)
+        exported = Exported(
+            settings.format, settings.task, heads, parts, _sources(source, opened), config, results
+        )
         atomic_write_text(folder / "README.md", card(exported, folder))
     console = plain_console()
     console.print(
@@ -67,11 +74,30 @@ def _write(settings: ExportSettings, opened: Run, method: Method, folder: Path) 
         hint = "format=torch_export writes such a model whole; with task=<task> it gives that task's logits."
         raise PoolError(f"{error}\n  {hint}") from error
     if settings.format == "open_clip":
-        write_open_clip(folder, encoder, model, pretrained_state(opened.paths["base"], model), pictures)
+        write_open_clip(folder, encoder, model, _whole_base(opened, model), pictures)
     elif settings.format == "hf":
         write_hf(folder, encoder, model, pictures)
     else:
         write_safetensors(folder, encoder, model, pictures)
+
+
+def _whole_base(opened: Run, model: Model) -> dict[str, Tensor]:
+    """The base with its text tower, the only thing that a run folder does not hold."""
+    try:
+        return pretrained_state(opened.paths["base"], model)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\n  format=open_clip writes the whole CLIP, of which the text tower is the base's; format=hf and "
+            "format=safetensors write the image encoder, from the run folder alone."
+        ) from error
+
+
+def _sources(source: Path, opened: Run) -> Mapping[str, Weights]:
+    """What was merged, as the run noted it; a run from before that was noted is looked at anew."""
+    lineage = read_lineage(source)
+    if lineage.data is not None:
+        return lineage.uses
+    return {name: Weights(path, opened.files[name]) for name, path in opened.paths.items()}
 
 
 def _copy_state(source: Path, folder: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from adamerge import __version__
 from adamerge.checkpoints.places import RANDOM
-from adamerge.checkpoints.saving import weight_files
 from adamerge.digests import sha256_of
 from adamerge.merging import Head
 from adamerge.report.table import to_markdown
 from adamerge.settings.paths import PACKAGE
+from adamerge.tracking.recorded import Weights
 from adamerge.tracking.results import Results
 
 _LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge"}
@@ -48,7 +48,7 @@ class Exported:
         task: whose logits the program gives; None for features.
         heads: by task; those of the file heads.safetensors.
         parts: tasks whose results need more than the encoder and the head.
-        sources: the weight files that were merged, by name.
+        sources: the weight files that were merged, by name, with the identity of their content.
         config: the run's config.yaml.
     """
 
@@ -56,7 +56,7 @@ class Exported:
     task: str | None
     heads: Mapping[str, Head]
     parts: Sequence[str]
-    sources: Mapping[str, str]
+    sources: Mapping[str, Weights]
     config: str
     results: Results
 
@@ -123,14 +123,13 @@ def _heads(heads: Mapping[str, Head]) -> str:
     return text
 
 
-def _sources(sources: Mapping[str, str]) -> str:
+def _sources(sources: Mapping[str, Weights]) -> str:
     lines = ["| what | file | sha256 |", "|---|---|---|"]
-    for name, place in sources.items():
-        if place.startswith(RANDOM):
-            lines.append(f"| {name} | {place} | |")
-            continue
-        for file in weight_files(Path(place).expanduser()):
-            lines.append(f"| {name} | {file.name} | {sha256_of(file)} |")
+    for name, weights in sources.items():
+        made = weights.path.startswith(RANDOM)
+        lines.append(
+            f"| {name} | {weights.path if made else Path(weights.path).name} | {'' if made else weights.identity} |"
+        )
     return "\n".join(lines)
 
 

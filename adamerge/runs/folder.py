@@ -27,7 +27,7 @@ from adamerge.training.steps import StepModule
 _MADE = (
     *("results.json", "checkpoints", "journal.jsonl", "state.safetensors", "merged.safetensors"),
     *("heads.safetensors", "coefficients.json", "representations.json", "figures", "error.txt"),
-    *("preset.json", "evaluations"),
+    *("preset.json", "evaluations", "inference.safetensors", "references.safetensors"),
 )
 
 

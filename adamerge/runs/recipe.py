@@ -16,6 +16,7 @@ from adamerge.console import plain_console
 from adamerge.files import atomic_write_text
 from adamerge.memory import reset_peak
 from adamerge.methods.base import Method
+from adamerge.models.finished import save_finished
 from adamerge.report.summary import record, show
 from adamerge.runs.adapting import adapt
 from adamerge.runs.backbones import device_of
@@ -24,7 +25,7 @@ from adamerge.runs.images import suite_name
 from adamerge.runs.mirroring import mirrored
 from adamerge.runs.representing import write_representations
 from adamerge.runs.run import Run, open_run
-from adamerge.runs.scoring import evaluate
+from adamerge.runs.scoring import evaluate, keep_references
 from adamerge.runs.sweep import in_sweep, note
 from adamerge.runs.sweep import line as sweep_line
 from adamerge.runs.trained import save_heads
@@ -114,7 +115,10 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     adapted = time.perf_counter()
     save_parts(run.folder, method)
     save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
+    if (kept := method.kept()) is not None:
+        save_finished(run.folder, kept)
     results = evaluate(run, method, pool, data)
+    keep_references(run, pool, data)
     write_representations(run, method, pool, data, _hardest(results))
     steps = Journal(run.folder / "journal.jsonl").read()
     seconds = {

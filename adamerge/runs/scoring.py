@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from adamerge.checkpoints.cached import cached
+from adamerge.digests import digest
 from adamerge.errors import DataError
 from adamerge.evaluation.label_free import estimate, mean_entropy, near_chance
 from adamerge.evaluation.predicting import calibration, predict, predict_logits, score
@@ -25,6 +26,7 @@ from adamerge.rules.linear import Individual, Pretrained, WeightAverage
 from adamerge.runs.backbones import device_of
 from adamerge.runs.images import Data, open_data, suite_name
 from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
+from adamerge.runs.references import read_references, write_references
 from adamerge.runs.run import Run
 from adamerge.settings import cache_dir, instantiate
 from adamerge.settings.commands import RunSettings
@@ -47,7 +49,11 @@ def baselines(run: Run) -> dict[str, Callable[[Pool], Pool]]:
 
 
 def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
-    """Accuracy and agreement of the method and of what it is compared with."""
+    """Accuracy and agreement of the method and of what it is compared with.
+
+    `pool` has the experts; a finished one has none: then the comparison is what the run folder keeps of it, which is of
+    the pictures that the run was evaluated on, and with other pictures it is not known.
+    """
     settings = run.settings
     device = device_of(settings.trainer)
     predictions, certain = _baseline_predictions(run, pool, data)
@@ -56,9 +62,10 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
             method, data.images, device=device, batch_size=settings.evaluation.batch_size, progress=progress
         )
     predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
-    teachers = predictions["individual"]
-    _warn_of_chance(predictions["pretrained"], pool, data)
-    _warn_of_disagreement(predicted, teachers, pool)
+    teachers = predictions.get("individual", {})
+    if predictions:
+        _warn_of_chance(predictions["pretrained"], pool, data)
+        _warn_of_disagreement(predicted, teachers, pool)
     parts = parts_of(settings, data)
     scored = {task: part.scored for task, part in parts.items()}
     baselines = {name: _reference(by_task, teachers, data, scored) for name, by_task in predictions.items()}
@@ -67,7 +74,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
         task: _judged(
             _task_result(task, own, baselines, len(rows)),
             logits[task][rows],
-            certain[task][rows],
+            _at(certain.get(task), rows),
             _at(data.labels[task], rows),
         )
         for task, rows in scored.items()
@@ -116,16 +123,17 @@ def lineage_of(settings: RunSettings) -> str:
 
 
 def _judged(
-    result: TaskResult, logits: torch.Tensor, expert: torch.Tensor, labels: torch.Tensor | None
+    result: TaskResult, logits: torch.Tensor, expert: torch.Tensor | None, labels: torch.Tensor | None
 ) -> TaskResult:
-    """With what the probabilities say: entropy, the label-free estimate, and calibration where there are labels."""
-    found, calibrated = estimate(logits.argmax(dim=-1), expert), calibration(logits, labels)
+    """With what the probabilities say: entropy, the label-free estimate where the expert's are known, and calibration
+    where there are labels."""
+    calibrated = calibration(logits, labels)
+    if expert is not None:
+        found = estimate(logits.argmax(dim=-1), expert)
+        result = replace(result, estimate=found.value, estimate_low=found.low, estimate_high=found.high)
     return replace(
         result,
         entropy=mean_entropy(logits),
-        estimate=found.value,
-        estimate_low=found.low,
-        estimate_high=found.high,
         ece=None if calibrated is None else calibrated.ece,
         nll=None if calibrated is None else calibrated.nll,
         brier=None if calibrated is None else calibrated.brier,
@@ -196,13 +204,13 @@ def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
         "batch_size": settings.evaluation.batch_size,
     }
     own = predict(method, data.images, **options)
-    base = predict(Static(Pretrained()(pool)), data.images, **options)
+    base = {} if pool.finished else predict(Static(Pretrained()(pool)), data.images, **options)
     return {
         task: TaskResult(
             accuracy=score(own[task], labels, None).accuracy,
             n=len(data.images[task]),
             expert=None,
-            pretrained=score(base[task], labels, None).accuracy,
+            pretrained=score(base[task], labels, None).accuracy if task in base else None,
             normalized=None,
             agreement=None,
         )
@@ -212,7 +220,9 @@ def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
 
 def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attack]:
     """What the trigger does to the tasks whose expert has a backdoor."""
-    found = {}
+    found: dict[str, Attack] = {}
+    if pool.finished:
+        return found  # what the trigger does to the experts is not known
     for task in run.settings.attack.tasks:
         labels = data.labels[task]
         if labels is None:
@@ -249,8 +259,11 @@ def _baseline_predictions(
 ) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """Predictions {baseline: {task: (n,)}} and the experts' probabilities {task: (n, classes)}.
 
-    They depend on the checkpoints and images only and are computed once per machine.
+    They depend on the checkpoints and images only and are computed once per machine. Without the experts they are those
+    of the run folder, and none of other pictures.
     """
+    if pool.finished:
+        return read_references(run.folder, _compared_on(pool, data)) or ({}, {})
     settings, rules = run.settings, baselines(run)
     shared = {
         "kind": "predictions",
@@ -284,6 +297,19 @@ def _baseline_predictions(
     return predictions, certain
 
 
+def keep_references(run: Run, pool: Pool, data: Data) -> None:
+    """Write into the run folder what its evaluation is compared with."""
+    write_references(run.folder, *_baseline_predictions(run, pool, data), _compared_on(pool, data))
+
+
+def _compared_on(pool: Pool, data: Data) -> dict[str, str]:
+    """{task: what predictions of an encoder depend on beside it}: the pictures and the head."""
+    return {
+        task: digest({"images": images.digest(), "head": head_digest(pool.heads[task])})
+        for task, images in data.images.items()
+    }
+
+
 def _reference(
     predicted: dict[str, torch.Tensor],
     teachers: dict[str, torch.Tensor],
@@ -292,7 +318,7 @@ def _reference(
 ) -> Reference:
     """Accuracy and agreement on some rows of each task's test split."""
     scores = {
-        task: score(predicted[task][own], _at(data.labels[task], own), teachers[task][own])
+        task: score(predicted[task][own], _at(data.labels[task], own), _at(teachers.get(task), own))
         for task, own in rows.items()
     }
     return Reference(
@@ -301,12 +327,15 @@ def _reference(
 
 
 def _task_result(task: str, own: Reference, baselines: dict[str, Reference], n: int) -> TaskResult:
-    accuracy, expert = own.accuracy[task], baselines["individual"].accuracy[task]
+    accuracy = own.accuracy[task]
+    expert, base = (
+        baselines[name].accuracy[task] if name in baselines else None for name in ("individual", "pretrained")
+    )
     return TaskResult(
         accuracy=accuracy,
         n=n,
         expert=expert,
-        pretrained=baselines["pretrained"].accuracy[task],
+        pretrained=base,
         normalized=accuracy / expert if accuracy is not None and expert else None,
         agreement=own.agreement[task],
     )

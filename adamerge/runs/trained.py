@@ -1,4 +1,8 @@
-"""A finished run's method, from what its folder keeps: config, trained parts, heads and class names."""
+"""A finished run's method, from what its folder keeps: config, what predicting needs, heads and class names.
+
+A folder stands alone where the method says what predicting needs (`Method.kept`): neither base nor experts nor data are
+opened then, and it may lie on another machine.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints import open_checkpoint, open_tensors, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
 from adamerge.errors import ConfigError, RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods.base import Method
-from adamerge.runs.backbones import settled
+from adamerge.models.backbone import Backbone
+from adamerge.models.finished import FILE, open_finished
+from adamerge.runs.backbones import model_of, pictures_for, settled
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.pools import open_heads, pool_with_heads
 from adamerge.runs.run import Run, name_of
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import validate
 from adamerge.settings.commands import TrainSettings
+from adamerge.settings.components import described
 from adamerge.tracking.recorded import Recorded, read_lineage
 
 _NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")
@@ -27,10 +34,25 @@ ClassNames = dict[str, tuple[str, ...] | None]  # by task; None where only a hea
 
 
 def run_in(folder: Path) -> Run:
-    """The run that a folder belongs to.
+    """The run that a folder belongs to, with the weight files that it was made of.
 
     Raises:
+        CheckpointError: weight files that are no more there.
         RunError: it is no run folder, or none of a run that can be evaluated, or its weight files have changed.
+    """
+    settings = settings_in(folder)
+    paths = checkpoint_paths(settings)
+    settings = settled(settings, paths)
+    inputs = Inputs(settings, paths, splits_of(settings))
+    _refuse_other_weights(folder, inputs)
+    return Run(settings, name_of(settings), Recorded(folder).id, folder, inputs)
+
+
+def settings_in(folder: Path) -> TrainSettings:
+    """The settings of a run folder.
+
+    Raises:
+        RunError: it is no run folder, or none of a run that can be evaluated.
     """
     if not (folder / "config.yaml").exists():
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
@@ -40,17 +62,12 @@ def run_in(folder: Path) -> Run:
             f"{folder} holds no run of train or merge: its config.yaml has no {', '.join(missing)}."
         )
     try:
-        settings = validate(known, TrainSettings)
+        return validate(known, TrainSettings)
     except ConfigError as error:
         raise RunError(
             f"{folder / 'config.yaml'} is not as this version of adamerge reads it.\n"
             f"  {error}\n  Run the command again, or use the version that made it."
         ) from error
-    paths = checkpoint_paths(settings)
-    settings = settled(settings, paths)
-    inputs = Inputs(settings, paths, splits_of(settings))
-    _refuse_other_weights(folder, inputs)
-    return Run(settings, name_of(settings), Recorded(folder).id, folder, inputs)
 
 
 def _refuse_other_weights(folder: Path, inputs: Inputs) -> None:
@@ -76,9 +93,34 @@ def trained_method(run: Run, folder: Path, pool: Pool) -> Method:
     return method
 
 
+def stands_alone(folder: Path) -> bool:
+    """Whether the folder of a finished run holds all that predicting needs."""
+    return (folder / FILE).exists() and (folder / HEADS).exists()
+
+
+def load_alone(folder: Path) -> tuple[Run, Method]:
+    """A finished run's method from its folder alone; where its weight files lay is only told.
+
+    Raises:
+        CheckpointError, RunError: a damaged file.
+    """
+    settings = settings_in(folder)
+    backbone = Backbone.of(model_of(settings.backbone), pictures_for(settings.backbone))
+    trained = folder / "state.safetensors"
+    target, options = described(settings.method.model)
+    method: Method = target.restore(
+        open_finished(folder, backbone), open_tensors(trained) if trained.exists() else {}, **options
+    )
+    paths = {name: weights.path for name, weights in read_lineage(folder).uses.items()}
+    inputs = Inputs(settings, paths, splits_of(settings))
+    return Run(settings, name_of(settings), Recorded(folder).id, folder, inputs), method.eval()
+
+
 def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:
-    """A finished run's method and each task's class names. The suite's pictures are neither needed nor opened,
-    unless the run is from before runs kept their heads."""
+    """A finished run's method and each task's class names, from the folder alone where it stands alone. The suite's
+    pictures are neither needed nor opened, unless the run is from before runs kept their heads."""
+    if stands_alone(folder) and (saved := read_heads(folder)) is not None:
+        return *load_alone(folder), saved[1]
     run = run_in(folder)
     heads, classes = heads_of(run, folder)
     return run, trained_method(run, folder, pool_with_heads(run.settings, run.paths, heads)), classes
