@@ -190,7 +190,7 @@ def test_the_card_says_what_it_is(runs, home):
     results = json.loads((run / "results.json").read_text())
     assert f"{100 * results['average']:.1f}" in text
     assert results["run_id"] in text
-    assert "_target_: adamerge.methods.Surgery" in text
+    assert "_target_: adamerge.methods.surgery.Surgery" in text
     assert "alone do not give the results below** for digits, signs" in text
     weights = hashlib.sha256((out / "open_clip_model.safetensors").read_bytes()).hexdigest()
     expert = load_without_data(run)[0].paths["experts/signs"]
