@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from adamerge.architecture import HF_CLIP
 from adamerge.checkpoints.contents import the_model_in
 from adamerge.checkpoints.keys import hf_to_open_clip, open_clip_to_hf
 from adamerge.checkpoints.reading import Checkpoint, State, check_file, located, shards_of
@@ -44,7 +45,7 @@ class SlicedCheckpoint:
             return self.raw(key).float()
         # Hugging Face keeps query, key and value apart, and may leave the prefix out.
         shape = {key: self.encoder[key]}
-        names = [n if n in self.places else n.removeprefix("vision_model.") for n in open_clip_to_hf(shape)]
+        names = [n if n in self.places else HF_CLIP.bare(n) for n in open_clip_to_hf(shape)]
         return hf_to_open_clip({name: self.raw(name) for name in names})[key].float()
 
     def raw(self, key: str) -> Tensor:
