@@ -134,9 +134,9 @@ def test_an_unknown_option_of_a_training_loop_is_a_mistake(home, capsys):
 
 
 BRIEF = {
-    "concrete_layerwise": "suite.tuned.meta_steps=2",
-    "dam": "suite.tuned.meta_steps=2",
-    "prodistill": "suite.tuned.block_steps=4",
+    "concrete_layerwise": "suite.tuned.concrete_layerwise.meta_steps=2",
+    "dam": "suite.tuned.concrete_layerwise.meta_steps=2",
+    "prodistill": "suite.tuned.prodistill.steps=4",
 }
 
 
@@ -158,7 +158,7 @@ EVERY = (
 
 @pytest.mark.parametrize("method", EVERY)
 def test_every_method_runs_and_restores(home, method, capsys):
-    words = ["suite.steps=4", "suite.tuned.atm_steps=2", *QUICK[:3], "evaluation.batch_size=100"]
+    words = ["suite.steps=4", "suite.tuned.atm.steps=2", *QUICK[:3], "evaluation.batch_size=100"]
     if method in ("fw_hard",):
         words.append("method.schedule.steps=2")
     main(["train", f"method={method}", *words, *([BRIEF[method]] if method in BRIEF else [])])

@@ -80,7 +80,7 @@ def test_a_pool_of_images_is_all_that_is_seen(train, shown):
 
 @pytest.mark.parametrize(("method", "split"), [("twin", "validation"), ("prodistill", "train")])
 def test_the_papers_sources_of_images_are_the_presets(train, home, shown, method, split):
-    steps = ["suite.tuned.block_steps=4"] if method == "prodistill" else []
+    steps = ["suite.tuned.prodistill.steps=4"] if method == "prodistill" else []
     _, results = train(method, *steps, *(["suite.adapt_images=64"]))
     assert results.protocol == "inductive"
     for task, images in shown[0].image_sets.items():
@@ -125,7 +125,7 @@ def test_a_stream_in_an_order_is_followed_and_reported(train, shown, capsys):
 
 def test_tasks_mixed_in_a_batch_are_trained_on(train):
     for method in ("adamerging_layerwise", "concrete_layerwise"):
-        extra = ["suite.tuned.meta_steps=2"] if method.startswith("concrete") else []
+        extra = ["suite.tuned.concrete_layerwise.meta_steps=2"] if method.startswith("concrete") else []
         folder, results = train(method, "stream=mixed_tasks", *extra)
         assert results.stream == "tasks mixed"
         losses = Journal(folder / "journal.jsonl").read()
