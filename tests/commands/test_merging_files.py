@@ -108,7 +108,7 @@ def test_a_rule_of_ones_own_is_one_file_and_one_yaml(home, monkeypatch, capsys) 
     monkeypatch.syspath_prepend(home)
     own = ["--config-dir", "own", *QUICK[:3]]
     main(["merge", "rule=half", "evaluate=false", *own])
-    main(["train", "-m", "method=half,task_arithmetic", *own])
+    main(["train", "-m", "method=task_arithmetic,half", *own])
     main(["train", "method=adamerging_taskwise", "rule=half", "method.schedule.steps=1", *own])
     folders = merged_in(home, "half")
     assert (folders[False] / "merged.safetensors").read_bytes() == (

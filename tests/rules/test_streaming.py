@@ -106,9 +106,10 @@ def test_an_encoder_per_task_is_no_single_file(name, plain, tmp_path) -> None:
     assert not (tmp_path / "m.safetensors").exists()
 
 
-def test_the_vectors_are_those_of_the_pool(plain) -> None:
-    pool = adamerge.open_pool(*plain, HEADS, backbone=MODEL)
-    slices, whole = open_vectors(*plain, MODEL), InMemory(pool.names, pool.base, pool.vectors)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_vectors_are_those_of_the_pool(dtype, plain) -> None:
+    pool = adamerge.open_pool(*plain, HEADS, backbone=MODEL, dtype=dtype)
+    slices, whole = open_vectors(*plain, MODEL, dtype), InMemory(pool.names, pool.base, pool.vectors)
     assert (slices.names, slices.keys) == (whole.names, whole.keys)
     assert "visual.ln_pre.bias" not in slices.keys
     assert dict(slices.shapes) == whole.shapes
