@@ -399,7 +399,7 @@ def test_an_own_method_edited_in_place_is_another_run(home, monkeypatch, capsys)
 
 
 def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
-    from adamerge.commands import scoring
+    from adamerge.runs import scoring
 
     folder, _ = train("adamerging_layerwise")
     evaluated = []
