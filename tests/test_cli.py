@@ -105,8 +105,8 @@ def test_the_command_gets_the_composed_config(as_train: Install, tmp_path: Path)
     main(["train", "seed=3", "--config-dir", str(tmp_path), "method.optimizer.betas=[0.8,0.9]"])
     (cfg,) = given
     assert cfg.seed == 3
-    assert cfg.method.optimizer.betas == [0.8, 0.9]
-    assert "hydra" not in cfg
+    assert cfg.method.optimizer["betas"] == [0.8, 0.9]
+    assert "hydra" not in cfg.model_dump()
     assert list(tmp_path.iterdir()) == []
 
 

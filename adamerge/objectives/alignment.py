@@ -55,6 +55,9 @@ class Alignment:
         distance: "l1", "l2" (squared) or "cosine".
         reduction: of a part's distances, their "mean" or their "sum".
         normalize: the expert's features are brought to length 1 first, for a method that does so with its own.
+
+    Raises:
+        ValueError: another distance or reduction.
     """
 
     target: Target = "expert"
@@ -62,6 +65,10 @@ class Alignment:
     def __init__(
         self, distance: Distance = "l1", reduction: Reduction = "mean", normalize: bool = False
     ) -> None:
+        if distance not in _WORDS:
+            raise ValueError(f"distance should be {', '.join(_WORDS)} (got {distance!r})")
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction should be mean or sum (got {reduction!r})")
         self.distance = distance
         self.reduction = reduction
         self.normalize = normalize

@@ -27,7 +27,12 @@ def test_surgery(normalise):
     pool, images = pool64(), images64()
     method = seeded(lambda: Surgery(RULED(pool), rank=2, normalize=normalise))
     start = clones(method.parameters())
-    adapt(method, Alignment(normalise), images, Schedule(2, batch_size=2, batches_per_task=2, update="batch"))
+    adapt(
+        method,
+        Alignment(normalize=normalise),
+        images,
+        Schedule(2, batch_size=2, batches_per_task=2, update="batch"),
+    )
 
     optimizer = ADAM(start)
     merged = arithmetic(pool)

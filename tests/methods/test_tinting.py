@@ -11,7 +11,7 @@ from restating import ADAM, adapt, arithmetic, clones, close, expert, forward, i
 from torch.nn.functional import cross_entropy
 
 from adamerge.methods import Tinting
-from adamerge.objectives.agreement import PseudoLabels
+from adamerge.objectives.agreement import Agreement, PseudoLabels
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.training import Schedule
 
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 def test_tinting(confidence, soft):
     pool, images = pool64(), images64(8)
     method = Tinting(RULED(pool)).double()
-    adapt(method, PseudoLabels(confidence, soft), images, Schedule(2, batch_size=8, update="task"))
+    objective = Agreement() if soft else PseudoLabels(confidence)
+    adapt(method, objective, images, Schedule(2, batch_size=8, update="task"))
 
     table = torch.full((len(pool.keys), 3), 0.3, dtype=torch.float64, requires_grad=True)
     weights = clones(pool.heads[task].weight for task in TASKS)

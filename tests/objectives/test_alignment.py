@@ -36,3 +36,10 @@ def test_its_name_says_what_it_measures() -> None:
     assert Alignment().name == "distance to the expert (mean absolute difference)"
     assert Alignment("l2", "sum").name == "distance to the expert (summed squared difference)"
     assert Alignment("cosine").name == "distance to the expert (mean 1 - cosine)"
+
+
+@pytest.mark.parametrize("options", [{"distance": False}, {"distance": "l3"}, {"reduction": "none"}])
+def test_another_distance_or_reduction_is_refused(options) -> None:
+    """A value that is none must not become the cosine."""
+    with pytest.raises(ValueError, match=f"{next(iter(options))} should be"):
+        Alignment(**options)
