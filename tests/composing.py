@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -12,11 +14,18 @@ from adamerge.commands.config_folders import register_static_rules
 from adamerge.settings import conf_dir, register_resolvers
 
 
-def config(command: str, *words: str) -> DictConfig:
-    """What Hydra composes."""
+@contextmanager
+def opened() -> Iterator[None]:
+    """Around `compose`: the package's config folder, with all that its YAMLs use."""
     register_resolvers()
     register_static_rules()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield
+
+
+def config(command: str, *words: str) -> DictConfig:
+    """What Hydra composes."""
+    with opened():
         return compose(command, list(words))
 
 

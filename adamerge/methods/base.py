@@ -172,16 +172,7 @@ class Method(nn.Module):
         By default the merged encoder and the heads as they are now, of a method that does no more with an image than
         that.
         """
-        if not self.one_encoder or any(getattr(type(self), name) is not own for name, own in _PASS.items()):
-            return None
-        return replace(
-            self.pool,
-            base=self.merged_state_dict(),
-            vectors={},
-            heads=self._heads(),
-            coefficient=1.0,
-            finished=True,
-        )
+        return self._merged_pool() if self.one_encoder and self._plain else None
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
@@ -195,6 +186,13 @@ class Method(nn.Module):
 
         return Static(pool)
 
+    @classmethod
+    def with_state(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
+        """Made over a pool with its options, and given its trained parts: what `restore` is for what has such."""
+        method = cls(pool, **options)
+        method.load_state_dict(dict(state))
+        return method
+
     @property
     def _plain(self) -> bool:
         """Whether an image becomes logits as this class says: encoder, head, and nothing beside them."""
@@ -202,10 +200,9 @@ class Method(nn.Module):
 
     def _merged_pool(self) -> Pool:
         """The merged encoder and the heads as they are now."""
-        base = self.merged_state_dict()
         return replace(
             self.pool,
-            base=base,
+            base=self.merged_state_dict(),
             vectors={},
             heads=self._heads(),
             coefficient=1.0,

@@ -43,6 +43,4 @@ class Surgery(Static):
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
-        method = cls(pool, **options)
-        method.load_state_dict(dict(state))
-        return method
+        return cls.with_state(pool, state, **options)

@@ -61,6 +61,4 @@ class SurgeryV2(Static):
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
-        method = cls(pool, **options)
-        method.load_state_dict(dict(state))
-        return method
+        return cls.with_state(pool, state, **options)

@@ -109,9 +109,7 @@ class Twin(Method):
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
-        method = cls(pool, **options)
-        method.load_state_dict(dict(state))
-        return method
+        return cls.with_state(pool, state, **options)
 
     def _of_each(self, images: Tensor, gates: Tensor, fixed: dict[str, Tensor]) -> Tensor:
         """Features (n, d) of images (n, 3, H, W), each through the encoder of its own gates (n, T)."""

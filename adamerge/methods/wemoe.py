@@ -121,9 +121,7 @@ class WEMoE(Method):
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
-        method = cls(pool, **{**options, "prune": 0.0})  # its vectors are pruned already
-        method.load_state_dict(dict(state))
-        return method
+        return cls.with_state(pool, state, **{**options, "prune": 0.0})  # its vectors are pruned already
 
     def forward_encoder(self, images: Tensor, task: str | None) -> Tensor:
         with replaced_mlps(self.pool.encoder, self.mixture):

@@ -20,7 +20,7 @@ from adamerge.methods.static import experts
 from adamerge.models.clip import image_size
 from adamerge.progress import image_progress
 from adamerge.rounds.schedule import Schedule
-from adamerge.runs.backbones import device_of, model_of
+from adamerge.runs.backbones import model_of
 from adamerge.runs.folder import train_in
 from adamerge.runs.images import Data, corruption_of
 from adamerge.runs.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
@@ -158,7 +158,6 @@ def _record(
     run: Run, method: Method, stream: Stream, made_from: Callable[[str], dict[str, Any]], title: str
 ) -> dict[str, Recording]:
     """One pass of `method` over the images that the stream shows, kept on disk under what it was made from."""
-    settings = run.settings
     indices = {task: shown for task in stream.image_sets if len(shown := used(stream, task))}
     recordings = {}
     with image_progress(title, indices) as progress:
@@ -166,7 +165,7 @@ def _record(
             images = stream.image_sets[task]
             make = partial(
                 record, method, task, images, indices[task],
-                device=device_of(settings.trainer), batch_size=settings.evaluation.batch_size, progress=progress,
+                **run.passes, progress=progress,
             )  # fmt: skip
             identity = {
                 "kind": "representations",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.runs.backbones import device_of
 from adamerge.runs.images import Data
 from adamerge.runs.run import Run
 from adamerge.settings import cache_dir
@@ -31,12 +29,8 @@ _IMAGES = 256  # of each task
 
 def write_representations(run: Run, method: Method, pool: Pool, data: Data, shown: str) -> None:
     """Compare on the first test images of each task; `shown` is the task whose clouds are drawn."""
-    options: dict[str, Any] = {
-        "device": device_of(run.settings.trainer),
-        "batch_size": run.settings.evaluation.batch_size,
-    }
     sample = {task: images.first(_IMAGES) for task, images in data.images.items()}
-    own = predict_features(method, sample, **options)
+    own = predict_features(method, sample, **run.passes)
     teachers = experts(pool)
     theirs = {}
     for task, images in sample.items():
@@ -45,7 +39,7 @@ def write_representations(run: Run, method: Method, pool: Pool, data: Data, show
             **run.encoders("base", f"experts/{task}"),
             "images": images.digest(),
         }
-        make = partial(predict_features, teachers, {task: images}, **options)
+        make = partial(predict_features, teachers, {task: images}, **run.passes)
         theirs[task] = cached(cache_dir() / "representations", made_from, make)[task]
     distance = {task: float((own[task] - theirs[task]).abs().mean()) for task in sample}
     plane = Plane(theirs[shown])

@@ -14,7 +14,7 @@ from adamerge.methods.base import Method
 from adamerge.models.start import with_start
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.rules.rule import Rule
-from adamerge.runs.backbones import settled
+from adamerge.runs.backbones import device_of, settled
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.pools import open_suite_pool, pool_with_heads
@@ -77,6 +77,12 @@ class Run:
             "dtype": settings.checkpoints.dtype,
             "files": {name: self.files[name] for name in names},
         }
+
+    @property
+    def passes(self) -> dict[str, Any]:
+        """How images pass through a model without being trained on: the device, and how many at a time."""
+        settings = self.settings
+        return {"device": device_of(settings.trainer), "batch_size": settings.evaluation.batch_size}
 
     @property
     def arithmetic(self) -> TaskArithmetic:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -58,9 +57,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data) -> Results:
     device = device_of(settings.trainer)
     predictions, certain = _baseline_predictions(run, pool, data)
     with image_progress(f"Evaluating {run.name}", data.images) as progress:
-        logits = predict_logits(
-            method, data.images, device=device, batch_size=settings.evaluation.batch_size, progress=progress
-        )
+        logits = predict_logits(method, data.images, **run.passes, progress=progress)
     predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
     teachers = predictions.get("individual", {})
     if predictions:
@@ -199,12 +196,8 @@ def _unseen(run: Run, method: Method, pool: Pool) -> dict[str, TaskResult]:
     if not tasks:
         return {}
     data = open_data(settings, tasks)
-    options: dict[str, Any] = {
-        "device": device_of(settings.trainer),
-        "batch_size": settings.evaluation.batch_size,
-    }
-    own = predict(method, data.images, **options)
-    base = {} if pool.finished else predict(Static(Pretrained()(pool)), data.images, **options)
+    own = predict(method, data.images, **run.passes)
+    base = {} if pool.finished else predict(Static(Pretrained()(pool)), data.images, **run.passes)
     return {
         task: TaskResult(
             accuracy=score(own[task], labels, None).accuracy,
@@ -239,13 +232,9 @@ def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attac
             "weight_average": (Static(WeightAverage()(pool)), "marked"),
             "clean": (method, "clean"),
         }
-        options = {
-            "device": device_of(run.settings.trainer),
-            "batch_size": run.settings.evaluation.batch_size,
-        }
         shares = {}
         for name, (model, kind) in models.items():
-            predicted = predict(model, {task: ImageSet.of(images[kind])}, **options)[task]
+            predicted = predict(model, {task: ImageSet.of(images[kind])}, **run.passes)[task]
             shares[name] = float((predicted == trigger.target).double().mean())
         found[task] = Attack(**shares)
     return found
@@ -264,7 +253,7 @@ def _baseline_predictions(
     """
     if pool.finished:
         return read_references(run.folder, _compared_on(pool, data)) or ({}, {})
-    settings, rules = run.settings, baselines(run)
+    rules = baselines(run)
     shared = {
         "kind": "predictions",
         **run.encoders(*(n for n in run.files if n != "start" and not n.startswith("heads/"))),
@@ -274,13 +263,7 @@ def _baseline_predictions(
 
     def make(name: str) -> dict[str, torch.Tensor]:
         with image_progress(f"Evaluating {name}", data.images) as progress:
-            logits = predict_logits(
-                Static(rules[name](pool)),
-                data.images,
-                device=device_of(settings.trainer),
-                batch_size=settings.evaluation.batch_size,
-                progress=progress,
-            )
+            logits = predict_logits(Static(rules[name](pool)), data.images, **run.passes, progress=progress)
         found = {task: values.argmax(dim=-1) for task, values in logits.items()}
         if name == "individual":
             found |= {_CERTAIN + task: values.softmax(dim=-1).half() for task, values in logits.items()}

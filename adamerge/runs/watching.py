@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from adamerge.evaluation.label_free import estimate
@@ -11,7 +9,6 @@ from adamerge.evaluation.predicting import predict_logits, score
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.runs.backbones import device_of
 from adamerge.runs.images import Data
 from adamerge.runs.protocol import parts_of
 from adamerge.runs.run import Run
@@ -38,17 +35,13 @@ def watch_of(run: Run, method: Method, pool: Pool, data: Data, steps: int) -> Wa
         ]
         known = data.labels[task]
         images[task], labels[task] = Part(data.images[task], rows), None if known is None else known[rows]
-    options: dict[str, Any] = {
-        "device": device_of(settings.trainer),
-        "batch_size": settings.evaluation.batch_size,
-    }
     certain = {
         task: logits.softmax(dim=-1)
-        for task, logits in predict_logits(experts(pool), images, **options).items()
+        for task, logits in predict_logits(experts(pool), images, **run.passes).items()
     }
 
     def look() -> dict[str, float | None]:
-        logits = predict_logits(method, images, **options)
+        logits = predict_logits(method, images, **run.passes)
         return _numbers({task: values.argmax(dim=-1) for task, values in logits.items()}, labels, certain)
 
     return Watch(look, every, steps)

@@ -64,6 +64,7 @@ class ImageSet:
         self._task = task
         self._images = images
         self._corruption = corruption
+        self._digest: str | None = None  # found once: decoded pixels stay as they are
         shape = (len(images), size, size, 3)
         fits = isinstance(images, np.ndarray) and images.shape == shape and images.dtype == np.uint8
         ready = fits and corruption is None
@@ -98,6 +99,11 @@ class ImageSet:
 
     def digest(self) -> str:
         """sha256 of all pixels: the identity of the data."""
+        if self._digest is None:
+            self._digest = self._find_digest()
+        return self._digest
+
+    def _find_digest(self) -> str:
         known = None if self._store is None else self._store.digest
         if known is not None and known.exists():
             return known.read_text(encoding="utf-8")

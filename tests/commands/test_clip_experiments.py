@@ -6,13 +6,14 @@ import re
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import opened
+from hydra import compose
 from omegaconf import OmegaConf, open_dict
 
 from adamerge.commands.composed import settings_of
 from adamerge.report.published import every_row
 from adamerge.runs.weights import checkpoint_places
-from adamerge.settings import conf_dir, register_resolvers
+from adamerge.settings import conf_dir
 from adamerge.settings.groups import method_names
 
 NAMES = sorted(
@@ -28,8 +29,7 @@ STATIC = {path.stem for path in (conf_dir() / "rule").glob("*.yaml")}
 
 def composed(*words: str) -> tuple[Any, list[str]]:
     """The settings, and the methods that the experiment sweeps."""
-    register_resolvers()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with opened():
         cfg = compose("train", list(words), return_hydra_config=True)
     methods = OmegaConf.select(cfg, "hydra.sweeper.params.method").split(",")
     with open_dict(cfg):

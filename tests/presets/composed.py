@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from adamerge.commands.config_folders import register_static_rules
 from adamerge.rounds.schedule import Schedule
-from adamerge.settings import conf_dir, instantiate, register_resolvers
+from adamerge.settings import instantiate
 from adamerge.settings.components import component, find_target
 
 # What every preset is composed with unless a row says otherwise: the papers' eight tasks and files.
@@ -31,14 +29,6 @@ _OPTIMIZER = (
     "nesterov",
 )
 Flat = dict[str, Any]
-
-
-@contextmanager
-def opened() -> Iterator[None]:
-    register_resolvers()
-    register_static_rules()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        yield
 
 
 def composed(*words: str) -> DictConfig:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from presets.composed import Flat, composed, opened, options
+from composing import opened
+from presets.composed import Flat, composed, options
 
 from adamerge.settings.groups import choices, method_names
 
