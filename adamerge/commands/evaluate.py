@@ -30,9 +30,9 @@ from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.table import results_table
 from adamerge.runs.backbones import settled
+from adamerge.runs.evaluating import evaluate, references_of
 from adamerge.runs.images import Data, open_data, open_tasks
 from adamerge.runs.pools import pool_with_heads
-from adamerge.runs.recipe import evaluate
 from adamerge.runs.run import Run, open_run
 from adamerge.runs.trained import ClassNames, heads_of, load_alone, run_in, stands_alone, trained_method
 from adamerge.settings.check import validate
@@ -96,7 +96,7 @@ def run_over(typed: Sequence[Typed]) -> None:
         pool, method = replace(alone.pool, heads=dict(heads)), alone
     data = _data(changed.settings, pool, classes)
     console = plain_console()
-    results = evaluate(changed, method, pool, data)
+    results = evaluate(changed, method, pool, data, references_of(changed, pool, data))
     if any(is_among(option, OTHER_PICTURES) for option in others):
         results = replace(results, protocol=None)  # it was that of the pictures that the run adapted on
     if options:
@@ -174,4 +174,4 @@ def _of_checkpoint(settings: EvaluateSettings, checkpoint: str) -> Results:
         state = resized(state, pool.encoder)
     check_encoder(checkpoint, state, pool.base)
     named = replace(opened, name=Path(checkpoint).stem)
-    return evaluate(named, Fixed(pool, state), pool, data)
+    return evaluate(named, Fixed(pool, state), pool, data, references_of(named, pool, data))

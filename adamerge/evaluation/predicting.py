@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from adamerge.methods.base import Method
 from adamerge.tasks.images import ImageSet
 
 Progress = Callable[[int], None]  # told the number of images done
+
+
+class Passes(TypedDict):
+    """How images pass through a model without being trained on: where, and how many at a time."""
+
+    device: torch.device
+    batch_size: int
 
 
 @torch.no_grad()

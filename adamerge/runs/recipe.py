@@ -20,12 +20,11 @@ from adamerge.models.finished import save_finished
 from adamerge.report.summary import record, show
 from adamerge.runs.adapting import adapt
 from adamerge.runs.backbones import device_of
+from adamerge.runs.evaluating import evaluate, keep_references, references_of, represent
 from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
 from adamerge.runs.images import suite_name
 from adamerge.runs.mirroring import mirrored
-from adamerge.runs.representing import write_representations
 from adamerge.runs.run import Run, open_run
-from adamerge.runs.scoring import evaluate, keep_references
 from adamerge.runs.sweep import in_sweep, note
 from adamerge.runs.sweep import line as sweep_line
 from adamerge.runs.trained import save_heads
@@ -117,9 +116,10 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
     if (kept := method.kept()) is not None:
         save_finished(run.folder, kept)
-    results = evaluate(run, method, pool, data)
-    keep_references(run, pool, data)
-    write_representations(run, method, pool, data, _hardest(results))
+    references = references_of(run, pool, data)
+    results = evaluate(run, method, pool, data, references)
+    keep_references(run, pool, data, references)
+    represent(run, method, pool, data, _hardest(results))
     steps = Journal(run.folder / "journal.jsonl").read()
     seconds = {
         "prepare": prepared - started,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from adamerge.errors import ConfigError
+from adamerge.evaluation.predicting import Passes
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.models.start import with_start
@@ -79,8 +80,8 @@ class Run:
         }
 
     @property
-    def passes(self) -> dict[str, Any]:
-        """How images pass through a model without being trained on: the device, and how many at a time."""
+    def passes(self) -> Passes:
+        """How images pass through a model without being trained on."""
         settings = self.settings
         return {"device": device_of(settings.trainer), "batch_size": settings.evaluation.batch_size}
 

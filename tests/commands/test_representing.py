@@ -11,7 +11,7 @@ import torch
 from commands.conftest import finished
 
 from adamerge.__main__ import main
-from adamerge.runs.representing import Plane
+from adamerge.evaluation.representations import Plane
 
 
 def representations(home: Path, rule: str) -> dict[str, Any]:

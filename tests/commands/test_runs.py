@@ -399,16 +399,18 @@ def test_an_own_method_edited_in_place_is_another_run(home, monkeypatch, capsys)
 
 
 def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
-    from adamerge.runs import scoring
+    from adamerge.evaluation import baselines
+    from adamerge.runs import evaluating
 
     folder, _ = train("adamerging_layerwise")
     evaluated = []
-    predict = scoring.predict_logits
+    predict = evaluating.predict_logits
 
     def counted(*args, **kwargs):
         evaluated.append(args[0])
         return predict(*args, **kwargs)
 
-    monkeypatch.setattr(scoring, "predict_logits", counted)
+    for room in (evaluating, baselines):
+        monkeypatch.setattr(room, "predict_logits", counted)
     train("surgery", f"start={folder}")
     assert len(evaluated) == 1  # the run's own; its four baselines are known

@@ -8,44 +8,57 @@ draws t-SNE, whose pictures cannot be laid beside each other).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from adamerge.cache_folder import cache_dir
 from adamerge.checkpoints.cached import cached
-from adamerge.evaluation.predicting import predict_features
+from adamerge.evaluation.predicting import Passes, predict_features
 from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.runs.images import Data
-from adamerge.runs.run import Run
-from adamerge.settings import cache_dir
+from adamerge.tasks.images import ImageSet
 
 FILE = "representations.json"
 _IMAGES = 256  # of each task
 
 
-def write_representations(run: Run, method: Method, pool: Pool, data: Data, shown: str) -> None:
-    """Compare on the first test images of each task; `shown` is the task whose clouds are drawn."""
-    sample = {task: images.first(_IMAGES) for task, images in data.images.items()}
-    own = predict_features(method, sample, **run.passes)
+def write_representations(
+    folder: Path,
+    method: Method,
+    pool: Pool,
+    images: Mapping[str, ImageSet],
+    shown: str,
+    encoders: Mapping[str, Mapping[str, Any]],
+    passes: Passes,
+) -> None:
+    """Compare the method with the experts on the first images of each task.
+
+    Args:
+        folder: the run's.
+        pool: the experts, before any rule.
+        shown: the task whose clouds are drawn.
+        encoders: {task: what its expert's encoder is made of}, as plain data that names an entry of the cache.
+    """
+    sample = {task: own.first(_IMAGES) for task, own in images.items()}
+    own = predict_features(method, sample, **passes)
     teachers = experts(pool)
     theirs = {}
-    for task, images in sample.items():
-        made_from = {
-            "kind": "features",
-            **run.encoders("base", f"experts/{task}"),
-            "images": images.digest(),
-        }
-        make = partial(predict_features, teachers, {task: images}, **run.passes)
+    for task, few in sample.items():
+        made_from = {"kind": "features", **encoders[task], "images": few.digest()}
+        make = partial(predict_features, teachers, {task: few}, **passes)
         theirs[task] = cached(cache_dir() / "representations", made_from, make)[task]
     distance = {task: float((own[task] - theirs[task]).abs().mean()) for task in sample}
     plane = Plane(theirs[shown])
     points = {"merged": plane(own[shown]), "expert": plane(theirs[shown])}
     content = {"task": shown, "distance": distance, "points": points}
-    atomic_write_text(run.folder / FILE, json.dumps(content) + "\n")
+    atomic_write_text(folder / FILE, json.dumps(content) + "\n")
 
 
 class Plane:
