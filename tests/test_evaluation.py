@@ -1,14 +1,22 @@
-"""Calibration against its definitions, worked out here by other means."""
+"""Evaluation without a run: calibration and scores against their definitions, worked out here by other means."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from conftest import TASKS, make_vit_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adamerge.evaluation.predicting import calibration
+from adamerge.evaluation import baselines
+from adamerge.evaluation.predicting import Passes, calibration, predict_logits
+from adamerge.evaluation.references import UNKNOWN, compared_on, read_references, write_references
+from adamerge.evaluation.scoring import scored
+from adamerge.methods.static import Static
+from adamerge.rules.linear import TaskArithmetic
+from adamerge.tasks.images import ImageSet
+from adamerge.tasks.protocol import Parts
 
 
 @settings(max_examples=25, deadline=None)
@@ -56,3 +64,59 @@ def test_a_certainty_of_one_belongs_to_the_last_bin() -> None:
 
 def test_without_labels_there_is_none() -> None:
     assert calibration(torch.zeros(4, 2), None) is None
+
+
+PASSES = Passes(device=torch.device("cpu"), batch_size=8)
+
+
+def test_scores_of_a_pool_need_no_run(home, monkeypatch) -> None:
+    pool = make_vit_pool()
+    generator = torch.Generator().manual_seed(0)
+    pixels = {task: torch.randint(256, (12, 3, 4, 4), generator=generator).to(torch.uint8) for task in TASKS}
+    images = {task: ImageSet.of(values) for task, values in pixels.items()}
+    rules = baselines.baselines(TaskArithmetic(0.3))
+    found = baselines.predict_baselines(pool, images, rules, {"weights": "these"}, PASSES)
+    logits = predict_logits(Static(TaskArithmetic(0.3)(pool)), images, **PASSES)
+    labels = {"signs": torch.arange(12) % 4, "digits": None, "scenes": None}
+    rows = torch.tensor([0, 2, 3, 7])
+    parts = {
+        "signs": Parts(rows, adapted=rows[:1], held_out=rows[1:]),
+        "digits": Parts(rows),
+        "scenes": Parts(rows),
+    }
+    result = scored(logits, found, labels, parts)
+    own, expert = logits["signs"].argmax(-1)[rows], found.experts["signs"][rows]
+    right = own == labels["signs"][rows]
+    task = result.tasks["signs"]
+    assert (task.accuracy, task.agreement, task.n) == (
+        right.double().mean(),
+        (own == expert).double().mean(),
+        4,
+    )
+    assert (result.adapted["signs"].accuracy, result.adapted["signs"].n) == (right[:1].double().mean(), 1)
+    assert (result.held_out["signs"].accuracy, result.held_out["signs"].n) == (right[1:].double().mean(), 3)
+    assert set(result.adapted) == {"signs"}
+    assert result.tasks["digits"].accuracy is None
+    # The arithmetic of the references is the model itself.
+    assert result.baselines["task_arithmetic"].accuracy["signs"] == task.accuracy
+    assert set(result.baselines) == {"pretrained", "weight_average", "task_arithmetic", "individual"}
+
+    # A second time nothing passes through an encoder; of other encoders everything does.
+    def fail(*args, **kwargs):
+        raise AssertionError("predicted again")
+
+    monkeypatch.setattr(baselines, "predict_logits", fail)
+    again = baselines.predict_baselines(pool, images, rules, {"weights": "these"}, PASSES)
+    assert all(torch.equal(again.certain[t], found.certain[t]) for t in TASKS)
+    with pytest.raises(AssertionError, match="again"):
+        baselines.predict_baselines(pool, images, rules, {"weights": "others"}, PASSES)
+
+    # A folder gives them back of the same pictures and heads, and of no others.
+    on = compared_on(images, pool.heads)
+    write_references(home, found, on)
+    kept = read_references(home, {"signs": on["signs"]})
+    assert torch.equal(kept.experts["signs"], found.experts["signs"])
+    assert torch.equal(kept.certain["signs"], found.certain["signs"])
+    assert set(kept.experts) == {"signs"}
+    others = {task: ImageSet.of(values.flip(0)) for task, values in pixels.items()}
+    assert read_references(home, compared_on(others, pool.heads)) is UNKNOWN

@@ -412,5 +412,9 @@ def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
 
     for room in (evaluating, baselines):
         monkeypatch.setattr(room, "predict_logits", counted)
+    read = []
+    cached = baselines.cached
+    monkeypatch.setattr(baselines, "cached", lambda *args: read.append(args[0]) or cached(*args))
     train("surgery", f"start={folder}")
     assert len(evaluated) == 1  # the run's own; its four baselines are known
+    assert len(read) == 4  # and read once, for the results and for what the folder keeps of them
