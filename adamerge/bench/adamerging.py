@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adamerge.bench.harness import Step
 from adamerge.bench.pools import random_images, random_pool
 from adamerge.methods.adamerging import AdaMerging
+from adamerge.methods.with_coefficients import WithCoefficients
 from adamerge.objectives.entropy import entropy
 
 VARIANTS = ("adamerge", "naive, a backward per task", "naive, one joint graph")
@@ -67,9 +68,10 @@ def _naive_loss(method: AdaMerging, pixels: Tensor, task: str) -> Tensor:
     return entropy(method.classify(features, task)).mean()
 
 
-def naive_merge(method: AdaMerging) -> dict[str, Tensor]:
+def naive_merge(method: WithCoefficients) -> dict[str, Tensor]:
     """Scaled task vectors added one by one under autograd."""
     pool = method.pool
+    assert method.merging is not None
     clamped = method.merging.values.clamp(0, 1)
     theta = {}
     for row, (key, stack) in enumerate(pool.vectors.items()):

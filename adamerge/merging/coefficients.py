@@ -1,69 +1,82 @@
-"""The table of merging coefficients: one row per layer (or one for all) and one column per task vector."""
+"""The merging coefficients of a static merge: lambda[l, k] of layer l and task vector k."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Granularity = Literal["task", "layer"]
-
-
-def hard_clamp(values: Tensor) -> Tensor:
-    """Clamp to [0, 1] with the reference's gradient: 1 inside and at the bounds, 0 strictly outside.
-
-    Written out because the gradient of torch.clamp at the bounds differs between versions of torch.
-    """
-    inside = (values >= 0.0) & (values <= 1.0)
-    return torch.where(inside, values, values.detach().clamp(0.0, 1.0))
+from adamerge.errors import PoolError
+from adamerge.merging.layers import Layout, layer_table, row_count
 
 
-class Coefficients(nn.Module):
-    """Trainable merging coefficients lambda (AdaMerging, arXiv 2310.02575, eq. 2 and 3).
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """What a static merge multiplies the task vectors with.
 
-    Args:
-        layers: names of the L rows.
-        tasks: names of the T columns.
-        granularity: "task" learns one coefficient per task, "layer" one per layer and task.
-        start: start value, one number or a table that broadcasts to (rows, T).
-        clamp: hard clamp to [0, 1] in the forward pass. Its gradient is zero strictly outside the interval
-            and passes at the bounds.
-
-    `values` holds the raw table, (1, T) or (L, T); calling the module gives the table (L, T) that is merged with.
+    Attributes:
+        values: (rows, T): one row for all layers, or one per layer. One column serves all task vectors, so that (1, 1)
+            is one number for everything.
+        layout: what a layer is, where there is a row for each.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[str],
-        tasks: Sequence[str],
-        *,
-        granularity: Granularity = "layer",
-        start: float | Tensor = 0.3,
-        clamp: bool = True,
-    ) -> None:
-        super().__init__()
-        if granularity not in ("task", "layer"):
-            raise ValueError(f"granularity must be 'task' or 'layer', not {granularity!r}")
-        self.layers = tuple(layers)
-        self.tasks = tuple(tasks)
-        self.granularity = granularity
-        self.clamp = clamp
-        rows = 1 if granularity == "task" else len(self.layers)
-        table = torch.as_tensor(start, dtype=torch.get_default_dtype())
-        self.values = nn.Parameter(table.expand(rows, len(self.tasks)).clone())
+    values: Tensor
+    layout: Layout = "open_clip"
 
-    def forward(self) -> Tensor:
-        table = hard_clamp(self.values) if self.clamp else self.values
-        return table.expand(len(self.layers), -1)
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise ValueError(f"coefficients are a table (rows, T), not {tuple(self.values.shape)}")
 
-    def named(self, table: Tensor) -> dict[str, dict[str, float]]:
-        """{task: {layer: coefficient}} of the table (L, T) that is merged with; task-wise there is one row, "all"."""
-        task_wise = self.granularity == "task"
-        rows = ("all",) if task_wise else self.layers
-        values = (table[:1] if task_wise else table).tolist()
-        return {
-            task: {row: values[i][column] for i, row in enumerate(rows)}
-            for column, task in enumerate(self.tasks)
-        }
+    @classmethod
+    def everywhere(cls, value: float) -> Coefficients:
+        """The same number for every layer and task vector."""
+        return cls(torch.tensor([[value]], dtype=torch.get_default_dtype()))
+
+    @property
+    def is_one_number(self) -> bool:
+        return self.values.numel() == 1
+
+    @property
+    def number(self) -> float:
+        """The one number that they are.
+
+        Raises:
+            PoolError: they are not.
+        """
+        if not self.is_one_number:
+            rows, columns = self.values.shape
+            raise PoolError(f"One merging coefficient is needed here, not a table of {rows} x {columns}.")
+        return float(self.values)
+
+    def table(self, keys: Iterable[str], count: int, layout: Layout | None = None) -> Tensor:
+        """One row for each layer of the tensors at `keys`, one column for each of `count` task vectors.
+
+        Args:
+            layout: what a layer is there; their own when left out. A fused projection's row serves q, k and v alike.
+
+        Raises:
+            PoolError: rows that are not the layers', or q, k and v apart where a layer has them together.
+        """
+        keys = tuple(keys)
+        wanted = layer_table(keys, layout or self.layout)
+        if len(self.values) == 1:
+            return self.values.expand(row_count(wanted), count)
+        own = layer_table(keys, self.layout)
+        if row_count(own) != len(self.values):
+            raise PoolError(
+                f"The table of coefficients has {len(self.values)} rows; this pool has {row_count(own)} layers."
+            )
+        rows = [self.values[layer.rows] for layer in own]
+        sizes = [len(layer.names) for layer in wanted]
+        if any(len(part) not in (1, size) for part, size in zip(rows, sizes, strict=True)):
+            raise PoolError(
+                "These coefficients have rows of their own for q, k and v, which are one layer here.\n"
+                "  Learn on with layout=hf, which has them apart too."
+            )
+        parts = [part.expand(size, count) for part, size in zip(rows, sizes, strict=True)]
+        return torch.cat(parts) if parts else self.values.new_zeros(0, count)
+
+
+ONE = Coefficients.everywhere(1.0)

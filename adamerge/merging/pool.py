@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from adamerge.architecture import Architecture, architecture_of
 from adamerge.errors import PoolError
+from adamerge.merging.coefficients import ONE, Coefficients
 from adamerge.merging.functional import merge_tensors
 from adamerge.merging.head import Head
-from adamerge.merging.layers import layer_table, row_count
+from adamerge.merging.layers import layer_table
 
 State = Mapping[str, Tensor]
 
@@ -28,8 +29,7 @@ class Pool:
         names: names of the T task vectors. One per task, or a single one where a rule has merged them.
         heads: per task its classification head.
         unseen: tasks with a head that are predicted, but of which no expert is merged and no image adapted on.
-        coefficient: what a static merge multiplies the task vectors with: one number, or a table (rows, T) with one
-            row for all layers or one per layer.
+        coefficients: what a static merge multiplies the task vectors with.
         by_task: task t has its own encoder, base + coefficient * its task vector (individual experts, masks).
         finished: a finished model's (`Method.kept`): the base is its encoder, and the vectors are what it uses of the
             experts, as it uses it.
@@ -41,7 +41,7 @@ class Pool:
     names: tuple[str, ...]
     heads: dict[str, Head]
     unseen: tuple[str, ...] = ()
-    coefficient: float | Tensor = 1.0
+    coefficients: Coefficients = ONE
     by_task: bool = False
     finished: bool = False
 
@@ -61,45 +61,31 @@ class Pool:
         return tuple(self.vectors)
 
     @property
-    def table_shape(self) -> tuple[int, int]:
-        """(rows, T) of the coefficients that a static merge uses."""
-        rows = len(self.coefficient) if isinstance(self.coefficient, Tensor) and self.coefficient.ndim else 1
-        return rows, len(self.names)
-
-    @property
     def fixed(self) -> dict[str, Tensor]:
         """The tensors that no expert changed."""
         return {key: value for key, value in self.base.items() if key not in self.vectors}
 
-    def combined(self, weights: Tensor) -> dict[str, Tensor]:
-        """The full state dict base + sum_k weights[k] * tau_k, without a graph.
-
-        `weights` has T entries, or is a table (rows, T): one row for all layers or one per layer (as open_clip or
-        as Hugging Face counts them).
-        """
+    def combined(self, coefficients: Coefficients) -> dict[str, Tensor]:
+        """The full state dict base + sum_k lambda[l, k] * tau[k, l], without a graph."""
         if not self.vectors:
             return dict(self.base)
-        layers = layer_table(self.keys)
-        table = weights.reshape(-1, len(self.names))
-        if len(table) not in (1, row_count(layers)):
-            layers = layer_table(self.keys, "hf")
-        if len(table) not in (1, row_count(layers)):
-            rows = row_count(layer_table(self.keys))
-            raise PoolError(f"The table of coefficients has {len(table)} rows; this pool has {rows} layers.")
-        table = table.to(next(iter(self.vectors.values())).device).expand(row_count(layers), -1)
+        table = coefficients.table(self.keys, len(self.names)).to(next(iter(self.vectors.values())).device)
         with torch.no_grad():
-            changed = merge_tensors(table, self.base, self.vectors, layers)
+            changed = merge_tensors(
+                table, self.base, self.vectors, layer_table(self.keys, coefficients.layout)
+            )
         return {key: changed.get(key, value) for key, value in self.base.items()}
 
     def expert(self, task: str) -> dict[str, Tensor]:
         """The individual model of a task: base + its task vector."""
-        return self.combined(one_hot(self.names, task))
+        return self.combined(Coefficients(one_hot(self.names, task).view(1, -1)))
 
     def static(self, task: str | None = None) -> dict[str, Tensor]:
         """The statically merged encoder; `task` chooses among the encoders of a pool that has one per task."""
         if not self.by_task:
-            return self.combined(torch.as_tensor(self.coefficient).expand(self.table_shape))
-        return self.combined(one_hot(self.names, task) * float(self.coefficient))
+            return self.combined(self.coefficients)
+        own = one_hot(self.names, task) * self.coefficients.number
+        return self.combined(Coefficients(own.view(1, -1)))
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Pool:
         """The same pool with `fn` (a move to another device or type) applied to every tensor."""

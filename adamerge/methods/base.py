@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adamerge.errors import PoolError
-from adamerge.merging import Head, Merged, Pool
+from adamerge.merging import ONE, Head, Merged, Pool
 from adamerge.methods.loop import Loop
 from adamerge.models.blocks import after_blocks
 from adamerge.objectives.entropy import Entropy
@@ -152,6 +152,10 @@ class Method(nn.Module):
         """{task: {layer: merging coefficient}}; empty where a method has none."""
         return {}
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, as an optimiser takes it: one group for each part with a learning rate of its own."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
     def trainable_count(self) -> int:
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
@@ -205,7 +209,7 @@ class Method(nn.Module):
             base=self.merged_state_dict(),
             vectors={},
             heads=self._heads(),
-            coefficient=1.0,
+            coefficients=ONE,
             by_task=False,
             finished=True,
         )

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from adamerge.merging import Pool
-from adamerge.merging.coefficients import Granularity
 from adamerge.merging.layers import Layout
+from adamerge.merging.learned import Granularity
 from adamerge.merging.masks import binary_mask, concrete_mask, uniform_noise
 from adamerge.methods.adamerging import AdaMerging
 from adamerge.methods.gradients import Losses

@@ -19,7 +19,8 @@ from adamerge.rounds.schedule import Schedule
 if TYPE_CHECKING:
     from adamerge.methods.base import Method
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+# Called with the parameters, or with the groups of `Method.parameter_groups`, as torch's optimisers are.
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 Indices = Callable[[str, int], Tensor]
 # {task: {"images": (n, 3, H, W) or an ImageSet, "target": (labels (n,),)}}
 Labeled = Mapping[str, Mapping[str, Any]]
@@ -101,8 +102,8 @@ class Loop(nn.Module):
     def trained(self) -> list[nn.Parameter]:
         return [p for p in self.method.parameters() if p.requires_grad]
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """A new optimiser of some parameters, as the configuration says.
+    def optimizer(self, parameters: Iterable[Any]) -> Optimizer:
+        """A new optimiser of some parameters, or groups of them, as the configuration says.
 
         Raises:
             RunError: it says none.
@@ -113,7 +114,7 @@ class Loop(nn.Module):
 
     def make_optimizers(self) -> list[Optimizer]:
         """Those whose state a checkpoint keeps; `step` is given them in this order."""
-        return [self.optimizer(self.trained)]
+        return [self.optimizer(self.method.parameter_groups())]
 
     def step(self, batches: Sequence[Batch], optimizers: Sequence[Any]) -> Losses:
         """One round.

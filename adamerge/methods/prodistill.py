@@ -35,11 +35,11 @@ class ElementWise(Method):
 
     def __init__(self, pool: Pool, start: float | None = 0.3) -> None:
         super().__init__(pool)
-        if pool.by_task or (isinstance(pool.coefficient, Tensor) and pool.coefficient.ndim):
+        if pool.by_task or not pool.coefficients.is_one_number:
             raise PoolError("ProDistill starts from one coefficient, which this rule or start does not give.")
         blocks(pool.encoder)  # refuses an encoder without
         names = pool.backbone.names
-        value = float(pool.coefficient) if start is None else start
+        value = pool.coefficients.number if start is None else start
         self.inner = tuple(key for key in pool.keys if names.block_of(key) is not None)
         self.scales = nn.ParameterList(
             torch.full_like(pool.vectors[key], value, dtype=pool.base[key].dtype) for key in self.inner

@@ -47,7 +47,9 @@ class SuperMerge(AdaMerging):
     ) -> None:
         if start is not None and not -1.0 < start < 1.0:
             raise ValueError(f"start is a coefficient in (-1, 1), not {start}")
-        super().__init__(pool, "layer", _atanh(pool) if start is None else math.atanh(start), False, layout)
+        super().__init__(
+            pool, "layer", _atanh(pool, layout) if start is None else math.atanh(start), False, layout
+        )
         count = len(pool.names)
         size = count if group_size is None else group_size
         self.groups = tuple(tuple(range(i, min(i + size, count))) for i in range(0, count, size))
@@ -83,8 +85,9 @@ class SuperMerge(AdaMerging):
         return values.new_tensor([float(k in self.groups[group]) for k in range(values.shape[1])])
 
 
-def _atanh(pool: Pool) -> Tensor:
-    values = torch.as_tensor(pool.coefficient, dtype=torch.get_default_dtype())
+def _atanh(pool: Pool, layout: Layout) -> Tensor:
+    """The rule's own coefficients (rows, T) as tanh's arguments."""
+    values = pool.coefficients.table(pool.keys, len(pool.names), layout)
     if (values.abs() < 1.0).all():
         return values.atanh()
     raise PoolError(

@@ -11,22 +11,30 @@ from torch.nn.functional import normalize
 from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
 from adamerge.methods.base import Method
-from adamerge.methods.static import Static
+from adamerge.methods.with_coefficients import MakeCoefficients, WithCoefficients
 from adamerge.objectives.alignment import Alignment
 from adamerge.objectives.objective import Objective, Representation
 
 
-class Surgery(Static):
-    """An adapter per task behind a frozen merged encoder (arXiv 2402.02705, eq. 3).
+class Surgery(WithCoefficients):
+    """An adapter per task behind the merged encoder (arXiv 2402.02705, eq. 3).
 
     Args:
-        pool: after any rule; its coefficients stay as they are.
+        pool: after any rule.
         rank: width of the adapters' bottleneck.
         normalize: the adapters work on features of length 1 (FusionBench) rather than as they are (the paper).
+        coefficients: merging coefficients that are learned jointly with the adapters; None leaves the rule's at rest,
+            as the paper does.
     """
 
-    def __init__(self, pool: Pool, rank: int = 16, normalize: bool = False) -> None:
-        super().__init__(pool)
+    def __init__(
+        self,
+        pool: Pool,
+        rank: int = 16,
+        normalize: bool = False,
+        coefficients: MakeCoefficients | None = None,
+    ) -> None:
+        super().__init__(pool, coefficients)
         self.adapters = nn.ModuleList(Adapter(pool.backbone.embed_dim, rank) for _ in pool.tasks)
         self.normalize = normalize
 
@@ -43,4 +51,4 @@ class Surgery(Static):
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
-        return cls.with_state(pool, state, **options)
+        return cls.restore_part(pool, state, **options)

@@ -10,24 +10,28 @@ from torch import Tensor, nn
 from adamerge.merging import Pool
 from adamerge.methods.adapter import Adapter
 from adamerge.methods.base import Method
-from adamerge.methods.static import Static
+from adamerge.methods.with_coefficients import MakeCoefficients, WithCoefficients
 from adamerge.models.blocks import blocks
 from adamerge.objectives.alignment import Alignment
 from adamerge.objectives.objective import Objective, Representation
 
 
-class SurgeryV2(Static):
+class SurgeryV2(WithCoefficients):
     """Per task an adapter on the tokens behind each residual block, and one on the projected feature.
 
     Later blocks see the corrected tokens, so the pass depends on the task; the merged encoder below is shared.
 
     Args:
-        pool: after any rule; its coefficients stay as they are.
-        rank: width of the adapters' bottleneck: 16 for ViT-B, 4 for ViT-L in the reference.
+        pool: after any rule.
+        rank: width of the adapters' bottleneck: 16 for ViT-B, 4 for ViT-L in the authors' code.
+        coefficients: merging coefficients that are learned jointly with the adapters; None leaves the rule's at rest,
+            as the paper does.
     """
 
-    def __init__(self, pool: Pool, rank: int = 16) -> None:
-        super().__init__(pool, deep=True)
+    deep = True
+
+    def __init__(self, pool: Pool, rank: int = 16, coefficients: MakeCoefficients | None = None) -> None:
+        super().__init__(pool, coefficients)
         backbone, depth = pool.backbone, len(blocks(pool.encoder))
         self.inner = nn.ModuleList(
             nn.ModuleList(Adapter(backbone.width, rank) for _ in range(depth)) for _ in pool.tasks
@@ -61,4 +65,4 @@ class SurgeryV2(Static):
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
-        return cls.with_state(pool, state, **options)
+        return cls.restore_part(pool, state, **options)

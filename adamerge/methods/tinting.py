@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from adamerge.errors import PoolError
-from adamerge.merging import Head, Pool
-from adamerge.merging.coefficients import Granularity
-from adamerge.merging.layers import Layout
-from adamerge.methods.adamerging import AdaMerging
+from adamerge.merging import ONE, Head, Pool, learned
+from adamerge.methods.with_coefficients import MakeCoefficients, WithCoefficients
 from adamerge.objectives.agreement import PseudoLabels
 from adamerge.objectives.objective import Objective
 
 HEAD = "head"
+_LAYERWISE = partial(learned, start=0.3)
 
 
-class Tinting(AdaMerging):
+class Tinting(WithCoefficients):
     """A tinted layer is a per-task replacement of one existing layer, not an extra adapter.
 
     Args:
@@ -29,10 +28,9 @@ class Tinting(AdaMerging):
             one that starts at 0. Any other name tints the
             encoder's tensors at or below it, e.g. "visual.proj" or "visual.transformer.resblocks.11.mlp": each task
             then has its own copy of them, which starts at the merged model's.
-        train_coefficients: False keeps the coefficients at their start.
         head_start: "zero_shot" for the pool's head, or "xavier" for random weights over no bias (the paper's
             ablation).
-        granularity, start, clamp, layout: of the coefficients, as in AdaMerging.
+        coefficients: merging coefficients that are learned jointly with the layer; None leaves the rule's at rest.
 
     Raises:
         PoolError: no such layer, or a rule that keeps one encoder per task.
@@ -42,18 +40,16 @@ class Tinting(AdaMerging):
         self,
         pool: Pool,
         layer: str = HEAD,
-        train_coefficients: bool = True,
         head_start: Literal["zero_shot", "xavier"] = "zero_shot",
-        granularity: Granularity = "layer",
-        start: float | Tensor | None = 0.3,
-        clamp: bool = True,
-        layout: Layout = "open_clip",
+        coefficients: MakeCoefficients | None = _LAYERWISE,
     ) -> None:
-        super().__init__(pool, granularity, start, clamp, layout)
-        self.merging.requires_grad_(train_coefficients)
-        self._frozen: dict[str, Tensor] | None = None
+        if pool.by_task:
+            raise PoolError(
+                "Tinting tints one merged encoder's layer, but this rule keeps one encoder per task."
+            )
+        super().__init__(pool, coefficients)
         self.tinted_keys = () if layer == HEAD else _keys_of(layer, pool)
-        merged = {} if layer == HEAD else self.merge_shared()
+        merged = {} if layer == HEAD else self.merge_by_coefficients()
         self.tinted = nn.ModuleList(
             nn.ParameterList(nn.Parameter(merged[key].detach().clone()) for key in self.tinted_keys)
             for _ in pool.tasks
@@ -72,36 +68,26 @@ class Tinting(AdaMerging):
 
     @property
     def frozen_encoder(self) -> bool:
-        return not self.tinted_keys and not self.merging.values.requires_grad
+        return not self.tinted_keys and super().frozen_encoder
 
     @property
     def objective(self) -> Objective:
         return PseudoLabels()
 
-    def merge_shared(self) -> dict[str, Tensor]:
-        """What all tasks share; with frozen coefficients it is merged once."""
-        if self.merging.values.requires_grad:
-            return super().merge()
-        if self._frozen is None:
-            self._frozen = super().merge()
-        return self._frozen
-
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
-        shared = self.merge_shared()
+        shared = self.merge_by_coefficients()
         if not self.tinted_keys:
             return shared
         own: nn.ParameterList = self.tinted[self.task_index(task)]  # type: ignore[assignment]
         return {**shared, **dict(zip(self.tinted_keys, own, strict=True))}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._frozen = None
-        return super()._apply(fn, recurse)
-
     def kept(self) -> Pool | None:
         if not self.tinted_keys:
             return super().kept()
         # An encoder per task: the tinted tensors are its task vectors from zero on.
-        base = {key: value.detach() for key, value in {**self.pool.base, **self.merge_shared()}.items()}
+        base = {
+            key: value.detach() for key, value in {**self.pool.base, **self.merge_by_coefficients()}.items()
+        }
         base |= {key: torch.zeros_like(base[key]) for key in self.tinted_keys}
         own = {
             key: torch.stack([layer[i].detach().flatten() for layer in self.tinted])  # type: ignore[index]
@@ -112,7 +98,7 @@ class Tinting(AdaMerging):
             base=base,
             vectors=own,
             names=self.pool.tasks,
-            coefficient=1.0,
+            coefficients=ONE,
             by_task=True,
             finished=True,
         )

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
+from adamerge.merging import ONE, Pool
 from adamerge.merging.matrices import Fused, by_matrix, is_matrix
 from adamerge.methods.base import Method
 from adamerge.objectives.objective import Objective
@@ -105,7 +105,7 @@ class Twin(Method):
 
     def kept(self) -> Pool:
         biases = {key: stack.flatten(1) for key, stack in self.biases.items()}
-        return replace(self.pool, vectors={**self.pool.vectors, **biases}, coefficient=1.0, finished=True)
+        return replace(self.pool, vectors={**self.pool.vectors, **biases}, coefficients=ONE, finished=True)
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
+from adamerge.merging import ONE, Pool
 from adamerge.merging.mixing import cheaper, cost, mixed_linear
 from adamerge.methods.base import Method
 from adamerge.models.blocks import activation, blocks, replaced_mlps
@@ -73,7 +73,7 @@ class WEMoE(Method):
         prune: float = 0.0,
         start: float | None = 0.3,
     ) -> None:
-        if pool.by_task or (isinstance(pool.coefficient, Tensor) and pool.coefficient.ndim):
+        if pool.by_task or not pool.coefficients.is_one_number:
             raise PoolError(
                 "WEMoE merges everything but the MLPs with one coefficient, which this rule or start does not give."
                 "\n  Choose rule=none, task_arithmetic, ties or weight_average."
@@ -85,7 +85,7 @@ class WEMoE(Method):
         super().__init__(replace(pool, vectors=pruned))
         self._mlps = mlps
         count = 1 if shared_router else len(self._mlps)
-        value = float(pool.coefficient) if start is None else start
+        value = pool.coefficients.number if start is None else start
         self.routers = nn.ModuleList(
             Router(backbone.width, len(pool.names), router_layers, value) for _ in range(count)
         )
@@ -115,7 +115,7 @@ class WEMoE(Method):
             self.pool,
             base={**self.pool.base, **self.merge()},
             vectors={key: stack for key, stack in self.pool.vectors.items() if key in keys},
-            coefficient=1.0,
+            coefficients=ONE,
             finished=True,
         )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from adamerge.checkpoints import compare_states, open_tensors, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
 from adamerge.errors import RunError
-from adamerge.merging import Pool
+from adamerge.merging import Coefficients, Pool
 from adamerge.models.backbone import Backbone
 
 FILE = "inference.safetensors"
@@ -36,7 +36,7 @@ def save_finished(folder: Path, pool: Pool) -> None:
     about = {
         "names": pool.names,
         "unseen": pool.unseen,
-        "coefficient": float(pool.coefficient),
+        "coefficient": pool.coefficients.number,
         "by_task": pool.by_task,
         "keys": pool.keys,
         "tasks": tuple(pool.heads),
@@ -72,7 +72,7 @@ def open_finished(folder: Path, backbone: Backbone) -> Pool:
         tuple(about["names"]),
         {task: heads[task] for task in about["tasks"]},
         tuple(about["unseen"]),
-        about["coefficient"],
+        Coefficients.everywhere(about["coefficient"]),
         about["by_task"],
         finished=True,
     )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from adamerge.errors import PoolError
-from adamerge.merging import Pool, layer_table
-from adamerge.merging.layers import row_names
+from adamerge.merging import Coefficients, Pool, layer_table
+from adamerge.merging.layers import Layout, row_names
 
 FILE = "coefficients.json"
 
@@ -52,16 +52,19 @@ def with_start(pool: Pool, file: Path) -> Pool:
             f"start: {file} has {len(layers)} layers and {len(tasks)} tasks, but values of {tuple(values.shape)}."
         )
     columns = _places(file, "task", tasks, pool.names)
-    return replace(pool, coefficient=_rows(file, layers, pool, values)[:, columns])
+    rows, layout = _rows(file, layers, pool, values)
+    return replace(pool, coefficients=Coefficients(rows[:, columns], layout))
 
 
-def _rows(file: Path, layers: list[Any], pool: Pool, values: Tensor) -> Tensor:
+def _rows(file: Path, layers: list[Any], pool: Pool, values: Tensor) -> tuple[Tensor, Layout]:
+    """The table's rows in the order of the pool's layers, and what a layer is in it."""
     if layers == ["all"]:
-        return values
+        return values, "open_clip"
     names = row_names(layer_table(pool.keys))
     split = row_names(layer_table(pool.keys, "hf"))
-    wanted = split if set(layers) & (set(split) - set(names)) else names
-    return values[_places(file, "layer", layers, wanted)]
+    layout: Layout = "hf" if set(layers) & (set(split) - set(names)) else "open_clip"
+    wanted = split if layout == "hf" else names
+    return values[_places(file, "layer", layers, wanted)], layout
 
 
 def _places(file: Path, what: str, given: list[Any], wanted: tuple[str, ...]) -> list[int]:

@@ -36,7 +36,17 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
     for target, names in sorted(by_class.items(), key=lambda item: item[0].rpartition(".")[2]):
         parts.append(f"## {target.rpartition('.')[2]}\n\n{_described(target)}\n")
         parts += [_entry(name, entries[name], measured.get(name)) for name in names]
-    return "\n".join([*parts, _objectives(), *_rules(measured)])
+    return "\n".join([*parts, _coefficients(), _objectives(), *_rules(measured)])
+
+
+def _coefficients() -> str:
+    """One line for each way to learn merging coefficients beside a task-specific part."""
+    lines = [f"- `{name}`: {first_comment(path)}" for name, path in choices("coefficients").items()]
+    return (
+        "# Coefficients\n\nFrom conf/coefficients/*.yaml. Surgery, SurgeryV2 and Tinting have a task-specific part; it "
+        "stands on merging coefficients: `train method=surgery coefficients=layerwise` learns both jointly, with "
+        "`method.model.coefficients.<option>=...` for theirs.\n\n"
+    ) + "\n".join([*lines, ""])
 
 
 def _objectives() -> str:

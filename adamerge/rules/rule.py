@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from adamerge.merging import Pool
+from adamerge.merging import Coefficients, Pool
 from adamerge.merging.pool import one_hot
 from adamerge.merging.task_vectors import InMemory, TaskVectors, TensorRule
 
@@ -76,6 +76,6 @@ class Rule:
             pool,
             vectors=found,
             names=("merged",) if self.gives == "delta" else pool.names,
-            coefficient=pool.coefficient if coefficient is None else coefficient,
+            coefficients=pool.coefficients if coefficient is None else Coefficients.everywhere(coefficient),
             by_task=self.gives == "experts",
         )

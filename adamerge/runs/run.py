@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,7 @@ class Run:
                     f"start: rule={settings.rule.name} keeps one encoder per task; there is nothing to start."
                 )
             ruled = with_start(ruled, Path(self.paths["start"]))
-            if "start" in model:
-                model = {**model, "start": None}
+            model = _from_the_rule(model)
         torch.manual_seed(settings.seed)
         method: Method = instantiate(model, ruled)
         return method.eval()
@@ -121,6 +121,16 @@ class Run:
         wide = pool_with_heads(self.settings, self.paths, pool.heads, torch.float32)
         narrow: Pool = rule(replace(pool, vectors=wide.vectors), kept)
         return narrow
+
+
+def _from_the_rule(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A method whose coefficients start from those of its pool, its own or those of its part."""
+    given = dict(model)
+    if "start" in given:
+        given["start"] = None
+    if isinstance(part := given.get("coefficients"), Mapping):
+        given["coefficients"] = {**part, "start": None}
+    return given
 
 
 def open_run(settings: RunSettings) -> Run:

@@ -149,14 +149,13 @@ def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> 
         at = f"{where}.{key}"
         if key in _RESERVED or at in mistakes.places:
             continue
-        if isinstance(value, Mapping) and "_target_" in value:
-            check_component(at, value, mistakes)
-        elif key in known:
-            if problem := type_problem(value, known[key].annotation):
-                mistakes.add(at, problem)
-        elif not open_ended:
+        if key not in known and not open_ended:
             guess = near(str(key), offered, otherwise="it has {}.")
             mistakes.add(at, f"{target.__name__} has no such option; {guess}")
+        elif isinstance(value, Mapping) and "_target_" in value:
+            check_component(at, value, mistakes)
+        elif key in known and (problem := type_problem(value, known[key].annotation)):
+            mistakes.add(at, problem)
     if path.startswith("adamerge.") and not node.get("_partial_"):  # of others, the program gives some
         for key in [name for name in offered if known[name].required and name not in node]:
             mistakes.add(f"{where}.{key}", f"{target.__name__} needs it; give {where}.{key}=...")

@@ -53,9 +53,9 @@ def test_a_table_is_found_by_name_and_the_text_rows_are_left_out(tmp_path: Path)
     started = with_start(pool, tmp_path / "lw-ViT-B-32.json")
     # Rows 3, 4, ... of the file; DTD is the last of the eight tasks, SUN397 the first.
     expected = torch.arange(3.0, 35.0)[:, None] + torch.tensor([0.7, 0.0])
-    torch.testing.assert_close(started.coefficient, expected)
+    torch.testing.assert_close(started.coefficients.values, expected)
     one_row = with_start(pool, tmp_path / "tw-ViT-B-32.json")
-    torch.testing.assert_close(one_row.coefficient, torch.tensor([[0.8, 0.1]]))
+    torch.testing.assert_close(one_row.coefficients.values, torch.tensor([[0.8, 0.1]]))
     assert Static(one_row).merged_state_dict().keys() == pool.base.keys()
 
 

@@ -9,7 +9,7 @@ import torch
 from conftest import TASKS, make_vit_pool
 from restating import arithmetic, expert, forward, images64, logits, pool64
 
-from adamerge.merging import Head, Pool
+from adamerge.merging import Coefficients, Head, Pool
 from adamerge.methods import (
     DAM,
     AdaMerging,
@@ -236,7 +236,7 @@ def meta_pool(model: str) -> Pool:
     vectors = {key: torch.empty(8, value.numel(), device="meta") for key, value in base.items()}
     width = base["visual.proj"].shape[1]
     heads = {task: Head(torch.empty(count, width, device="meta")) for task, count in CLASSES.items()}
-    return Pool(encoder, base, vectors, tuple(CLASSES), heads, coefficient=0.3)
+    return Pool(encoder, base, vectors, tuple(CLASSES), heads, coefficients=Coefficients.everywhere(0.3))
 
 
 COUNTS = [  # method, on ViT-B, on ViT-L/14: the papers' tables of cost

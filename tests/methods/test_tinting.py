@@ -61,7 +61,7 @@ def test_tinting(confidence, soft):
 def test_tinting_of_a_layer_in_the_encoder():
     pool, images = pool64(), images64()
     layer = "visual.transformer.resblocks.1.mlp"
-    method = Tinting(RULED(pool), layer, train_coefficients=False, start=None).double()
+    method = Tinting(RULED(pool), layer, coefficients=None).double()
     adapt(method, PseudoLabels(), images, Schedule(2, batch_size=4, update="task"))
 
     merged = arithmetic(pool)

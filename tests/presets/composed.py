@@ -61,11 +61,20 @@ def _component(where: str, node: Any) -> Flat:
 
 
 def _nested(where: str, values: Mapping[str, Any]) -> Flat:
-    return {f"{where}.{key}": list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    found: Flat = {}
+    for key, v in values.items():
+        if isinstance(v, Mapping) and "_target_" in v:
+            found |= _component(f"{where}.{key}", v)
+        else:
+            found[f"{where}.{key}"] = list(v) if isinstance(v, tuple) else v
+    return found
 
 
-def _defaults(target: type) -> Flat:
+def _defaults(target: Any) -> Flat:
     """Of every constructor that the class's options reach, through the bases that it hands **options on to."""
+    if not inspect.isclass(target):
+        parameters = inspect.signature(target).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not p.empty}
     found: Flat = {}
     for base in inspect.getmro(target):
         if "__init__" not in vars(base) or not base.__module__.startswith("adamerge."):

@@ -65,7 +65,7 @@ def test_what_depends_on_encoder_experts_and_tasks(name: str, words: list[str], 
     found = options(composed(f"method={name}", *words))
     assert {key: found[key] for key in wanted} == wanted
     # Nothing else than these, the customary coefficient and TIES' size differs from the row.
-    free = {"rule.reference_size", "rule.scale", "model.start", *wanted}
+    free = {"rule.reference_size", "rule.scale", "model.start", "model.coefficients.start", *wanted}
     assert {k: v for k, v in found.items() if k not in (*GIVEN, *free)} == {
         k: v for k, v in row(name).items() if k not in free
     }
