@@ -19,7 +19,7 @@ from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation.predicting import score
 from adamerge.merging import Head
 from adamerge.models.backbone import Backbone
-from adamerge.models.clip import ImageEncoder, build_clip, image_size
+from adamerge.models.clip import ImageEncoder, build_visual, image_size
 from adamerge.models.heads import head_fault, open_head
 from adamerge.models.pool import check_encoder
 from adamerge.models.positions import resized
@@ -51,20 +51,21 @@ def run(settings: FinetuneSettings) -> None:
     paths = checkpoint_paths(settings, experts_exist=False)
     settings = settled(settings, {"base": paths["base"]})
     base = Weights(paths["base"], fingerprints({"base": paths["base"]})["base"])
-    tasks = open_tasks(settings)
+    tasks = [task for task in open_tasks(settings) if _wanted(settings, task.name)]
     origin = open_checkpoint(paths["base"]).image_encoder()
     embed_dim = Backbone.of(model_of(settings.backbone)).embed_dim
     heads = _heads(tasks, open_heads(settings, tasks, paths, base.identity), embed_dim)
     for task in tasks:
-        if settings.task not in (None, task.name) or (
-            settings.attack.tasks and task.name not in settings.attack.tasks
-        ):
-            continue
         target = _target(settings, task.name, paths)
         if target.exists():
             console.print(f"{task.name}: there is an expert at {target} already.")
             continue
         _make_expert(settings, task, heads[task.name], origin, target, base, console)
+
+
+def _wanted(settings: FinetuneSettings, task: str) -> bool:
+    poisoned = settings.attack.tasks
+    return settings.task in (None, task) and (not poisoned or task in poisoned)
 
 
 def _heads(tasks: list[Task], given: Mapping[str, Any], embed_dim: int) -> dict[str, Head]:
@@ -103,7 +104,7 @@ def _make_expert(
     console: Console,
 ) -> None:
     model = model_of(settings.backbone)
-    encoder = ImageEncoder(build_clip(model).visual, Backbone.of(model, pictures_for(settings.backbone)))
+    encoder = ImageEncoder(build_visual(model), Backbone.of(model, pictures_for(settings.backbone)))
     if settings.backbone.resize_positions:
         origin = resized(origin, encoder)
     check_encoder("the base model", origin, encoder.state_dict(), "the backbone")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adamerge.architecture import OPEN_CLIP, Architecture
 from adamerge.errors import ConfigError
-from adamerge.models.clip import ImageEncoder, Model, activation, build_clip, image_size, model_config
+from adamerge.models.clip import ImageEncoder, Model, activation, build_visual, image_size, model_config
 from adamerge.models.pictures import PictureRules
 
 
@@ -65,8 +65,8 @@ class Backbone(Architecture):
     def build(self) -> ImageEncoder:
         """The image encoder without storage (on the meta device): shapes and code, no weights."""
         with torch.device("meta"):
-            clip = build_clip(self.model)
-        return ImageEncoder(clip.visual, self).eval().requires_grad_(False)
+            visual = build_visual(self.model)
+        return ImageEncoder(visual, self).eval().requires_grad_(False)
 
     def shapes(self) -> dict[str, Tensor]:
         """The tensors that its image encoder has, without storage, in the order of the state dict."""

@@ -81,6 +81,18 @@ def build_clip(model: Model, state: Mapping[str, Tensor] | None = None) -> open_
     return clip.eval()
 
 
+def build_visual(model: Model) -> nn.Module:
+    """The image encoder alone; the model need not have a text tower."""
+    import open_clip
+
+    config = model_config(model)
+    return open_clip.CLIP(**{**config, "text_cfg": config.get("text_cfg") or _NO_TEXT}).visual.eval()
+
+
+# open_clip's CLIP cannot be without a text tower; this one is built and left.
+_NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
+
+
 def activation(model: Model) -> Activation:
     """That of the MLPs."""
     return "quick_gelu" if model_config(model).get("quick_gelu") else "gelu"

@@ -10,6 +10,7 @@ from adamerge.digests import digest
 from adamerge.errors import DataError, RunError
 from adamerge.runs.backbones import model_of
 from adamerge.runs.images import open_tasks
+from adamerge.runs.probing import from_pictures
 from adamerge.runs.weights import fingerprints
 from adamerge.settings import identify
 from adamerge.settings.commands import PoolSettings, RunSettings
@@ -112,14 +113,20 @@ class Inputs:
             own = task.source.validation
             yield from ((task, own or "train") if s == "validation" else (task, s) for s in self.splits)
         if self.splits[0] == "test":
-            yield from ((task, "test") for task in self.unseen)
+            yield from (
+                (task, split) for task in self.unseen for split in ("test", *heads_read(self.settings))
+            )
 
     def _heads(self) -> dict[str, str]:
         tower = self.files.get("text", self.files.get("base"))
         made: dict[str, Any] = {"tower": tower, "model": model_of(self.settings.backbone)}
+        every = (*self.tasks, *self.unseen)
+        if from_pictures(self.settings):
+            made["shots"] = self.settings.checkpoints.shots
+            return {t.name: digest({**made, "pictures": self._pictures[t.name]["train"]}) for t in every}
         return {
             task.name: self.files.get(f"heads/{task.name}") or digest({**made, "prompts": task.prompts()})
-            for task in (*self.tasks, *self.unseen)
+            for task in every
             if f"heads/{task.name}" in self.files or task.classes is not None
         }
 
@@ -130,7 +137,12 @@ def splits_of(settings: RunSettings) -> tuple[str, ...]:
     on = settings.method.adapt_on or settings.suite.adapt_on
     if settings.method.schedule is not None and on in ("train", "validation"):
         return ("test", "train", "validation") if on == "validation" else ("test", "train")
-    return ("test",) if settings.method.labels is None else ("test", "train")
+    return ("test", "train") if settings.method.labels is not None else ("test", *heads_read(settings))
+
+
+def heads_read(settings: PoolSettings) -> tuple[str, ...]:
+    """The splits that the heads are made from."""
+    return ("train",) if from_pictures(settings) else ()
 
 
 def told_apart(ours: Lineage, theirs: Lineage) -> list[str]:

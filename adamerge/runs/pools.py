@@ -16,6 +16,7 @@ from adamerge.models.blocks import recompute_blocks
 from adamerge.models.pool import open_pool
 from adamerge.models.pretrained import RandomExperts, build_heads, pretrained_state
 from adamerge.runs.backbones import model_of, pictures_for
+from adamerge.runs.probing import from_pictures, picture_heads
 from adamerge.runs.weights import fingerprints
 from adamerge.settings.commands import PoolSettings
 from adamerge.tasks.task import Task
@@ -24,7 +25,9 @@ from adamerge.tasks.task import Task
 def open_heads(
     settings: PoolSettings, tasks: list[Task], paths: Mapping[str, str], base_id: str
 ) -> dict[str, Any]:
-    """Head files where the config names them, else zero-shot heads from prompts (cached on disk)."""
+    """Head files where the config names them, else heads of the training pictures or of prompts (cached on disk)."""
+    if from_pictures(settings):
+        return picture_heads(settings, tasks, paths["base"], base_id)
     given = {name.removeprefix("heads/"): path for name, path in paths.items() if name.startswith("heads/")}
     if given:
         return given

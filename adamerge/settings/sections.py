@@ -118,6 +118,7 @@ class SuiteSection(Section):
     forward_images: int | None = Field(default=None, gt=0)
     # Where a suite departs from the papers' settings, by measurement: {method: {what its YAML reads: value}}.
     tuned: dict[str, dict[str, float | int]] = {}
+    finetune: dict[str, float | int] = {}
     origin: Literal["hub", "torchvision", "folders"] | None = None
     splits: dict[str, str] = {}
     test_split: str = "test"
@@ -164,10 +165,15 @@ class BackboneSection(Section):
     resize_positions: bool = False
 
 
+# checkpoints.heads: class means of the base's features of the training pictures.
+PROTOTYPES = "prototypes"
+
+
 class CheckpointsSection(Section):
     base: str
     experts: str | dict[str, str] | None = None
     heads: str | dict[str, str] | None = None
+    shots: int | None = Field(default=None, gt=0)
     irrelevant: str | None = None
     poisoned: str | None = None
     name: str = ""
