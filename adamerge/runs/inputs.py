@@ -102,7 +102,7 @@ class Inputs:
             try:
                 splits[split] = task.source.identity(split)
             except DataError:
-                if split == self.splits[0]:
+                if split == self.splits[0] or split in heads_read(self.settings):
                     raise
                 # What else is missing is said when it comes to it, with what it is needed for.
         return found
