@@ -14,7 +14,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "open_pool": "adamerge.models.pool",
+    "open_pool": "adamerge.models.open_pool",
     "merge": "adamerge.runs.merging",
     "fit": "adamerge.training",
     "Schedule": "adamerge.rounds.schedule",

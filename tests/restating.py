@@ -153,7 +153,7 @@ def adapt(
     labeled: Any = None,
 ) -> Method:
     """Through the method's own loop, or another."""
-    teacher = experts(pool64(), method.deep)
+    teacher = experts(pool64(), method.block_means)
     module = Adaptation(method, objective, optimizer, schedule, None, teacher, labeled=labeled, loop=loop)
     quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
     run_steps(module, Given(entries), schedule.steps, trainer=quiet)

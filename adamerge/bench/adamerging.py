@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
-from adamerge.bench.pools import random_images, random_pool
+from adamerge.bench.random_pool import random_images, random_pool
 from adamerge.methods.adamerging import AdaMerging
 from adamerge.methods.with_coefficients import WithCoefficients
 from adamerge.objectives.entropy import entropy
@@ -37,12 +37,12 @@ def build(variant: str, options: dict[str, Any]) -> Step:
 
 def _ours(method: AdaMerging, images: dict[str, Tensor]) -> float:
     total = 0.0
-    with method.round() as merged:
+    with method.merged_once() as merged:
         for task, pixels in images.items():
             loss = entropy(method.logits(pixels, task)).mean()
             loss.backward()
             total += loss.item()
-        merged.pull()
+        merged.contract_gradient()
     return total
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
-from adamerge.bench.pools import random_images, random_pool
+from adamerge.bench.random_pool import random_images, random_pool
 from adamerge.methods.static import experts
 from adamerge.methods.surgery import Surgery
 from adamerge.objectives.alignment import alignment

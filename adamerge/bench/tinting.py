@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.adamerging import naive_merge
 from adamerge.bench.harness import Step
-from adamerge.bench.pools import random_images, random_pool
+from adamerge.bench.random_pool import random_images, random_pool
 from adamerge.methods.static import experts
 from adamerge.methods.tinting import Tinting
 
@@ -48,10 +48,10 @@ def build(variant: str, options: dict[str, Any]) -> Step:
 
 
 def _ours(method: Tinting, images: Tensor, task: str, labels: Tensor) -> Tensor:
-    with method.round() as merged:
+    with method.merged_once() as merged:
         loss = cross_entropy(method.logits(images, task), labels)
         loss.backward()
-        merged.pull()
+        merged.contract_gradient()
     return loss.detach()
 
 

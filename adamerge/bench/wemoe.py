@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
-from adamerge.bench.pools import random_images, random_pool
+from adamerge.bench.random_pool import random_images, random_pool
 from adamerge.merging.mixing import Mode, mixed_linear
 from adamerge.methods.wemoe import WEMoE
 from adamerge.objectives.entropy import entropy
@@ -51,7 +51,7 @@ def build(variant: str, options: dict[str, Any]) -> Step:
 
     def step() -> float:
         optimizer.zero_grad()
-        with method.round():
+        with method.merged_once():
             loss = entropy(method.logits(images, task)).mean()
             loss.backward()
         optimizer.step()
@@ -66,7 +66,7 @@ def floor(options: dict[str, Any]) -> tuple[float, float]:
     pool = random_pool({**options, "tasks": 1})
     method = WEMoE(pool, router_layers=0).to(options["device"])
     task, images = next(iter(random_images(pool, {**options, "batch_size": 1}).items()))
-    with FlopCounterMode(display=False) as counter, method.round():
+    with FlopCounterMode(display=False) as counter, method.merged_once():
         entropy(method.logits(images, task)).mean().backward()
     backbone = pool.backbone
     keys = [key for i in range(backbone.blocks) for key in backbone.names.mlp_keys(i).values()]

@@ -17,7 +17,7 @@ from adamerge.report.comparison import console_table, csv_table, latex, markdown
 from adamerge.report.html.page import page
 from adamerge.report.protocols import protocols_in_markdown, stream_console, streams_in_markdown
 from adamerge.tracking.mirror import replay
-from adamerge.tracking.recorded import Recorded
+from adamerge.tracking.run_record import RunRecord
 from adamerge.tracking.weights_and_biases import WandbMirror
 from adamerge.tracking.workspace import save, workspace
 
@@ -114,7 +114,7 @@ def _project(words: str) -> tuple[str | None, str]:
 def _mirror(folders: list[Path], entity: str | None, project: str, console: Console) -> None:
     """Show every run at W&B; a damaged one is told and left out."""
     for folder in run_folders(folders):
-        run = Recorded(folder)
+        run = RunRecord(folder)
         try:
             run.check()
         except RunError as error:

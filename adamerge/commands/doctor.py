@@ -12,7 +12,7 @@ import torch
 from rich.text import Text
 from torch import Tensor
 
-from adamerge.checkpoints.places import locate
+from adamerge.checkpoints.addresses import locate
 from adamerge.console import plain_console
 from adamerge.diagnosis.data import task_data
 from adamerge.diagnosis.environment import devices, disk, packages, python_version

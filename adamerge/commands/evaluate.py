@@ -26,14 +26,14 @@ from adamerge.files import atomic_write_text
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import Fixed
-from adamerge.models.pool import check_encoder
+from adamerge.models.open_pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.table import results_table
 from adamerge.runs.backbones import settled
 from adamerge.runs.evaluating import evaluate, references_of
 from adamerge.runs.images import Data, open_data, open_tasks
-from adamerge.runs.pools import pool_with_heads
 from adamerge.runs.run import Run, open_run
+from adamerge.runs.suite_pool import pool_with_heads
 from adamerge.runs.trained import ClassNames, heads_of, load_alone, run_in, stands_alone, trained_method
 from adamerge.settings.check import validate
 from adamerge.settings.commands import EvaluateSettings, PoolSettings, TrainSettings

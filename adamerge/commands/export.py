@@ -23,8 +23,8 @@ from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.run import Run
 from adamerge.runs.trained import load_without_data, save_heads
 from adamerge.settings.commands import ExportSettings
-from adamerge.tracking.recorded import Weights, read_lineage
 from adamerge.tracking.results import read_results
+from adamerge.tracking.run_record import Weights, read_lineage
 
 _PROGRAMS = {"onnx": write_onnx, "torch_export": write_torch_export}
 

@@ -21,14 +21,14 @@ from adamerge.merging import Head
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import ImageEncoder, build_visual, image_size
 from adamerge.models.heads import head_fault, open_head
-from adamerge.models.pool import check_encoder
+from adamerge.models.open_pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.runs.backbones import device_of, model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, start_folder, train_in
 from adamerge.runs.images import open_data, open_tasks
 from adamerge.runs.inputs import Inputs
 from adamerge.runs.mirroring import mirrored
-from adamerge.runs.pools import open_heads
+from adamerge.runs.suite_pool import open_heads
 from adamerge.runs.weights import checkpoint_paths, fingerprints
 from adamerge.settings import instantiate
 from adamerge.settings.commands import FinetuneSettings
@@ -38,8 +38,8 @@ from adamerge.tasks.labeled import Labeled
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.poison import Poisoned, Trigger
 from adamerge.tasks.task import Task, check_head
-from adamerge.tracking.recorded import Weights, write_lineage
-from adamerge.training.making import Finetuning
+from adamerge.tracking.run_record import Weights, write_lineage
+from adamerge.training.supervised import Finetuning
 
 
 def run(settings: FinetuneSettings) -> None:

@@ -99,7 +99,7 @@ def _shares(
 
     Merges once; one batch at a time is in memory.
     """
-    with method.round(task), ThreadPoolExecutor(_THREADS) as threads:
+    with method.merged_once(task), ThreadPoolExecutor(_THREADS) as threads:
         for first in range(0, len(files), _BATCH):
             batch = files[first : first + _BATCH]
             decoded = dict(zip(batch, threads.map(lambda file: _decoded(file, size), batch), strict=True))

@@ -18,8 +18,8 @@ from adamerge.runs.mirroring import mirrored
 from adamerge.settings import instantiate
 from adamerge.settings.commands import PretrainSettings
 from adamerge.tasks.labeled import Captioned
-from adamerge.tracking.recorded import Weights, write_lineage
-from adamerge.training.making import Pretraining
+from adamerge.tracking.run_record import Weights, write_lineage
+from adamerge.training.supervised import Pretraining
 
 
 def run(settings: PretrainSettings) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, open_checkpoint
-from adamerge.checkpoints.places import RANDOM
+from adamerge.checkpoints.addresses import RANDOM
 from adamerge.checkpoints.saving import sidecar, weight_files
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.diagnosis.findings import Finding

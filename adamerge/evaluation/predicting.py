@@ -69,11 +69,11 @@ def _of_all(
         return torch.cat(parts)
 
     if not method.by_task:
-        with method.round():
+        with method.merged_once():
             return {task: of_task(task) for task in images}
     found = {}
     for task in images:
-        with method.round(task):
+        with method.merged_once(task):
             found[task] = of_task(task)
     return found
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adamerge import __version__
-from adamerge.checkpoints.places import RANDOM
+from adamerge.checkpoints.addresses import RANDOM
 from adamerge.digests import sha256_of
 from adamerge.merging import Head
 from adamerge.report.table import to_markdown
 from adamerge.settings.paths import PACKAGE
-from adamerge.tracking.recorded import Weights
 from adamerge.tracking.results import Results
+from adamerge.tracking.run_record import Weights
 
 _LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge"}
 _LOAD = {

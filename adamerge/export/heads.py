@@ -24,7 +24,7 @@ def tasks_with_parts(method: Method, heads: Mapping[str, Head], model: Model) ->
     size = image_size(model)
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     different = []
-    with method.round():
+    with method.merged_once():
         features = method.features(images)
         for task in method.pool.tasks:
             own = method.logits(images, task)

@@ -76,7 +76,7 @@ def _traced(method: Method, model: Model, task: str | None) -> Any:
             f"  Give task=<one of {', '.join(method.pool.tasks)}>."
         )
     size = image_size(model)
-    with method.eval().requires_grad_(False).round(task):
+    with method.eval().requires_grad_(False).merged_once(task):
         program, images = _Program(method, task), torch.randn(2, 3, size, size)
         program(images)  # a mistake of the method itself shows as what it is
         try:

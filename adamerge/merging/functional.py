@@ -91,7 +91,7 @@ class Merged:
     """An encoder with merged parameters, used for one round.
 
     `merged` may carry a graph back to whatever is trained (coefficients, masks). Batches run through leaves that
-    share its storage (`leaves`, by key); `pull()` hands the accumulated gradient back to the graph, once.
+    share its storage (`leaves`, by key); `contract_gradient()` hands the accumulated gradient back to the graph, once.
     """
 
     def __init__(self, encoder: nn.Module, fixed: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> None:
@@ -107,7 +107,7 @@ class Merged:
         features: Tensor = functional_call(self._encoder, self.parameters, (images,))
         return features
 
-    def pull(self) -> None:
+    def contract_gradient(self) -> None:
         """Contract the accumulated dL/dtheta with the task vectors into the gradient of the coefficients."""
         reached = [key for key, leaf in self.leaves.items() if leaf.grad is not None]
         if reached:

@@ -29,10 +29,10 @@ class Method(nn.Module):
         head      the classifier of the features (Tinting's trained head).
 
     Attributes:
-        deep: representations hold the token means after every residual block.
+        block_means: representations hold the token means after every residual block.
     """
 
-    deep = False
+    block_means = False
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Method(nn.Module):
         return False
 
     @property
-    def separable(self) -> bool:
+    def independent_images(self) -> bool:
         """Whether an image's representation is independent of the other images in its pass."""
         return True
 
@@ -75,10 +75,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     @contextmanager
-    def round(self, task: str | None = None) -> Iterator[Merged]:
+    def merged_once(self, task: str | None = None) -> Iterator[Merged]:
         """Merge once and use the result for every image inside the block.
 
-        After the batches' `backward`, call `pull()` on the yielded object to bring the gradient to the parameters.
+        After the batches' `backward`, `contract_gradient()` brings the gradient to what is trained.
         """
         if self._open is not None:
             raise RuntimeError("a round is open already; rounds do not nest")
@@ -90,7 +90,7 @@ class Method(nn.Module):
 
     def encode(self, images: Tensor, task: str | None = None) -> Representation:
         """The encoder's pass over images (n, 3, H, W): normalised floats, or uint8 pixels."""
-        if not self.deep:
+        if not self.block_means:
             return (self.forward_encoder(images, task),)
         means: list[Tensor] = []
 
@@ -112,7 +112,7 @@ class Method(nn.Module):
         return features
 
     def after_block(self, index: int, tokens: Tensor, task: str | None) -> Tensor:
-        """What a deep method makes of the tokens (n, tokens, width) behind a residual block."""
+        """What a method with `block_means` makes of the tokens (n, tokens, width) behind a residual block."""
         return tokens
 
     def correct(self, encoded: Representation, task: str) -> Representation:

@@ -157,7 +157,7 @@ class DefenseAware(Bilevel):
 
         def find() -> Losses:
             losses: Losses = []
-            with self.method.round():
+            with self.method.merged_once():
                 for batch in batches:
                     with torch.no_grad():
                         clean = self.method.logits(_images(batch), batch.task).argmax(dim=-1)

@@ -211,7 +211,11 @@ def layer_gradients(
     for batch in batches:
         totals[batch.task] += len(batch)
     losses: Losses = []
-    with only(method, []), torch.autocast(loop.engine.device.type, enabled=False), method.round() as merged:
+    with (
+        only(method, []),
+        torch.autocast(loop.engine.device.type, enabled=False),
+        method.merged_once() as merged,
+    ):
         for leaf in merged.leaves.values():
             leaf.requires_grad_(True)
         for batch in batches:

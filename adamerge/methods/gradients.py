@@ -46,9 +46,9 @@ class Gradients:
             return [loss for batch in batches for loss in self._from([(batch, batch.encoded)], backward)]
         losses: Losses = []
         for task, own in self._by_pass(batches):
-            with self.method.round(task) as merged:
+            with self.method.merged_once(task) as merged:
                 losses += self.inside(own, backward, task)
-                merged.pull()
+                merged.contract_gradient()
         return losses
 
     def inside(
@@ -56,7 +56,7 @@ class Gradients:
     ) -> Losses:
         """The same in a round that is open already; the gradient stays in its leaves."""
         losses: Losses = []
-        for pack in self.schedule.packs(batches, self.method.separable):
+        for pack in self.schedule.packs(batches, self.method.independent_images):
             images = torch.cat([batch.images for batch in pack if batch.images is not None])
             parts = _split(self.method.encode(images, task), [len(batch) for batch in pack])
             losses += self._from(list(zip(pack, parts, strict=True)), backward)

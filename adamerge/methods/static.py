@@ -16,17 +16,17 @@ class Static(WithCoefficients):
     """base + coefficient * sum_k tau_k, or one encoder per task where the rule gives that.
 
     Args:
-        deep: representations hold the token means after every residual block.
+        block_means: representations hold the token means after every residual block.
     """
 
-    def __init__(self, pool: Pool, deep: bool = False) -> None:
+    def __init__(self, pool: Pool, block_means: bool = False) -> None:
         super().__init__(pool)
-        self.deep = deep
+        self.block_means = block_means
 
 
-def experts(pool: Pool, deep: bool = False) -> Static:
+def experts(pool: Pool, block_means: bool = False) -> Static:
     """The individual models of a pool that no rule has changed: the teachers. Each is base + its task vector."""
-    return Static(Individual()(pool), deep)
+    return Static(Individual()(pool), block_means)
 
 
 class Fixed(Method):

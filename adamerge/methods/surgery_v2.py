@@ -28,7 +28,7 @@ class SurgeryV2(WithCoefficients):
             as the paper does.
     """
 
-    deep = True
+    block_means = True
 
     def __init__(self, pool: Pool, rank: int = 16, coefficients: MakeCoefficients | None = None) -> None:
         super().__init__(pool, coefficients)

@@ -98,7 +98,7 @@ class WEMoE(Method):
         return False
 
     @property
-    def separable(self) -> bool:
+    def independent_images(self) -> bool:
         return not (self.batch_reduce and self.training)
 
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ class WEMoE(Method):
     def mixture(self, index: int, tokens: Tensor) -> Tensor:
         """The MLP of block `index` on tokens (n, tokens, width)."""
         gates = self.routers[index % len(self.routers)](tokens)
-        if not self.separable:
+        if not self.independent_images:
             gates = gates.mean(dim=0, keepdim=True)
         keys = self._mlps[index]
         hidden = activation(self.pool.encoder, index)(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import compare_states, open_checkpoint
-from adamerge.checkpoints.places import RANDOM
+from adamerge.checkpoints.addresses import RANDOM
 from adamerge.errors import CheckpointError
 from adamerge.models.clip import Model, build_clip, tokenizer
 from adamerge.models.heads import zero_shot_head

@@ -18,8 +18,7 @@ from adamerge.merging.task_vectors import InMemory, TaskVectors
 from adamerge.models.clip import Model
 from adamerge.models.kinship import Sums
 from adamerge.models.likeness import Lookalikes, sample
-from adamerge.models.pictures import PictureRules
-from adamerge.models.pool import (
+from adamerge.models.open_pool import (
     NOTHING_CHANGED,
     Change,
     Misfits,
@@ -32,6 +31,7 @@ from adamerge.models.pool import (
     warn_of_text_vectors,
     warn_of_twins,
 )
+from adamerge.models.pictures import PictureRules
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # What of an image is compared with its expert: tensors (n, ...), the last one the feature (n, d) after the projection,
-# not normalised. A deep method shows the token mean (n, width) after every residual block before it.
+# not normalised. A method with `block_means` shows the token mean (n, width) after every residual block before it.
 Representation = tuple[Tensor, ...]
 
 Target = Literal["none", "expert", "labels"]

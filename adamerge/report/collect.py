@@ -14,8 +14,8 @@ import yaml
 from adamerge.errors import RunError
 from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
 from adamerge.tracking.preset import AgainstPreset, read_preset
-from adamerge.tracking.recorded import Recorded, read_lineage
 from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
+from adamerge.tracking.run_record import RunRecord, read_lineage
 
 # What says nothing about the model: where, when, how it was written down.
 _SILENT = (
@@ -30,7 +30,7 @@ _WORDS = ("summary", "paper", "needs", "trains", "memory")
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run."""
 
     folder: Path
@@ -66,7 +66,7 @@ class Group:
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ def collect(folders: Iterable[Path]) -> Collected:
     Raises:
         RunError: a folder that does not exist, or no run in any.
     """
-    runs: list[Run] = []
+    runs: list[FinishedRun] = []
     unfinished: list[tuple[Path, str]] = []
     for folder in run_folders(folders):
         if not (folder / FILE).exists():
@@ -145,12 +145,12 @@ def collect(folders: Iterable[Path]) -> Collected:
             config = flat_config(folder / "config.yaml")
             results = read_results(folder)
             rests_on, made_by = origins(folder, tuple(results.tasks))
-            runs.append(Run(folder, results, config, rests_on, made_by, read_preset(folder)))
+            runs.append(FinishedRun(folder, results, config, rests_on, made_by, read_preset(folder)))
         except (RunError, OSError, yaml.YAMLError) as error:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:
         raise RunError(f"There is no run in {', '.join(map(str, folders))}: no folder with a config.yaml.")
-    named: dict[tuple[str, str, tuple[str, ...], str], dict[Origins, list[Run]]] = defaultdict(dict)
+    named: dict[tuple[str, str, tuple[str, ...], str], dict[Origins, list[FinishedRun]]] = defaultdict(dict)
     for run in runs:
         found = run.results
         tables = named[found.suite, found.backbone, tuple(found.tasks), found.stream]
@@ -179,7 +179,7 @@ def apart(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _why_unfinished(folder: Path) -> str:
-    error = Recorded(folder).error()
+    error = RunRecord(folder).error()
     if error is not None:
         return f"failed: {error.splitlines()[0]}"
     return "merged without evaluation" if read_lineage(folder).data == {} else "not finished"
@@ -227,21 +227,21 @@ def flat_config(path: Path) -> dict[str, Any]:
     return flat
 
 
-def _grouped(runs: Sequence[Run]) -> list[Group]:
+def _grouped(runs: Sequence[FinishedRun]) -> list[Group]:
     """Runs by equal settings, best average first. Namesakes are told apart by the settings that differ.
 
     A setting that some namesakes do not have at all is of another version of adamerge and says nothing. Of two runs
     that differ in nothing, the seed included, the later one counts. Runs of other code, or from another
     start, are no further seeds.
     """
-    namesakes: dict[str, list[Run]] = defaultdict(list)
+    namesakes: dict[str, list[FinishedRun]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.folder / FILE).stat().st_mtime):
         namesakes[run.results.method].append(run)
     groups = []
     for name, members in namesakes.items():
         differing = _differing(members)
-        families: dict[str, dict[int, Run]] = defaultdict(dict)
-        by_told: dict[str, list[Run]] = defaultdict(list)
+        families: dict[str, dict[int, FinishedRun]] = defaultdict(dict)
+        by_told: dict[str, list[FinishedRun]] = defaultdict(list)
         for run in members:
             by_told[_told(run, differing)].append(run)
         for told, same in by_told.items():
@@ -255,7 +255,7 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
     return sorted(groups, key=lambda group: -(group.spread("average").mean or 0.0))
 
 
-def _told(run: Run, keys: Sequence[str]) -> str:
+def _told(run: FinishedRun, keys: Sequence[str]) -> str:
     return ", ".join(_setting(key, run.config[key]) for key in keys)
 
 
@@ -274,7 +274,7 @@ def differing(groups: Sequence[Group]) -> list[str]:
     return [key for key in sorted(keys) if len({repr(run.config.get(key)) for run in firsts}) > 1]
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
+def _differing(runs: Sequence[FinishedRun]) -> list[str]:
     """The settings that all have, with different values."""
     common = set.intersection(*(set(run.config) for run in runs)) - set(_NAMED)
     common -= {key for key in common if key.startswith(_OFFERED)}

@@ -12,7 +12,7 @@ import numpy as np
 
 from adamerge.files import make_folder, write_atomically
 from adamerge.report.collect import flat_config
-from adamerge.report.layers import block, depth
+from adamerge.report.depth import block, depth
 from adamerge.report.names import COLORS, CYCLE, WATCHED, shown
 from adamerge.report.objectives import loss_label
 from adamerge.report.table import columns

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adamerge.digests import digest
-from adamerge.tracking.recorded import read_lineage
+from adamerge.tracking.run_record import read_lineage
 
 UNKNOWN = "unknown"
 _SHOWN = 6  # digits of a digest that are shown

@@ -70,10 +70,10 @@ class Schedule:
         order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
         return order
 
-    def packs(self, group: Sequence[Batch], separable: bool = True) -> Iterator[list[Batch]]:
+    def packs(self, group: Sequence[Batch], independent_images: bool = True) -> Iterator[list[Batch]]:
         """Batches that go through the encoder together; each alone where images do not stand for themselves."""
         pack: list[Batch] = []
-        limit = (self.forward_images or 0) if separable else 0
+        limit = (self.forward_images or 0) if independent_images else 0
         for batch in group:
             if pack and sum(map(len, pack)) + len(batch) > limit:
                 yield pack

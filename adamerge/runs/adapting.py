@@ -34,7 +34,14 @@ from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.stream import Stream
 from adamerge.tracking.mirror import Mirror
 from adamerge.training.adaptation import Adaptation
-from adamerge.training.recording import Recorded, Recording, encoder_digest, record, recording, used
+from adamerge.training.recording import (
+    RecordedStream,
+    Recording,
+    encoder_digest,
+    record,
+    recording,
+    shown_images,
+)
 
 
 def adapt(
@@ -84,7 +91,7 @@ def adapt(
         instantiate(settings.method.optimizer) if settings.method.optimizer else None,
         schedule,
         stream.indices,
-        experts(pool, method.deep) if of_experts and not settings.record else None,
+        experts(pool, method.block_means) if of_experts and not settings.record else None,
         labeled={task: _all(few) for task, few in labeled.items()},
         loop=partial(instantiate, training) if training else None,
     )
@@ -142,23 +149,27 @@ def _recorded(run: Run, method: Method, pool: Pool, of_experts: bool, stream: St
     if of_experts:
 
         def of_expert(task: str) -> dict[str, Any]:
-            return {"encoder": "expert", **run.encoders("base", f"experts/{task}"), "deep": method.deep}
+            return {
+                "encoder": "expert",
+                **run.encoders("base", f"experts/{task}"),
+                "deep": method.block_means,
+            }
 
-        targets = _record(run, experts(pool, method.deep), stream, of_expert, "Recording the experts")
+        targets = _record(run, experts(pool, method.block_means), stream, of_expert, "Recording the experts")
     if method.frozen_encoder:
 
         def of_merged(task: str) -> dict[str, Any]:
             return {"encoder": encoder_digest(method, task), **run.encoders()}
 
         encoded = _record(run, method, stream, of_merged, "Recording the merged encoder")
-    return stream if encoded is None and targets is None else Recorded(stream, encoded, targets)
+    return stream if encoded is None and targets is None else RecordedStream(stream, encoded, targets)
 
 
 def _record(
     run: Run, method: Method, stream: Stream, made_from: Callable[[str], dict[str, Any]], title: str
 ) -> dict[str, Recording]:
     """One pass of `method` over the images that the stream shows, kept on disk under what it was made from."""
-    indices = {task: shown for task in stream.image_sets if len(shown := used(stream, task))}
+    indices = {task: shown for task in stream.image_sets if len(shown := shown_images(stream, task))}
     recordings = {}
     with image_progress(title, indices) as progress:
         for task in indices:

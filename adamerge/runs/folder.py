@@ -18,10 +18,10 @@ from adamerge.settings.commands import PoolSettings, as_yaml
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
-from adamerge.tracking.recorded import Lineage, read_lineage, write_lineage
+from adamerge.tracking.run_record import Lineage, read_lineage, write_lineage
 from adamerge.training.journaling import Watch
-from adamerge.training.loop import run_steps
-from adamerge.training.steps import StepModule
+from adamerge.training.run_steps import run_steps
+from adamerge.training.step_module import StepModule
 
 # What a run makes, results first: without them the folder is no finished run any more.
 _MADE = (

@@ -15,11 +15,11 @@ from adamerge.runs.backbones import model_of
 from adamerge.settings import instantiate
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.sections import ShareSection, SuiteSection
-from adamerge.tasks.chosen import Corrupted, Sample, Validation
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.images import ImageSet, Pictures
 from adamerge.tasks.picture import READING
 from adamerge.tasks.protocol import AdaptOn
+from adamerge.tasks.subsets import Corrupted, Sample, Validation
 from adamerge.tasks.task import Task, build_tasks, check
 
 

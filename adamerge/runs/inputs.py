@@ -17,7 +17,7 @@ from adamerge.settings.commands import PoolSettings, RunSettings
 from adamerge.settings.identity import Identity
 from adamerge.tasks.picture import READING
 from adamerge.tasks.task import Task
-from adamerge.tracking.recorded import Lineage, Pictures, Weights
+from adamerge.tracking.run_record import Lineage, Pictures, Weights
 
 
 class Inputs:

@@ -13,7 +13,7 @@ from adamerge.settings import instantiate
 from adamerge.settings.commands import PoolSettings
 from adamerge.stopping import terminated
 from adamerge.tracking.mirror import Mirror
-from adamerge.tracking.recorded import ERROR
+from adamerge.tracking.run_record import ERROR
 from adamerge.training.checkpointing import steps_done
 
 

@@ -16,14 +16,14 @@ from adamerge.runs.run import Run
 from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
 from adamerge.settings.sections import StreamSection
-from adamerge.tasks.chosen import Chosen, Part, Validation
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.orders import Order
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.protocol import AdaptOn, Parts, Protocol, adapted_rows, pool_rows, test_parts
 from adamerge.tasks.stream import Stream
+from adamerge.tasks.subsets import ImageSubset, PictureSubset, Validation
 from adamerge.tasks.task import Task, check
-from adamerge.training.recording import used
+from adamerge.training.recording import shown_images
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _of_test(settings: RunSettings, data: Data, on: AdaptOn) -> Unlabeled:
         rows = adapted_rows(on, task, len(whole), count, settings.seed)
         if len(rows) < len(whole):
             own = labels[task]
-            images[task], labels[task] = Part(whole, rows), None if own is None else own[rows]
+            images[task], labels[task] = ImageSubset(whole, rows), None if own is None else own[rows]
     return Unlabeled(images, labels)
 
 
@@ -130,7 +130,7 @@ def _of_training(settings: RunSettings, task: Task, on: AdaptOn, name: str) -> t
     found = None if labels is None else torch.as_tensor(labels)
     if count is not None:
         rows = pool_rows(task.name, len(pictures), count, settings.seed)
-        pictures, found = Chosen(pictures, rows.numpy()), None if found is None else found[rows]
+        pictures, found = PictureSubset(pictures, rows.numpy()), None if found is None else found[rows]
     keep = settings.suite.decode_cache and count is None
     kept = kept_at(opened, split, size) if keep else None
     return image_set(pictures, size, None, kept, task.name), found
@@ -146,4 +146,4 @@ def refuse_test_images(run: Run, stream: Stream, data: Data, on: AdaptOn) -> Non
     if on.split == "test" or suite.allow_overlap or corruption_of(suite) is not None:
         return
     for task, images in stream.image_sets.items():
-        refuse_overlap(task, Part(images, used(stream, task)), data.images[task])
+        refuse_overlap(task, ImageSubset(images, shown_images(stream, task)), data.images[task])

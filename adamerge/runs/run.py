@@ -13,18 +13,18 @@ from adamerge.errors import ConfigError
 from adamerge.evaluation.predicting import Passes
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
-from adamerge.models.start import with_start
+from adamerge.models.coefficient_files import with_start
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import device_of, settled
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.inputs import Inputs, splits_of
-from adamerge.runs.pools import open_suite_pool, pool_with_heads
+from adamerge.runs.suite_pool import open_suite_pool, pool_with_heads
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
 from adamerge.tasks.task import check_head
-from adamerge.tracking.recorded import Lineage
+from adamerge.tracking.run_record import Lineage
 
 COMMAND = "train"  # of whatever has a pool, a rule and a method: `merge` is a `train` without steps
 

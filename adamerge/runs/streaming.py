@@ -14,12 +14,12 @@ from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, clear, start_folder
 from adamerge.runs.merging import write_merged
-from adamerge.runs.pools import sources
 from adamerge.runs.run import folder_of, rule_of
+from adamerge.runs.suite_pool import sources
 from adamerge.runs.weights import checkpoint_paths, fingerprints
 from adamerge.settings import identify
 from adamerge.settings.commands import RunSettings
-from adamerge.tracking.recorded import Lineage, Weights
+from adamerge.tracking.run_record import Lineage, Weights
 
 FILE = "merged.safetensors"
 

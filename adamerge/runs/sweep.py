@@ -16,7 +16,7 @@ from adamerge.errors import RunError
 from adamerge.report.collect import collect
 from adamerge.report.comparison import console_table
 from adamerge.report.names import percent, seconds
-from adamerge.runs.gpu_slots import take_gpu
+from adamerge.runs.worker_gpu import take_gpu
 from adamerge.tracking.results import Results
 
 _ENV = "ADAMERGE_SWEEP"

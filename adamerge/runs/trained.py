@@ -20,13 +20,13 @@ from adamerge.models.backbone import Backbone
 from adamerge.models.finished import FILE, open_finished
 from adamerge.runs.backbones import model_of, pictures_for, settled
 from adamerge.runs.inputs import Inputs, splits_of
-from adamerge.runs.pools import open_heads, pool_with_heads
 from adamerge.runs.run import Run, name_of
+from adamerge.runs.suite_pool import open_heads, pool_with_heads
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import validate
 from adamerge.settings.commands import TrainSettings
 from adamerge.settings.components import described
-from adamerge.tracking.recorded import Recorded, read_lineage
+from adamerge.tracking.run_record import RunRecord, read_lineage
 
 _NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")
 HEADS = "heads.safetensors"
@@ -45,7 +45,7 @@ def run_in(folder: Path) -> Run:
     settings = settled(settings, paths)
     inputs = Inputs(settings, paths, splits_of(settings))
     _refuse_other_weights(folder, inputs)
-    return Run(settings, name_of(settings), Recorded(folder).id, folder, inputs)
+    return Run(settings, name_of(settings), RunRecord(folder).id, folder, inputs)
 
 
 def settings_in(folder: Path) -> TrainSettings:
@@ -56,7 +56,7 @@ def settings_in(folder: Path) -> TrainSettings:
     """
     if not (folder / "config.yaml").exists():
         raise RunError(f"{folder} is no run folder: it has no config.yaml.")
-    known = Recorded(folder).config()  # refuses a damaged file
+    known = RunRecord(folder).config()  # refuses a damaged file
     if missing := [key for key in _NEEDED if key not in known]:
         raise RunError(
             f"{folder} holds no run of train or merge: its config.yaml has no {', '.join(missing)}."
@@ -113,7 +113,7 @@ def load_alone(folder: Path) -> tuple[Run, Method]:
     )
     paths = {name: weights.path for name, weights in read_lineage(folder).uses.items()}
     inputs = Inputs(settings, paths, splits_of(settings))
-    return Run(settings, name_of(settings), Recorded(folder).id, folder, inputs), method.eval()
+    return Run(settings, name_of(settings), RunRecord(folder).id, folder, inputs), method.eval()
 
 
 def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:

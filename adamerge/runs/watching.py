@@ -12,8 +12,8 @@ from adamerge.methods.static import experts
 from adamerge.runs.images import Data
 from adamerge.runs.protocol import parts_of
 from adamerge.runs.run import Run
-from adamerge.tasks.chosen import Part
 from adamerge.tasks.protocol import pool_rows
+from adamerge.tasks.subsets import ImageSubset
 from adamerge.tracking.results import mean
 from adamerge.training.journaling import Watch
 
@@ -34,7 +34,10 @@ def watch_of(run: Run, method: Method, pool: Pool, data: Data, steps: int) -> Wa
             pool_rows(f"watched {task}", len(part.scored), settings.eval_images, settings.seed)
         ]
         known = data.labels[task]
-        images[task], labels[task] = Part(data.images[task], rows), None if known is None else known[rows]
+        images[task], labels[task] = (
+            ImageSubset(data.images[task], rows),
+            None if known is None else known[rows],
+        )
     certain = {
         task: logits.softmax(dim=-1)
         for task, logits in predict_logits(experts(pool), images, **run.passes).items()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from adamerge.checkpoints import fingerprint
-from adamerge.checkpoints.places import RANDOM, check_there, locate
+from adamerge.checkpoints.addresses import RANDOM, check_there, locate
 from adamerge.errors import CheckpointError, ConfigError
-from adamerge.models.start import start_file
+from adamerge.models.coefficient_files import start_file
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.patterns import fill
 from adamerge.settings.sections import PROTOTYPES

@@ -16,9 +16,9 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 
 from adamerge.errors import DataError
-from adamerge.tasks.chosen import Chosen
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.stream import Stream
+from adamerge.tasks.subsets import PictureSubset
 from adamerge.tasks.task import Task
 
 
@@ -135,7 +135,7 @@ def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) ->
         )
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/labeled".encode()))
     chosen = torch.randperm(len(labels), generator=generator)[:count]
-    images = ImageSet(Chosen(pictures, chosen.numpy()), size, task=task.name)
+    images = ImageSet(PictureSubset(pictures, chosen.numpy()), size, task=task.name)
     return images, torch.as_tensor(labels)[chosen]
 
 

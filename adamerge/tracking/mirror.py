@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from adamerge.tracking.journal import Record
-from adamerge.tracking.recorded import Recorded
+from adamerge.tracking.run_record import RunRecord
 
 
 class Mirror(Protocol):
@@ -25,6 +25,6 @@ class Mirror(Protocol):
 def replay(folder: Path, mirror: Mirror) -> None:
     """Show a run that is over: finished, failed or killed."""
     mirror.start()
-    for record in Recorded(folder).journal():
+    for record in RunRecord(folder).journal():
         mirror.step(record)
     mirror.finish()

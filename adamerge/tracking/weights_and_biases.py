@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from adamerge.errors import RunError
 from adamerge.tracking.journal import Record
-from adamerge.tracking.recorded import Recorded, Weights, scalars
 from adamerge.tracking.results import Results
+from adamerge.tracking.run_record import RunRecord, Weights, scalars
 
 if TYPE_CHECKING:
     import wandb
@@ -47,7 +47,7 @@ class WandbMirror:
         tags: list[str] | None = None,
         upload: bool = False,
     ) -> None:
-        self.recorded = Recorded(save_dir)
+        self.recorded = RunRecord(save_dir)
         self._project, self._entity, self._tags = project, entity, tags
         self._mode: str | None = mode or os.environ.get("WANDB_MODE")
         self._upload = upload

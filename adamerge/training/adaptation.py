@@ -14,7 +14,7 @@ from adamerge.methods.loop import Indices, Labeled, Loop, OptimizerFactory
 from adamerge.objectives.objective import Objective
 from adamerge.rounds.batch import Batch, Given
 from adamerge.rounds.schedule import Schedule
-from adamerge.training.steps import StepModule
+from adamerge.training.step_module import StepModule
 
 
 class Adaptation(StepModule):

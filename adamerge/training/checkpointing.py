@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from adamerge.files import write_atomically
-from adamerge.training.steps import StepModule
+from adamerge.training.step_module import StepModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

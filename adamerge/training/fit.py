@@ -15,7 +15,7 @@ from adamerge.objectives.objective import Objective
 from adamerge.rounds.batch import Given
 from adamerge.rounds.schedule import Schedule
 from adamerge.training.adaptation import Adaptation
-from adamerge.training.loop import run_steps
+from adamerge.training.run_steps import run_steps
 
 
 class _Batches(Dataset[dict[str, Given]]):
@@ -66,7 +66,7 @@ def fit(
         objective or method.objective,
         optimizer,
         plan,
-        teacher=None if teacher is None else experts(teacher, method.deep),
+        teacher=None if teacher is None else experts(teacher, method.block_means),
         labeled=labeled,
         loop=loop,
     )

@@ -13,7 +13,7 @@ import torch
 from adamerge.memory import peak_memory_bytes
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
-from adamerge.training.steps import StepModule
+from adamerge.training.step_module import StepModule
 
 
 @dataclass(frozen=True)

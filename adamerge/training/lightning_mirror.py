@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 
 from adamerge.tracking.journal import Record
 from adamerge.tracking.mirror import Mirror
-from adamerge.tracking.recorded import Recorded, scalars
+from adamerge.tracking.run_record import RunRecord, scalars
 
 
 def as_mirror(folder: Path, made: Logger | Mirror) -> Mirror:
@@ -20,7 +20,7 @@ class LightningMirror:
     """Shows the config as hyperparameters, the journal as metrics, the results as metrics of the last step."""
 
     def __init__(self, folder: Path, logger: Logger) -> None:
-        self.recorded = Recorded(folder)
+        self.recorded = RunRecord(folder)
         self.logger = logger
         self._last = 0
 

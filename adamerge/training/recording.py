@@ -48,7 +48,7 @@ def record(
     """`method.encode` of the images at `indices`, one pass, as named tensors ready to save."""
     method = method.to(device).eval()
     collected: list[Representation] = []
-    with method.round(task if method.by_task else None):
+    with method.merged_once(task if method.by_task else None):
         for part in indices.split(batch_size):
             encoded = method.encode(images[part].to(device), task)
             collected.append(tuple(x.float().cpu() for x in encoded))
@@ -67,7 +67,7 @@ def encoder_digest(method: Method, task: str) -> str:
     return result.hexdigest()
 
 
-def used(stream: Stream, task: str) -> Tensor:
+def shown_images(stream: Stream, task: str) -> Tensor:
     """Which of a task's images the stream shows at all, sorted; none where it ends before the task's turn."""
     shown = [stream.indices(task, step) for step in range(len(stream)) if task in stream.shown(step)]
     return torch.cat(shown).unique() if shown else torch.empty(0, dtype=torch.long)
@@ -80,7 +80,7 @@ def recording(tensors: Mapping[str, Tensor], indices: Tensor, count: int) -> Rec
     return Recording(rows, tuple(tensors[name] for name in sorted(tensors)))
 
 
-class Recorded(Dataset[dict[str, dict[str, Any]]]):
+class RecordedStream(Dataset[dict[str, dict[str, Any]]]):
     """A stream's steps with what was recorded of their images: step -> {task: fields of a Batch}.
 
     The images are those of the stream, in its order. They themselves are left out where `encoded` stands for them.

@@ -14,7 +14,7 @@ from adamerge.checkpoints.coefficient_tables import TASKS, convert_tables, publi
 from adamerge.errors import CheckpointError
 from adamerge.methods import Static
 from adamerge.models.backbone import Backbone
-from adamerge.models.start import with_start
+from adamerge.models.coefficient_files import with_start
 
 
 def source(folder: Path, rows: int) -> Path:

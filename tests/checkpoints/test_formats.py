@@ -184,7 +184,7 @@ def test_the_key_map_is_its_own_inverse(blocks, width, prefixed):
     ],
 )
 def test_rows_and_sizes_of_the_reference(model, rows, hf_rows, numel, hf_numel):
-    """Reference 1.2 and 1.3, on the meta device: live rows, rows with q, k and v apart, numbers of elements."""
+    """As the papers count them, on the meta device: live rows, rows with q, k and v apart, numbers of elements."""
     from adamerge.merging import layer_table
     from adamerge.merging.layers import row_count
     from adamerge.models.backbone import Backbone

@@ -15,7 +15,7 @@ from adamerge.__main__ import main
 from adamerge.commands.hydra_entry import WORST
 from adamerge.commands.train import searched
 from adamerge.errors import RunError
-from adamerge.runs import gpu_slots, recipe
+from adamerge.runs import recipe, worker_gpu
 from adamerge.tracking.results import Results, TaskResult
 
 WORDS = ["train", "-m", "method=surgery", "seed=0,1", "method.schedule.steps=2", "checkpoint_every=1", *QUICK]
@@ -73,8 +73,8 @@ def test_jobs_in_processes_of_their_own_come_into_the_same_table(
 
 def _claim(folder: Path, ready: Any, done: Any, claimed: Any) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = "4,7"
-    gpu_slots.take_gpu(folder)
-    gpu_slots.take_gpu(folder)  # its next job keeps the GPU
+    worker_gpu.take_gpu(folder)
+    worker_gpu.take_gpu(folder)  # its next job keeps the GPU
     claimed.put(os.environ["CUDA_VISIBLE_DEVICES"])
     ready.release()
     done.wait()
@@ -103,7 +103,7 @@ def test_each_worker_has_a_gpu_of_its_own_and_gives_it_back_at_its_end(tmp_path:
 
 def test_elsewhere_the_scheduler_gives_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    gpu_slots.take_gpu(tmp_path / "of another machine")
+    worker_gpu.take_gpu(tmp_path / "of another machine")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 

@@ -42,10 +42,10 @@ def naive_loss(method: AdaMerging, images: dict[str, Tensor]) -> Tensor:
 
 def round_gradient(method: AdaMerging, images: dict[str, Tensor]) -> Tensor:
     method.zero_grad()
-    with method.round() as merged:
+    with method.merged_once() as merged:
         for task, pixels in images.items():
             entropy(method.logits(pixels, task)).mean().backward()
-        merged.pull()
+        merged.contract_gradient()
     gradient = method.merging.values.grad
     assert gradient is not None
     return gradient.clone()

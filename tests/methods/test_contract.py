@@ -97,7 +97,7 @@ def adapted(
         objective = instantiate(cfg.method.objective)
         training = cfg.method.training
         loop = partial(instantiate, training) if training else None
-        teacher = experts(make_vit_pool(tasks=tasks), method.deep)
+        teacher = experts(make_vit_pool(tasks=tasks), method.block_means)
         optimizer = instantiate(cfg.method.optimizer) if cfg.method.optimizer else None
         labeled = Rounds(tasks, 8, True)[0] if cfg.method.labels else None
         module = Adaptation(method, objective, optimizer, schedule, None, teacher, labeled=labeled, loop=loop)
@@ -157,7 +157,7 @@ def test_a_finished_model_needs_no_experts(name, tmp_path):
     images = torch.randn(5, 3, 4, 4)
     for task in TASKS:
         with torch.no_grad():
-            with method.round(task), again.round(task):
+            with method.merged_once(task), again.merged_once(task):
                 assert torch.equal(method.logits(images, task), again.logits(images, task))
             assert torch.equal(method.logits(images, task), again.logits(images, task))
     if method.one_encoder:
@@ -255,14 +255,14 @@ def test_a_round_and_single_calls_give_the_same_features(name):
     method = build(config(name), make_vit_pool())
     images = torch.randn(3, 3, 4, 4)
     task = TASKS[1]
-    with torch.no_grad(), method.round(task if method.by_task else None):
+    with torch.no_grad(), method.merged_once(task if method.by_task else None):
         inside = method.logits(images, task)
     torch.testing.assert_close(method.logits(images, task).detach(), inside)
 
 
 def test_rounds_do_not_nest():
     method = build(config("adamerging_layerwise"), make_vit_pool())
-    with method.round(), pytest.raises(RuntimeError, match="do not nest"), method.round():
+    with method.merged_once(), pytest.raises(RuntimeError, match="do not nest"), method.merged_once():
         pass
 
 

@@ -116,7 +116,7 @@ def test_twin_with_one_expert_and_full_rank_is_that_expert():
 
 def test_teachers_are_the_experts_and_keep_one_model_at_a_time():
     pool = pool64()
-    teachers = experts(pool, deep=True)
+    teachers = experts(pool, block_means=True)
     for task, images in images64().items():
         *means, feature = teachers.encode(images, task)
         expected_means, expected = forward(expert(pool, task), images)
@@ -185,7 +185,7 @@ class _Same(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("zero_fill", [True, False])
 def test_zero_filled_gradients_let_momentum_leak_to_the_other_tasks(zero_fill):
-    """Reference 17.2, check 10: step the first task's adapter alone, once all have momentum."""
+    """Step the first task's adapter alone, once all have momentum."""
     torch.manual_seed(0)
     method = Surgery(TaskArithmetic()(pool64()), rank=2)
     schedule = Schedule(2, batch_size=4, update="task", zero_fill=zero_fill)

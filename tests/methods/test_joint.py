@@ -77,7 +77,7 @@ def test_one_round_brings_the_gradient_of_both(part: str, coefficients: object) 
 def teacher_of(pool: Pool, method: WithCoefficients) -> WithCoefficients:
     from adamerge.methods.static import experts
 
-    return experts(pool, method.deep)
+    return experts(pool, method.block_means)
 
 
 def test_surgery_and_layerwise_coefficients_restated() -> None:

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adamerge.checkpoints import open_clip_to_hf
-from adamerge.checkpoints.places import locate
+from adamerge.checkpoints.addresses import locate
 from adamerge.errors import CheckpointError
 from adamerge.merging import Pool
 from adamerge.models.clip import build_clip
 from adamerge.models.pretrained import build_heads, pretrained_state
-from adamerge.runs.pools import pool_with_heads
+from adamerge.runs.suite_pool import pool_with_heads
 from adamerge.runs.weights import checkpoint_paths, fingerprints
 
 MODEL = {

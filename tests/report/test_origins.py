@@ -11,7 +11,7 @@ from adamerge.__main__ import main
 from adamerge.report.choice import pick
 from adamerge.report.collect import Collected, collect
 from adamerge.report.comparison import lines, markdown
-from adamerge.tracking.recorded import Lineage, Pictures, Weights, write_lineage
+from adamerge.tracking.run_record import Lineage, Pictures, Weights, write_lineage
 
 
 def run(

@@ -11,7 +11,7 @@ import adamerge.tasks.prompts as prompts_module
 from adamerge.errors import ConfigError
 from adamerge.tasks.prompts import known_tasks, prompts
 
-# Reference 1.9 and 2.5: classes and templates of each task.
+# Classes and templates of each task.
 COUNTS = {
     "sun397": (397, 2),
     "stanford_cars": (196, 8),

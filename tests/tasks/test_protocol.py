@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adamerge.errors import ConfigError, DataError
-from adamerge.tasks.chosen import Part
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.protocol import AdaptOn, cut_rows, others, pool_rows
 from adamerge.tasks.protocol import test_parts as parts_of
+from adamerge.tasks.subsets import ImageSubset
 
 HALF = AdaptOn.of({"share": 0.5})
 
@@ -109,10 +109,10 @@ def test_a_part_without_images_is_refused() -> None:
 def test_a_part_of_a_set_shows_its_rows_and_has_an_identity_of_its_own() -> None:
     pixels = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     whole = ImageSet(pixels, 4)
-    part = Part(whole, torch.tensor([1, 4, 5]))
+    part = ImageSubset(whole, torch.tensor([1, 4, 5]))
     assert len(part) == 3
     assert part[torch.tensor([2, 0])][:, 0, 0, 0].tolist() == [5, 1]
     assert [b[:, 0, 0, 0].tolist() for b in part.batches(2)] == [[1, 4], [5]]
-    digests = {whole.digest(), part.digest(), Part(whole, torch.tensor([1, 4, 3])).digest()}
+    digests = {whole.digest(), part.digest(), ImageSubset(whole, torch.tensor([1, 4, 3])).digest()}
     assert len(digests) == 3
-    assert part.digest() == Part(ImageSet(pixels.copy(), 4), torch.tensor([1, 4, 5])).digest()
+    assert part.digest() == ImageSubset(ImageSet(pixels.copy(), 4), torch.tensor([1, 4, 5])).digest()

@@ -18,7 +18,7 @@ from adamerge.methods import AdaMerging
 from adamerge.objectives.entropy import Entropy, entropy
 from adamerge.tracking.journal import Journal
 from adamerge.training import Adaptation, Schedule, run_steps
-from adamerge.training.steps import StepModule
+from adamerge.training.step_module import StepModule
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 QUIET = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}

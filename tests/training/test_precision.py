@@ -21,7 +21,7 @@ from adamerge.objectives.labels import CrossEntropy
 from adamerge.rounds.schedule import Schedule
 from adamerge.rules.linear import Pretrained, TaskArithmetic
 from adamerge.training import Adaptation
-from adamerge.training.steps import step_loader
+from adamerge.training.step_module import step_loader
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 
@@ -120,13 +120,13 @@ def test_the_contraction_is_not_cast_down(layout: str) -> None:
     method = AdaMerging(TaskArithmetic()(make_vit_pool()), layout=layout, clamp=False)  # type: ignore[arg-type]
     exact = method.merge()
     images = torch.randn(16, 3, 4, 4)
-    with torch.autocast("cpu", torch.bfloat16), method.round() as merged:
+    with torch.autocast("cpu", torch.bfloat16), method.merged_once() as merged:
         assert all(torch.equal(merged.leaves[key], value) for key, value in exact.items()), (
             "merged in bfloat16"
         )
         method.logits(images, TASKS[0]).square().mean().backward()
         theta = {key: leaf.grad.double() for key, leaf in merged.leaves.items() if leaf.grad is not None}
-        merged.pull()
+        merged.contract_gradient()
     found = method.merging.values.grad
     assert found is not None
     for layer in method.layers:

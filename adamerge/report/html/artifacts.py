@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from adamerge.errors import RunError
 from adamerge.report.collect import Group
-from adamerge.report.layers import depth
+from adamerge.report.depth import depth
 from adamerge.report.names import WATCHED
 from adamerge.tracking.journal import Journal
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import groupby, pairwise
 
+from adamerge.report.depth import block
 from adamerge.report.html.artifacts import Coefficients
 from adamerge.report.html.colors import BINS, BLUE_RED, VIRIDIS, ink, ramp
 from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.svg import number, picture, text
-from adamerge.report.layers import block
 
 _LEFT, _RIGHT, _TOP = 70.0, 396.0, 8.0
 _FOOT = 84.0  # for the tasks' names

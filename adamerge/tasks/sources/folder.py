@@ -16,7 +16,7 @@ from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import in_order, listed, suggest
 from adamerge.tasks.picture import read_picture
-from adamerge.tasks.sources.places import folder_of
+from adamerge.tasks.sources.data_folder import folder_of
 from adamerge.tasks.sources.walk import Found, class_folders, find_pictures, is_picture, no_pictures
 from adamerge.tasks.task import Indices, Source
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from adamerge.errors import DataError
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import in_order, suggest
+from adamerge.tasks.sources.data_folder import folder_of
 from adamerge.tasks.sources.folder import Files, of_files
-from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.sources.walk import class_folders
 from adamerge.tasks.task import Indices, Source
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from adamerge.digests import remembered, stamp
 from adamerge.errors import DataError
 from adamerge.tasks.names import in_order, suggest
-from adamerge.tasks.sources.places import folder_of
+from adamerge.tasks.sources.data_folder import folder_of
 from adamerge.tasks.sources.rows import Rows
 from adamerge.tasks.task import Indices, Source
 

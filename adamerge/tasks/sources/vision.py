@@ -16,8 +16,8 @@ from adamerge.errors import ConfigError, DataError
 from adamerge.tasks.images import Pictures
 from adamerge.tasks.names import suggest
 from adamerge.tasks.picture import standard, unreadable
+from adamerge.tasks.sources.data_folder import folder_of
 from adamerge.tasks.sources.folder import of_files
-from adamerge.tasks.sources.places import folder_of
 from adamerge.tasks.task import Indices, Source
 
 # Where torchvision looks below the root, for the datasets that papers on merging use most.

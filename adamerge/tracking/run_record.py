@@ -93,7 +93,7 @@ def read_lineage(folder: Path) -> Lineage:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RunRecord:
     """The run that a folder `<outputs>/<experiment>/<method>/<run_id>` holds, in whatever state it is."""
 
     folder: Path

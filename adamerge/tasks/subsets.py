@@ -46,7 +46,9 @@ class Validation(Source):
 
     def images(self, split: str) -> Pictures:
         own = self._own(split)
-        return self.source.images(own) if own else Chosen(self.source.images("train"), self._rows(split))
+        return (
+            self.source.images(own) if own else PictureSubset(self.source.images("train"), self._rows(split))
+        )
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
         own = self._own(split)
@@ -82,7 +84,7 @@ class Sample(Source):
 
     def images(self, split: str) -> Pictures:
         pictures = self.source.images(split)
-        return Chosen(pictures, self._rows(len(pictures))) if split == "test" else pictures
+        return PictureSubset(pictures, self._rows(len(pictures))) if split == "test" else pictures
 
     def labels(self, split: str) -> NDArray[np.int64] | None:
         labels = self.source.labels(split)
@@ -98,7 +100,7 @@ class Sample(Source):
         return np.linspace(0, count - 1, min(count, self.limit)).round().astype(np.int64)
 
 
-class Chosen:
+class PictureSubset:
     """Pictures of some rows."""
 
     def __init__(self, pictures: Pictures, rows: NDArray[np.int64]) -> None:
@@ -126,7 +128,7 @@ class Corrupted:
         return self.corruption(np.asarray(standard(self.pictures[index]).convert("RGB")), index)
 
 
-class Part(ImageSet):
+class ImageSubset(ImageSet):
     """Some of a set's images as a set of their own; the whole set decodes and keeps them.
 
     Args:

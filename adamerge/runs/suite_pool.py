@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from adamerge.cache_folder import cache_dir
+from adamerge.checkpoints.addresses import RANDOM
 from adamerge.checkpoints.cached import cached
-from adamerge.checkpoints.places import RANDOM
 from adamerge.merging import Pool
 from adamerge.models.blocks import recompute_blocks
-from adamerge.models.pool import open_pool
+from adamerge.models.open_pool import open_pool
 from adamerge.models.pretrained import RandomExperts, build_heads, pretrained_state
 from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.probing import from_pictures, picture_heads

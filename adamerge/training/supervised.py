@@ -1,4 +1,4 @@
-"""Making what is merged where no public weights serve: a small CLIP, and experts fine-tuned from it."""
+"""Supervised training of what is merged where no public weights serve: a small CLIP, and experts fine-tuned from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adamerge.merging import Head
 from adamerge.methods.loop import OptimizerFactory, with_initial_lr
 from adamerge.models.clip import ImageEncoder
 from adamerge.models.pictures import PictureRules
-from adamerge.training.steps import StepModule
+from adamerge.training.step_module import StepModule
 
 if TYPE_CHECKING:
     import open_clip

@@ -17,7 +17,7 @@ from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
 from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast, steps_done
 from adamerge.training.journaling import Watch, WriteJournal
-from adamerge.training.steps import StepModule, step_loader
+from adamerge.training.step_module import StepModule, step_loader
 
 _OURS = {
     "enable_checkpointing": False,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adamerge.errors import DataError
-from adamerge.tasks.chosen import Sample, Validation, validation_rows
 from adamerge.tasks.sources import Folder
+from adamerge.tasks.subsets import Sample, Validation, validation_rows
 from adamerge.tasks.task import Source
 
 
