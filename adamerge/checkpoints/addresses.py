@@ -14,8 +14,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from adamerge.checkpoints.peft_config import CONFIG, WEIGHTS
 from adamerge.checkpoints.stated import CONFIG_FILES
-from adamerge.checkpoints.weight_files import EXTENSIONS, WEIGHT_FILES, split_part, unmerged
+from adamerge.checkpoints.weight_files import EXTENSIONS, WEIGHT_FILES, split_part
 from adamerge.errors import CheckpointError
 
 _HUB = re.compile(r"hf-hub:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
@@ -76,10 +77,11 @@ def _from_hub(place: str, download: bool) -> Path:
 
 
 def _first_of(repo: str, revision: str | None, download: bool) -> Path:
-    """A repository's weight file, or the index of its shards: the first of the usual names that it has."""
+    """A repository's weight file, or the index of its shards: the first of the usual names that it has, an adapter's
+    before whole weights."""
     from huggingface_hub import list_repo_files, try_to_load_from_cache
 
-    for name in WEIGHT_FILES:
+    for name in (*WEIGHTS, *WEIGHT_FILES):
         if isinstance(found := try_to_load_from_cache(repo, name, revision=revision), str):
             return Path(found)
     if not download:
@@ -88,12 +90,10 @@ def _first_of(repo: str, revision: str | None, download: bool) -> Path:
         names = list_repo_files(repo, revision=revision)
     except Exception as error:  # the hub's client raises its own, httpx's and OSErrors
         raise _unreachable(f"hf-hub:{repo}", error) from error
-    if "adapter_config.json" in names:
-        raise unmerged(f"hf-hub:{repo}", ["adapter_config.json"])
-    for name in CONFIG_FILES:  # how the weights are meant to be used
+    for name in (*CONFIG_FILES, CONFIG):  # how the weights are meant to be used
         if name in names:
             _fetch(repo, name, revision, download)
-    for name in WEIGHT_FILES:
+    for name in (*WEIGHTS, *WEIGHT_FILES):
         if name in names:
             return _fetch(repo, name, revision, download)
     raise CheckpointError(f"hf-hub:{repo} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")

@@ -14,15 +14,21 @@ from adamerge.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 
-def convert(source: Path, out: Path | None = None) -> Path:
+def convert(source: Path, out: Path | None = None, base: Path | None = None) -> Path:
     """Write the image encoder (open_clip keys, float32) or the head in `source` as safetensors.
 
-    `out` is the source with another suffix by default. Metadata says where the tensors came from.
+    `out` is the source with another suffix by default; a LoRA goes onto its `base`. Metadata says where the tensors
+    came from.
 
     Raises:
         CheckpointError: nothing in it can be converted, or `out` is the source itself.
     """
     checkpoint = open_checkpoint(source)
+    keys = checkpoint.keys
+    if base is not None:
+        if checkpoint.lora is None:
+            raise CheckpointError(f"{source} is no adapter, so it goes onto no base.\n  Leave out --base.")
+        checkpoint = checkpoint.on(open_checkpoint(base).image_encoder(), str(base))
     tensors = tensors_of_head(checkpoint.head()) if checkpoint.keys == "head" else checkpoint.image_encoder()
     target = out or (
         source / "image_encoder.safetensors" if source.is_dir() else source.with_suffix(".safetensors")
@@ -33,7 +39,8 @@ def convert(source: Path, out: Path | None = None) -> Path:
         "source": source.name,
         "source_fingerprint": fingerprint(source),
         "source_format": checkpoint.format,
-        "source_keys": checkpoint.keys,
+        "source_keys": keys,
+        **({} if base is None else {"base_fingerprint": fingerprint(base)}),
         "written_by": f"adamerge {__version__}",
         "format": "pt",
     }

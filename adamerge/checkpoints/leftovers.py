@@ -42,8 +42,9 @@ _QUANTISED = {
     "FP8": re.compile(r".*\.(weight_scale|weight_scale_inv|input_scale)"),
 }
 _UNMERGED = (
-    "Without it the model is another one, mostly its base. Merge it into the weights and save them: "
-    "model.merge_and_unload() of PEFT, model.eval() of loralib. Adapters themselves are not read yet."
+    "Without it the model is another one, mostly its base. A LoRA is read with its scale beside it, "
+    "adapter_config.json as PEFT writes it; or merge it into the weights and save them: model.merge_and_unload() of "
+    "PEFT, model.eval() of loralib."
 )
 
 
@@ -62,10 +63,11 @@ def refuse_adapters(state: State, source: str) -> None:
 
 
 def unmerged(folder: str, files: Collection[str]) -> CheckpointError:
-    """The refusal of a folder with an adapter's files."""
+    """The refusal of whole weights with an adapter's files beside them."""
     return CheckpointError(
         f"{folder} holds an adapter (a LoRA or its like) that is not merged into the weights: "
-        f"{', '.join(sorted(files))}.\n  {_UNMERGED}"
+        f"{', '.join(sorted(files))}.\n  Which of them is meant cannot be told. Name the adapter's file itself, which "
+        "goes onto checkpoints.base; or merge it into the weights, merge_and_unload() in PEFT, and save those alone."
     )
 
 

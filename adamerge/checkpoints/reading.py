@@ -6,13 +6,14 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.checkpoints.adapters import adapter_in
 from adamerge.checkpoints.contents import the_model_in
 from adamerge.checkpoints.heads import head_of, is_head
 from adamerge.checkpoints.keys import (
@@ -23,6 +24,7 @@ from adamerge.checkpoints.keys import (
     used_by,
 )
 from adamerge.checkpoints.leftovers import is_text, refuse_adapters, refuse_leftovers, refuse_quantised
+from adamerge.checkpoints.lora import Lora
 from adamerge.checkpoints.saving import sidecar
 from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
 from adamerge.checkpoints.unpickling import (
@@ -50,6 +52,7 @@ class Checkpoint:
         format: "safetensors", "torch", "pickle" or "state dict".
         place: under which entry and prefix of the file the tensors were found; "" for its top.
         stated: what the configuration files beside it say.
+        lora: what it adds to its base, of an adapter; its `state` is what lies beside that, such as a head.
     """
 
     state: State
@@ -57,15 +60,34 @@ class Checkpoint:
     format: str
     place: str = ""
     stated: Stated = SILENT
+    lora: Lora | None = None
 
     @property
     def keys(self) -> str:
-        """Whose names the tensors have: "open_clip", "hf", "head" or "unknown"."""
+        """Whose names the tensors have: "open_clip", "hf", "head", "lora" or "unknown"."""
+        if self.lora is not None:
+            return "lora"
         if is_hf(self.state):
             return "hf"
         if OPEN_CLIP.patches in self.state:
             return "open_clip"
         return "head" if is_head(self.state) else "unknown"
+
+    def on(self, encoder: Mapping[str, Tensor], base: str) -> Checkpoint:
+        """The checkpoint of a whole model: an adapter laid onto its base; any other is whole already.
+
+        Args:
+            encoder: the base's image encoder, open_clip keys.
+            base: its name, for messages.
+
+        Raises:
+            CheckpointError: the adapter is not of this base.
+        """
+        if self.lora is None:
+            return self
+        adapted = self.lora.on(encoder, base)
+        state = {key: adapted.tensor(key, value) for key, value in encoder.items()}
+        return replace(self, state={**state, **adapted.beside}, lora=None)
 
     def image_encoder(self) -> State:
         """The image encoder in float32 with keys `visual.*`; without `visual.proj` where the file has none.
@@ -80,6 +102,11 @@ class Checkpoint:
 
     def encoder_tensors(self) -> State:
         """The same, whatever its numbers are."""
+        if self.lora is not None:
+            raise CheckpointError(
+                f"{self.source} is a LoRA, which changes a base model and is none by itself.\n"
+                "  Give it as an expert, beside checkpoints.base; `convert` takes --base <file>."
+            )
         refuse_adapters(self.state, self.source)
         refuse_quantised(self.state, self.source, self.stated.quantisation)
         if self.keys not in ("open_clip", "hf"):
@@ -146,6 +173,9 @@ def open_checkpoint(source: str | Path | Mapping[str, Tensor]) -> Checkpoint:
     path, part = located(source)
     entries, form = _read_shards(path) if path.name.endswith(".index.json") else _read_file(path)
     name = str(path.parent if path.name.endswith(".index.json") else path)
+    if (lora := adapter_in(entries, path, name, part)) is not None:
+        form = f"LoRA of rank {lora.ranks} in {form}"
+        return Checkpoint(lora.beside(), name, form, part, stated_beside(path), lora)
     state, place = the_model_in(entries, name, part)
     return Checkpoint(state, name, form, place, stated_beside(path))
 

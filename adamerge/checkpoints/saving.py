@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adamerge.checkpoints.peft_config import CONFIG
 from adamerge.checkpoints.weight_files import EXTENSIONS, split_part
 from adamerge.digests import file_digests
 from adamerge.errors import CheckpointError
@@ -101,7 +102,7 @@ def weight_files(path: Path) -> list[Path]:
 
 def fingerprint(path: str | Path) -> str:
     """The identity of a checkpoint's content: the sha256 of the whole file. That of a folder, or of an
-    index of several files, is that of its weight files.
+    index of several files, is that of its weight files; an adapter's configuration belongs to it.
 
     A file is read once per machine, and not at all where its `.sha256` or the Hub's name of it (its sha256) is younger
     than the file.
@@ -116,9 +117,15 @@ def fingerprint(path: str | Path) -> str:
     if not path.exists():
         raise CheckpointError(f"There is no checkpoint at {path}.")
     if path.is_dir():
-        return _of_parts([*sorted(path.glob(f"*{_INDEX}")), *weight_files(path)])
+        return _of_parts([*sorted(path.glob(f"*{_INDEX}")), *weight_files(path), *_scales(path)])
     own = _stated(path) or _read(path)
-    return _of_parts(_shards(path), own) if path.name.endswith(_INDEX) else own
+    parts = [*(_shards(path) if path.name.endswith(_INDEX) else ()), *_scales(path.parent)]
+    return _of_parts(parts, own) if parts else own
+
+
+def _scales(folder: Path) -> list[Path]:
+    """The configuration without which an adapter's tensors mean nothing, where there is one."""
+    return [file for file in (folder / CONFIG,) if file.exists()]
 
 
 def _of_parts(files: Sequence[Path], own: str = "") -> str:

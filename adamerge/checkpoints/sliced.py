@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from adamerge.architecture import HF_CLIP
 from adamerge.checkpoints.contents import the_model_in
 from adamerge.checkpoints.keys import hf_to_open_clip, open_clip_to_hf
-from adamerge.checkpoints.reading import Checkpoint, State, check_file, located, shards_of
+from adamerge.checkpoints.lora import Adapted
+from adamerge.checkpoints.peft_config import CONFIG, WEIGHTS
+from adamerge.checkpoints.reading import Checkpoint, State, check_file, located, open_checkpoint, shards_of
 from adamerge.checkpoints.stated import stated_beside
 from adamerge.errors import CheckpointError
 
@@ -54,6 +56,25 @@ class SlicedCheckpoint:
         # The file is mapped for this one tensor: what stays mapped counts as this process's memory.
         return next(_tensors(file, [name]))[1]
 
+    def on(self, base: SlicedCheckpoint) -> SlicedCheckpoint:
+        """The checkpoint of a whole model, as `Checkpoint.on`."""
+        if self.outline.lora is None:
+            return self
+        adapted = self.outline.lora.on(base.encoder, base.source)
+        whole = replace(self.outline, state={**base.encoder, **adapted.beside}, lora=None)
+        return _OnBase(whole, {}, base, adapted)
+
+
+@dataclass(frozen=True)
+class _OnBase(SlicedCheckpoint):
+    """A LoRA, which is small and in memory, on a base that stays in its file."""
+
+    base: SlicedCheckpoint
+    adapted: Adapted
+
+    def tensor(self, key: str) -> Tensor:
+        return self.adapted.tensor(key, self.base.tensor(key))
+
 
 def open_sliced(source: str | Path) -> SlicedCheckpoint | None:
     """A checkpoint's outline; None where its form cannot be read tensor by tensor (anything but safetensors).
@@ -62,6 +83,10 @@ def open_sliced(source: str | Path) -> SlicedCheckpoint | None:
         CheckpointError: as `open_checkpoint`.
     """
     path, part = located(source)
+    if path.name in WEIGHTS or (path.parent / CONFIG).exists():
+        whole = open_checkpoint(source)
+        if whole.lora is not None:
+            return SlicedCheckpoint(whole, {})
     files = shards_of(path)
     if any(file.suffix != ".safetensors" for file in files):
         return None

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from adamerge.checkpoints.leftovers import unmerged
+from adamerge.checkpoints.peft_config import CONFIG, WEIGHTS
 from adamerge.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,6 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )
-_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 # What trainers leave beside a model, and the parts of a sharded one.
 _NO_MODEL = re.compile(
     r"(optimizer|scheduler|scaler|training_args|rng_state.*|trainer_state)\..+|.+-\d+-of-\d+\..+"
@@ -36,10 +36,11 @@ def weights_in(folder: Path) -> Path:
     """The file (or the index of the shards) that holds a folder's weights. Of several, that of a usual name, and said.
 
     Raises:
-        CheckpointError: none, several of which none has a usual name, or an adapter beside them.
+        CheckpointError: none, several of which none has a usual name, or an adapter beside whole weights.
     """
-    refuse_unmerged(folder / WEIGHT_FILES[0])
-    usual = [name for name in WEIGHT_FILES if (folder / name).exists()]
+    usual = [name for name in (*WEIGHT_FILES, *WEIGHTS) if (folder / name).exists()]
+    if usual:
+        refuse_unmerged(folder / usual[0])
     models = sorted(
         p.name for p in folder.iterdir() if p.suffix in EXTENSIONS and not _NO_MODEL.fullmatch(p.name)
     )
@@ -55,11 +56,12 @@ def weights_in(folder: Path) -> Path:
         raise CheckpointError(
             f"{folder} holds several weight files: {', '.join(models)}.\n  Name one of them."
         )
-    raise CheckpointError(f"The folder {folder} holds no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    expected = WEIGHTS if (folder / CONFIG).exists() else WEIGHT_FILES
+    raise CheckpointError(f"The folder {folder} holds no weights; expected one of {', '.join(expected)}.")
 
 
 def refuse_unmerged(file: Path) -> None:
     """Raise a CheckpointError where an adapter lies beside a file of a usual name, which it is meant for."""
-    found = [name for name in _ADAPTERS if (file.parent / name).exists()]
+    found = [name for name in (CONFIG, *WEIGHTS) if (file.parent / name).exists()]
     if found and file.name in WEIGHT_FILES:
         raise unmerged(str(file.parent), found)

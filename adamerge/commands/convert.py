@@ -17,6 +17,7 @@ def run(words: list[str]) -> None:
     )
     parser.add_argument("checkpoint", nargs="+", type=Path, help="file or folder")
     parser.add_argument("--out", type=Path, help="file to write, or folder for tables (one checkpoint only)")
+    parser.add_argument("--base", type=Path, help="the base model that an adapter (LoRA) goes onto")
     options = parser.parse_args(words)
     if options.out and len(options.checkpoint) > 1:
         raise ConfigError("--out names one file, but several checkpoints were given.")
@@ -29,4 +30,4 @@ def run(words: list[str]) -> None:
             for table in convert_tables(source, options.out):
                 console.print(f"{source} -> {table}", highlight=False)
             continue
-        console.print(f"{source} -> {convert(source, options.out)}", highlight=False)
+        console.print(f"{source} -> {convert(source, options.out, options.base)}", highlight=False)

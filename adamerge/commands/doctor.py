@@ -125,7 +125,9 @@ def _checkpoints(settings: TrainSettings) -> Iterator[Finding]:
                 base_file, model=model, needs_text=needs_text, seen=seen, origin=origin, resize=resize
             ),
             "text": partial(text_file, model=model),
-            "experts": partial(expert_file, task, model=model, seen=seen, origin=origin, resize=resize),
+            "experts": partial(
+                expert_file, task, model=model, seen=seen, origin=origin, resize=resize, base=paths["base"]
+            ),
             "heads": partial(head_file, task, model=model, check_rows=partial(_check_rows, settings, task)),
         }
         if kind in checks:

@@ -166,9 +166,10 @@ def _data(settings: PoolSettings, pool: Pool, classes: ClassNames) -> Data:
 
 def _of_checkpoint(settings: EvaluateSettings, checkpoint: str) -> Results:
     """One encoder in the place of the merged one, on the config's suite, heads and experts."""
-    state = open_checkpoint(checkpoint).image_encoder()
+    found = open_checkpoint(checkpoint)
     opened = open_run(settings)
     pool, data = opened.open()
+    state = found.on(pool.base, opened.paths["base"]).image_encoder()
     settled(opened.settings, {"experts/the checkpoint": checkpoint})  # it sees its pictures as the pool does
     if settings.backbone.resize_positions:
         state = resized(state, pool.encoder)

@@ -73,10 +73,12 @@ def expert_file(
     seen: Lookalikes,
     origin: Mapping[str, Tensor],
     resize: bool = False,
+    base: str = "",
 ) -> Iterator[Finding]:
     """One expert against the backbone, the base and the other models.
 
     Args:
+        base: where the base lies.
         seen: the models looked at before, among which it is from now on.
         origin: the base's tensors; empty where the base has none that fit.
     """
@@ -85,8 +87,10 @@ def expert_file(
         yield Finding("ok", what, f"{path}: random weights")
         return
     checkpoint = _opened(path, "checkpoints.experts='<folder>/{task}.safetensors'", "finetune")
-    expected = Backbone.of(model).shapes()
-    state = _at_size(checkpoint.image_encoder(), model, resize)
+    if checkpoint.lora is not None and not origin:
+        raise CheckpointError(f"{path} is a LoRA, which cannot be looked at before its base is right")
+    expected, whole = Backbone.of(model).shapes(), checkpoint.on(origin, base)
+    state = _at_size(whole.image_encoder(), model, resize)
     if OPEN_CLIP.projection not in state:  # the base's is used then
         del expected[OPEN_CLIP.projection]
     _fits(path, state, expected)

@@ -137,7 +137,7 @@ def _fitting(
     seen.like("the base model", origin)
     misfits: Misfits = {}
     for task, source in experts.items():
-        where, state = _expert(task, source, base)
+        where, state = _expert(task, source, base, origin)
         state = resize(state)
         if found := differences(origin, state):
             # Of a misfit the shapes are enough, to tell what it looks like.
@@ -170,12 +170,12 @@ def warn_of_kinship(task: str, found: Kinship) -> None:
         log.warning("%s: %s. %s", task, found.doubt, ADVICE)
 
 
-def _expert(task: str, source: Source, base: Checkpoint) -> tuple[str, dict[str, Tensor]]:
-    checkpoint = open_checkpoint(source)
-    origin = base.text_leftovers()
-    changed = [
-        k for k, v in checkpoint.text_leftovers().items() if k in origin and not torch.equal(v, origin[k])
-    ]
+def _expert(
+    task: str, source: Source, base: Checkpoint, origin: Mapping[str, Tensor]
+) -> tuple[str, dict[str, Tensor]]:
+    checkpoint = open_checkpoint(source).on(origin, base.source)
+    text = base.text_leftovers()
+    changed = [k for k, v in checkpoint.text_leftovers().items() if k in text and not torch.equal(v, text[k])]
     warn_of_text_vectors(task, changed)
     return checkpoint.source, checkpoint.image_encoder()
 

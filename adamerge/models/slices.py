@@ -103,6 +103,7 @@ def open_vectors(
         return InMemory(pool.names, pool.base, pool.vectors)
     sliced = {name: checkpoint for name, checkpoint in opened.items() if checkpoint is not None}
     origin = sliced.pop("")
+    sliced = {name: checkpoint.on(origin) for name, checkpoint in sliced.items()}
     return _checked(origin, sliced, experts, backbone, dtype, pictures, resize_positions)
 
 

@@ -150,7 +150,11 @@ def alike(name: str, make: Callable[[Path], Path], twin: str) -> list[Report]:
 HEAD = torch.randn(10, 64)
 REPORTS = [
     *refused(
-        "an unmerged LoRA", lora, "LoRA that is not merged", "lora_A.default.weight", "merge_and_unload"
+        "a LoRA without its scale",
+        lora,
+        "LoRA that is not merged",
+        "lora_A.default.weight",
+        "adapter_config.json",
     ),
     *refused(
         "an adapter beside the weights", adapter, "LoRA", "adapter_model.safetensors", "merge_and_unload"
