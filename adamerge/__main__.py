@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn
 
 from adamerge import __version__
 from adamerge.commands import COMMANDS
 from adamerge.errors import AdamergeError, ConfigError, from_system
+from adamerge.hints import near
 from adamerge.stopping import Terminated, sigterm_raises
 
 _USAGE = "usage: python -m adamerge <command> [key=value ...]\n\n{commands}\n\n{more}\n"
@@ -71,9 +71,7 @@ def _run(arguments: list[str]) -> None:
 
 def _run_command(name: str, words: list[str]) -> None:
     if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"there is {', '.join(COMMANDS)}."
-        raise ConfigError(f"No command '{name}'; {hint}")
+        raise ConfigError(f"No command '{name}'; {near(name, COMMANDS, most=1)}")
     if COMMANDS[name].config is None:
         import_module(f"adamerge.commands.{name}").run(words)
         return

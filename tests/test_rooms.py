@@ -14,7 +14,7 @@ PACKAGE = Path(adamerge.__file__).parent
 
 # From the ground up. A room may import those in the lines above its own.
 ROOMS = (
-    ("errors", "cache_folder", "memory", "stopping", "console", "lookup"),
+    ("errors", "cache_folder", "memory", "stopping", "console", "lookup", "hints"),
     ("files", "progress", "architecture"),
     ("digests",),
     ("merging",),
@@ -35,6 +35,7 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 LIGHT = (
     *("report", "tracking", "settings", "errors", "files", "console", "progress", "stopping", "digests"),
     "architecture",
+    "hints",
 )
 HEAVY = ("torch", "pytorch_lightning", "open_clip", "torchvision")
 # The rooms that know Lightning, and Hydra's own config object.

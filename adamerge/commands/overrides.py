@@ -15,7 +15,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands.config_folders import ConfigFolders, tidy
-from adamerge.settings.mistakes import Mistakes, near
+from adamerge.hints import near
+from adamerge.settings.mistakes import Mistakes
 
 # A path needs no quotes, though Hydra's grammar wants them for letters such as é and for "{task}".
 _PATH = re.compile(r"[^\[{'\",=][^'\",=]*/[^'\",=]*")

@@ -22,12 +22,12 @@ from torch import Tensor
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
 from adamerge.files import atomic_write_text
+from adamerge.hints import near
 from adamerge.methods.base import Method
 from adamerge.models.clip import image_size
 from adamerge.runs.backbones import device_of, model_of
 from adamerge.runs.trained import load_without_data
 from adamerge.settings.commands import PredictSettings
-from adamerge.settings.mistakes import near
 from adamerge.tasks.images import resize_and_crop
 from adamerge.tasks.picture import read_picture
 from adamerge.tasks.sources.folder import pictures_below

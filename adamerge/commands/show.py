@@ -13,9 +13,9 @@ from rich.text import Text
 
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError
+from adamerge.hints import near
 from adamerge.settings.groups import choices, static_rules, words_of_rule
 from adamerge.settings.inherited import first_comment, inherited
-from adamerge.settings.mistakes import near
 from adamerge.settings.paths import conf_dir
 
 _WIDE = 160  # columns of a terminal from which on a wide table is easy to read

@@ -1,4 +1,4 @@
-"""Agreement with the predictions that the task's expert makes with its frozen head: hard pseudo-labels, or soft."""
+"""Agreement with the expert's predictions: hard pseudo-labels, with or without a confidence filter, or soft ones."""
 
 from __future__ import annotations
 

@@ -16,6 +16,11 @@ Update = Literal["round", "task", "batch"]
 Feed = Literal["resample", "persistent", "cycle_cached", "once", "fixed"]
 
 
+def half_cosine(step: int, steps: int) -> float:
+    """Half a cosine from 1 to 0: the factor of the learning rate at a step."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The grain of the updates, which is all that separates the training loops of most methods.
@@ -86,4 +91,4 @@ class Schedule:
         """What the learning rate is multiplied with at a step."""
         if self.decay == "none":
             return 1.0
-        return 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
+        return half_cosine(step, self.steps)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adamerge.checkpoints.saving import save_stream
 from adamerge.errors import PoolError
+from adamerge.hints import near
 from adamerge.merging import Pool
 from adamerge.merging.task_vectors import TaskVectors, merged_tensor
 from adamerge.rules.linear import TaskArithmetic
@@ -19,7 +20,7 @@ from adamerge.settings import instantiate
 from adamerge.settings.components import check_component, component
 from adamerge.settings.groups import choices
 from adamerge.settings.inherited import inherited
-from adamerge.settings.mistakes import Mistakes, near
+from adamerge.settings.mistakes import Mistakes
 
 
 def merge(

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from adamerge.hints import near
 from adamerge.settings.annotations import reason
 from adamerge.settings.components import check_component, component
-from adamerge.settings.mistakes import Mistakes, near
+from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.sections import Section
 from adamerge.settings.tuned import check_tuned
 

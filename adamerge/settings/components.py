@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from adamerge.errors import ConfigError
+from adamerge.hints import near
 from adamerge.settings.annotations import Unknown, simple_annotation, type_problem
-from adamerge.settings.mistakes import Mistakes, near
+from adamerge.settings.mistakes import Mistakes
 
 ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_lightning.callbacks.")
 _OWN = "ADAMERGE_MODULES"

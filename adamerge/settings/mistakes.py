@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
-
 from adamerge.errors import ConfigError
 
 
@@ -28,12 +25,3 @@ class Mistakes:
             head = f"{count} mistake{'s' if count > 1 else ''} in the config, nothing was started."
             lines = (line.replace("\n", "\n    ") for line in self.lines)
             raise ConfigError("\n".join([head, *(f"  {line}" for line in lines)]))
-
-
-def near(name: str, names: Iterable[str], otherwise: str = "there is {}.") -> str:
-    """A hint at what was meant: the nearest names, or all of them where none is near."""
-    known = list(dict.fromkeys(str(n) for n in names))
-    close = get_close_matches(name, known, n=2, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return otherwise.format(", ".join(known)) if known else otherwise.format("none")

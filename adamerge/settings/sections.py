@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from adamerge.hints import near
 from adamerge.settings.components import component
-from adamerge.settings.mistakes import near
 
 
 class Section(BaseModel):

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from adamerge.hints import near
 from adamerge.settings.groups import choices
-from adamerge.settings.mistakes import Mistakes, near
+from adamerge.settings.mistakes import Mistakes
 
 _READ = re.compile(r"suite\.tuned\.(\w+)\.(\w+)")
 

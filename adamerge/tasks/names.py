@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
+
+from adamerge.hints import near
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -32,5 +33,5 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """The nearest known name for an error text, else the known names."""
     choices = list(known)
-    near = get_close_matches(name, choices, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"there are: {listed(choices)}."
+    all_of_them = f"there are: {listed(choices)}.".replace("{", "{{").replace("}", "}}")
+    return near(name, choices, otherwise=all_of_them, most=1)

@@ -16,6 +16,7 @@ from adamerge.merging import Head
 from adamerge.methods.loop import OptimizerFactory, with_initial_lr
 from adamerge.models.clip import ImageEncoder
 from adamerge.models.pictures import PictureRules
+from adamerge.rounds.schedule import half_cosine
 from adamerge.training.step_module import StepModule
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def warmup_cosine(step: int, steps: int, warmup: int) -> float:
     """Factor of the learning rate: linear warm-up, then a half cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return half_cosine(step - warmup, max(1, steps - warmup))
 
 
 class _Supervised(StepModule):
