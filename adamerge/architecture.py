@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from adamerge.errors import PoolError
@@ -31,6 +31,7 @@ class Names:
         apart: query, key and value as tensors of their own, or what the parts of the fused one are called.
         attention_out: the linear behind the attention.
         mlp, mlp_in, activation, mlp_out: the MLP and its parts.
+        scales: the gains of LayerScale behind the attention and the MLP, where a model has them.
     """
 
     prefix: str
@@ -49,6 +50,7 @@ class Names:
     mlp_in: str
     activation: str
     mlp_out: str
+    scales: tuple[str, ...] = ()
 
     def bare(self, key: str) -> str:
         """A tensor's name in a file of the image encoder alone, which goes without the prefix."""
@@ -139,6 +141,7 @@ OPEN_CLIP = Names(
     mlp_in="mlp.c_fc",
     activation="mlp.gelu",
     mlp_out="mlp.c_proj",
+    scales=("ls_1.gamma", "ls_2.gamma"),
 )
 # Hugging Face's CLIPVisionModelWithProjection, whose projection is the transpose of open_clip's.
 HF_CLIP = Names(
@@ -160,6 +163,59 @@ HF_CLIP = Names(
     mlp_out="mlp.fc2",
 )
 FAMILIES = (OPEN_CLIP, HF_CLIP)
+
+# Plain vision transformers, which are read under open_clip's names: Hugging Face's ViT and DeiT, its DINOv2, timm's.
+HF_VIT = Names(
+    prefix="vit.",
+    patches="vit.embeddings.patch_embeddings.projection.weight",
+    class_token="vit.embeddings.cls_token",
+    positions="vit.embeddings.position_embeddings",
+    projection="",
+    norm_before="",
+    norm_after="vit.layernorm",
+    blocks="vit.encoder.layer",
+    norms=("layernorm_before", "layernorm_after"),
+    fused="",
+    apart=(
+        "attention.attention.query.{kind}",
+        "attention.attention.key.{kind}",
+        "attention.attention.value.{kind}",
+    ),
+    attention_out="attention.output.dense",
+    mlp="",
+    mlp_in="intermediate.dense",
+    activation="intermediate.intermediate_act_fn",
+    mlp_out="output.dense",
+)
+HF_DINOV2 = replace(
+    HF_VIT,
+    norms=("norm1", "norm2"),
+    mlp="mlp",
+    mlp_in="mlp.fc1",
+    activation="mlp.activation",
+    mlp_out="mlp.fc2",
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+)
+TIMM_VIT = Names(
+    prefix="",
+    patches="patch_embed.proj.weight",
+    class_token="cls_token",
+    positions="pos_embed",
+    projection="",
+    norm_before="norm_pre",
+    norm_after="norm",
+    blocks="blocks",
+    norms=("norm1", "norm2"),
+    fused="attn.qkv.{kind}",
+    apart=("attn.q.{kind}", "attn.k.{kind}", "attn.v.{kind}"),
+    attention_out="attn.proj",
+    mlp="mlp",
+    mlp_in="mlp.fc1",
+    activation="mlp.act",
+    mlp_out="mlp.fc2",
+    scales=("ls1.gamma", "ls2.gamma"),
+)
+VITS = (HF_VIT, HF_DINOV2, TIMM_VIT)
 
 
 def family_of(key: str) -> Names | None:

@@ -185,7 +185,7 @@ def test_the_backbone_is_guessed_from_the_shapes(experts, heads):
 def test_uint8_pixels_are_normalised_like_clip_does(experts, heads):
     from adamerge.models.pictures import PictureRules
 
-    normalise = PictureRules(8).normalise
+    normalise = PictureRules.of(8).normalise
 
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
     method = adamerge.methods.Static(pool)

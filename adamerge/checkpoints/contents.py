@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.checkpoints.vits import vit_prefix
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -85,6 +86,8 @@ def _places(entry: str, state: Mapping[str, Tensor]) -> Iterator[Place]:
             OPEN_CLIP.class_token
         ) in state:
             yield Place(entry, match["prefix"], bare=True)
+        elif (prefix := vit_prefix(key, state)) is not None:
+            yield Place(entry, prefix)
 
 
 def _chosen(places: list[Place], source: str, part: str) -> Place:

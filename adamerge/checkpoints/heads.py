@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.checkpoints.vits import vit_names
 from adamerge.errors import CheckpointError
 from adamerge.merging.head import Head
 
@@ -50,7 +51,7 @@ def head_of(state: Mapping[str, Tensor], source: str) -> Head:
         )
     (prefix,) = found
     others = _beside(state, prefix)
-    if others and not any(key.endswith(_ENCODER) for key in others):
+    if others and not any(key.endswith(_ENCODER) for key in others) and vit_names(state) is None:
         raise CheckpointError(
             f"{source} holds more than a linear head: {', '.join(others[:4])}{', ...' if others[4:] else ''} "
             f"beside {prefix}weight.\n  Only one linear layer can be applied; save its weight and bias alone."
@@ -78,10 +79,13 @@ def _checked(state: Mapping[str, Tensor], prefix: str, source: str) -> Head:
             f"beside {prefix}weight {tuple(weight.shape)}."
         )
     flag = state.get(f"{prefix}{NORMALIZE}")
+    usual = (
+        vit_names(state) is None
+    )  # a classifier on a plain vision transformer takes the features as they are
     return Head(
         weight.float(),
         bias.float() if bias is not None and bool(torch.any(bias != 0)) else None,
-        normalize=True if flag is None else bool(flag),
+        normalize=usual if flag is None else bool(flag),
     )
 
 

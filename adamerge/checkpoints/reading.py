@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from adamerge.checkpoints.unpickling import (
     load_torch_file,
     states_in,
 )
+from adamerge.checkpoints.vits import used_of_vit, vit_names, vit_to_open_clip
 from adamerge.checkpoints.weight_files import refuse_unmerged, split_part, weights_in
 from adamerge.digests import sha256_of
 from adamerge.errors import CheckpointError
@@ -64,13 +65,15 @@ class Checkpoint:
 
     @property
     def keys(self) -> str:
-        """Whose names the tensors have: "open_clip", "hf", "head", "lora" or "unknown"."""
+        """Whose names the tensors have: "open_clip", "hf" (CLIP), "vit" (a plain one), "head", "lora" or "unknown"."""
         if self.lora is not None:
             return "lora"
         if is_hf(self.state):
             return "hf"
         if OPEN_CLIP.patches in self.state:
             return "open_clip"
+        if vit_names(self.state) is not None:
+            return "vit"
         return "head" if is_head(self.state) else "unknown"
 
     def on(self, encoder: Mapping[str, Tensor], base: str) -> Checkpoint:
@@ -109,16 +112,18 @@ class Checkpoint:
             )
         refuse_adapters(self.state, self.source)
         refuse_quantised(self.state, self.source, self.stated.quantisation)
-        if self.keys not in ("open_clip", "hf"):
+        if self.keys not in _RENAMED:
             some = ", ".join(list(self.state)[:4])
             raise CheckpointError(
-                f"{self.source} holds no CLIP image encoder: neither {OPEN_CLIP.patches} (open_clip) nor "
-                f"{HF_CLIP.bare(HF_CLIP.patches)} (Hugging Face) is in it.\n  It has {some}, ..."
+                f"{self.source} holds no CLIP image encoder, neither {OPEN_CLIP.patches} (open_clip) nor "
+                f"{HF_CLIP.bare(HF_CLIP.patches)} (Hugging Face), and no plain vision transformer of Hugging Face's "
+                f"or timm's.\n  It has {some}, ..."
             )
-        state = hf_to_open_clip(self.state) if self.keys == "hf" else self.state
+        state = _RENAMED[self.keys](self.state)
         encoder = {key: value.float() for key, value in state.items() if key.startswith(OPEN_CLIP.prefix)}
         width = encoder[OPEN_CLIP.projection].shape[-1] if OPEN_CLIP.projection in encoder else None
-        refuse_leftovers(self.state, used_by(encoder, self.state), self.source, width)
+        used = used_of_vit(self.state) if self.keys == "vit" else used_by(encoder, self.state)
+        refuse_leftovers(self.state, used, self.source, width)
         return encoder
 
     def whole(self) -> State:
@@ -129,6 +134,8 @@ class Checkpoint:
             CheckpointError: as for the image encoder.
         """
         encoder = self.image_encoder()
+        if self.keys == "vit":
+            return encoder
         state = hf_clip_to_open_clip(self.state) if self.keys == "hf" else self.state
         return {key: value for key, value in state.items() if key in encoder or is_text(key)}
 
@@ -143,6 +150,14 @@ class Checkpoint:
     def text_leftovers(self) -> State:
         """The text tensors that the task-vectors checkpoints carry along."""
         return {key: self.state[key] for key in TEXT_LEFTOVERS if key in self.state}
+
+
+# Each family's tensors under open_clip's names.
+_RENAMED: dict[str, Callable[[State], State]] = {
+    "open_clip": dict,
+    "hf": hf_to_open_clip,
+    "vit": vit_to_open_clip,
+}
 
 
 def refuse_not_finite(broken: Sequence[str], source: str) -> None:

@@ -20,7 +20,7 @@ OPEN_CLIP, HF, PROCESSOR, PROCESSORS = (
     "processor_config.json",
 )
 CONFIG_FILES = (OPEN_CLIP, HF, PROCESSOR, PROCESSORS)
-_BICUBIC = 3  # PIL's number
+_FILTERS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,21 @@ def _open_clip(content: dict[str, Any]) -> Facts:
         for key in vision.keys() - set(sizes):
             yield f"vision_cfg.{key}", key, vision[key]
     yield from _normalisation(pictures, "mean", "std")
-    if pictures.get("interpolation", "bicubic") not in ("bicubic", "random"):
-        yield "beyond", "interpolation", f"{pictures['interpolation']} resizing"
-    if pictures.get("resize_mode", "shortest") != "shortest":
-        yield "beyond", "resize_mode", f"resizing by '{pictures['resize_mode']}'"
+    if (interpolation := pictures.get("interpolation", "random")) in ("bicubic", "bilinear"):
+        yield "interpolation", "interpolation", interpolation
+    elif interpolation != "random":  # of the training's pictures; open_clip evaluates with bicubic then
+        yield "beyond", "interpolation", f"{interpolation} resizing"
+    if (mode := pictures.get("resize_mode")) in ("shortest", "squash"):
+        yield "resize", "resize_mode", mode
+    elif mode is not None:
+        yield "beyond", "resize_mode", f"resizing by '{mode}'"
     if "size" in pictures:
         yield "image_size", "size", _side(pictures["size"])
 
 
 def _hf(content: dict[str, Any]) -> Facts:
+    if content.get("model_type") in VITS:
+        yield from _vit(content)
     if not _is_clip(content):
         return
     vision = content.get("vision_config") or content
@@ -126,6 +132,29 @@ def _hf(content: dict[str, Any]) -> Facts:
             yield "beyond", "architectures", f"a classifier of its own, {architecture}"
 
 
+# Hugging Face's vision transformers that are read as open_clip's.
+VITS = ("vit", "deit", "dinov2")
+
+
+def _vit(content: dict[str, Any]) -> Facts:
+    """A ViTModel's, DeiTModel's or Dinov2Model's configuration."""
+    if (activation := content.get("hidden_act", "gelu")) in ("gelu", "quick_gelu"):
+        yield "activation", "hidden_act", activation
+    else:
+        yield "beyond", "hidden_act", f"the activation {activation}"
+    if "num_attention_heads" in content:
+        yield "heads", "num_attention_heads", content["num_attention_heads"]
+    if "layer_norm_eps" in content:
+        yield "vision_cfg.norm_kwargs", "layer_norm_eps", {"eps": float(content["layer_norm_eps"])}
+    # DINOv2 states the size that its positions are for, and is used at others.
+    if "image_size" in content and content["model_type"] != "dinov2":
+        yield "image_size", "image_size", _side(content["image_size"])
+    if content.get("use_swiglu_ffn"):
+        yield "beyond", "use_swiglu_ffn", "an MLP with SwiGLU"
+    if content.get("qkv_bias") is False:
+        yield "beyond", "qkv_bias", "an attention without biases"
+
+
 def _is_clip(content: dict[str, Any]) -> bool:
     return "vision_config" in content or str(content.get("model_type", "")).startswith("clip")
 
@@ -135,25 +164,45 @@ def _processors(content: dict[str, Any]) -> Facts:
 
 
 def _processor(content: dict[str, Any]) -> Facts:
-    """A CLIPImageProcessor: shorter side to `size`, centre crop, to [0, 1], normalise."""
+    """A CLIPImageProcessor or its like: resized to `size`, cropped at the centre, to [0, 1], normalised."""
     if not content:
         return
-    for key in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+    size, crop = content.get("size"), content.get("crop_size")
+    stretched = isinstance(size, dict) and "height" in size
+    for key in ("do_resize", *(() if stretched else ("do_center_crop",)), "do_rescale", "do_normalize"):
         if content.get(key) is False:
             yield "beyond", key, f"pictures without {key.removeprefix('do_').replace('_', ' ')}"
     if abs(content.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-8:
         yield "beyond", "rescale_factor", f"pixels scaled by {content['rescale_factor']}"
-    if content.get("resample", _BICUBIC) != _BICUBIC:
-        yield "beyond", "resample", f"resizing by PIL's filter {content['resample']}, not bicubic"
-    size, crop = content.get("size"), content.get("crop_size")
-    if isinstance(size, dict) and "height" in size:
-        yield "beyond", "size", "pictures stretched to a square"
+    if (resample := content.get("resample")) in _FILTERS:
+        yield "interpolation", "resample", _FILTERS[resample]
+    elif resample is not None:
+        yield "beyond", "resample", f"resizing by PIL's filter {resample}, neither bicubic nor bilinear"
+    if stretched and isinstance(size, dict):
+        yield from _stretched(size, crop if content.get("do_center_crop") else None)
     elif (shortest := _side(size)) is not None:
-        side = _side(crop)
-        if side is not None and side != shortest:
-            yield "beyond", "crop_size", f"pictures resized to {shortest} and cropped to {side} pixels"
-        yield "image_size", "size", shortest
+        side = _side(crop) or shortest
+        yield "resize", "size", "shortest"
+        if side > shortest:
+            yield "beyond", "crop_size", f"pictures of {shortest} pixels with borders up to {side}"
+        elif side != shortest:
+            yield "to", "size", shortest
+        yield "image_size", "size" if crop is None else "crop_size", side
     yield from _normalisation(content, "image_mean", "image_std")
+
+
+def _stretched(size: Mapping[str, Any], crop: Any) -> Facts:
+    """Both sides to one length, whatever the picture's shape."""
+    height, width = int(size["height"]), int(size["width"])
+    if height != width or crop is not None:
+        yield (
+            "beyond",
+            "size",
+            f"pictures stretched to {height} x {width}" + ("" if crop is None else " and cropped"),
+        )
+        return
+    yield "resize", "size", "squash"
+    yield "image_size", "size", height
 
 
 def _normalisation(content: Mapping[str, Any], mean: str, std: str) -> Facts:

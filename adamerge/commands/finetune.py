@@ -19,11 +19,11 @@ from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation.predicting import score
 from adamerge.merging import Head
 from adamerge.models.backbone import Backbone
-from adamerge.models.clip import ImageEncoder, build_visual, image_size
+from adamerge.models.clip import ImageEncoder, build_visual
 from adamerge.models.heads import head_fault, open_head
 from adamerge.models.open_pool import check_encoder
 from adamerge.models.positions import resized
-from adamerge.runs.backbones import device_of, model_of, pictures_for, settled
+from adamerge.runs.backbones import device_of, fit_for, model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, start_folder, train_in
 from adamerge.runs.images import open_data, open_tasks
 from adamerge.runs.inputs import Inputs
@@ -109,7 +109,7 @@ def _make_expert(
         origin = resized(origin, encoder)
     check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
     encoder.load_state_dict(origin)
-    images = ImageSet(task.source.images("train"), image_size(model), task=task.name)
+    images = ImageSet(task.source.images("train"), fit_for(settings.backbone), task=task.name)
     if not settings.suite.allow_overlap:
         _check_overlap(task, images)
     data: Dataset[Any] = Labeled(
@@ -159,7 +159,7 @@ def _check_overlap(task: Task, train: ImageSet) -> None:
         pictures = task.source.images("test")
     except DataError:
         return
-    refuse_overlap(task.name, train, ImageSet(pictures, train.size, task=task.name))
+    refuse_overlap(task.name, train, ImageSet(pictures, train.fit, task=task.name))
 
 
 @torch.no_grad()

@@ -22,10 +22,10 @@ from torch import Tensor
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
 from adamerge.files import atomic_write_text
+from adamerge.fit import Fit
 from adamerge.hints import near
 from adamerge.methods.base import Method
-from adamerge.models.clip import image_size
-from adamerge.runs.backbones import device_of, model_of
+from adamerge.runs.backbones import device_of, fit_for
 from adamerge.runs.trained import load_without_data
 from adamerge.settings.commands import PredictSettings
 from adamerge.tasks.images import resize_and_crop
@@ -63,7 +63,7 @@ def run(settings: PredictSettings) -> None:
         method.to(device),
         settings.task,
         files,
-        image_size(model_of(opened.settings.backbone)),
+        fit_for(opened.settings.backbone),
         device,
         skipped,
     )
@@ -91,7 +91,7 @@ def _shares(
     method: Method,
     task: str,
     files: Sequence[Path],
-    size: int,
+    fit: Fit,
     device: torch.device,
     skipped: dict[Path, str],
 ) -> Iterator[tuple[Path, Tensor]]:
@@ -102,7 +102,7 @@ def _shares(
     with method.merged_once(task), ThreadPoolExecutor(_THREADS) as threads:
         for first in range(0, len(files), _BATCH):
             batch = files[first : first + _BATCH]
-            decoded = dict(zip(batch, threads.map(lambda file: _decoded(file, size), batch), strict=True))
+            decoded = dict(zip(batch, threads.map(lambda file: _decoded(file, fit), batch), strict=True))
             pictures = {file: pixels for file, pixels in decoded.items() if not isinstance(pixels, str)}
             skipped |= {file: reason for file, reason in decoded.items() if isinstance(reason, str)}
             if pictures:
@@ -117,10 +117,10 @@ def _best(file: Path, shares: Tensor, names: Sequence[str], top: int) -> Predict
     return Prediction(file.as_posix(), chosen, tuple(best.values.tolist()))
 
 
-def _decoded(file: Path, size: int) -> np.ndarray | str:
+def _decoded(file: Path, fit: Fit) -> np.ndarray | str:
     """uint8 (size, size, 3), or why there are none."""
     try:
-        return resize_and_crop(read_picture(file), size)
+        return resize_and_crop(read_picture(file), fit)
     except DataError as error:
         return str(error).partition("\n")[0]
 

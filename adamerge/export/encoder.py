@@ -45,22 +45,23 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pic
 
 
 def write_hf(folder: Path, encoder: State, model: Model, pictures: PictureRules) -> None:
-    """A Hugging Face folder for CLIPVisionModelWithProjection, with its preprocessing. float32.
+    """A Hugging Face folder for CLIPVisionModelWithProjection, ViTModel or Dinov2Model, with its preprocessing;.
 
     Raises:
-        PoolError: an architecture that Hugging Face's CLIP does not have.
+        PoolError: an architecture that none of them has.
     """
     config = vision_config(encoder, model)
     save_tensors(folder / "model.safetensors", vision_state(encoder), {"format": "pt"})
-    size = pictures.size
+    fit = pictures.fit
+    side, stretched = fit.to or fit.size, fit.resize == "squash"
     preprocess = {
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": size},
-        "resample": 3,  # bicubic
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
+        "size": {"height": side, "width": side} if stretched else {"shortest_edge": side},
+        "resample": {"bilinear": 2, "bicubic": 3}[fit.interpolation],
+        "do_center_crop": side != fit.size or not stretched,
+        "crop_size": {"height": fit.size, "width": fit.size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

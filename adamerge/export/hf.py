@@ -1,4 +1,4 @@
-"""An image encoder as Hugging Face's CLIPVisionModelWithProjection describes and names it."""
+"""An image encoder as Hugging Face's CLIPVisionModelWithProjection, ViTModel or Dinov2Model describes and names it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
+from adamerge.architecture import HF_DINOV2, HF_VIT, OPEN_CLIP, Names
 from adamerge.checkpoints import hf_to_open_clip, open_clip_to_hf
-from adamerge.errors import PoolError
+from adamerge.checkpoints.vits import open_clip_to_vit
+from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import Model, image_size, model_config
 
 # What of open_clip's vision_cfg the configuration below says in other words, or what has no effect on a prediction.
 _SAID = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout")
+_SAID_OF_PLAIN = (*_SAID, "no_ln_pre", "ls_init_value", "norm_kwargs")
 
 
 def vision_state(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -23,6 +26,11 @@ def vision_state(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         PoolError: a tensor that has no name there.
     """
+    if _is_plain(encoder):
+        try:
+            return open_clip_to_vit(encoder, _plain_names(encoder))
+        except CheckpointError as error:
+            raise PoolError(_unlike(str(error))) from error
     renamed = open_clip_to_hf(encoder)
     if lost := [key for key in encoder if key not in hf_to_open_clip(renamed)]:
         raise PoolError(_unlike(f"it has no place for {lost[0]}"))
@@ -35,37 +43,57 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
     Raises:
         PoolError: open_clip's configuration asks for what Hugging Face's CLIP does not do.
     """
-    _refuse_other(model_config(model)["vision_cfg"])
+    vision, plain = model_config(model)["vision_cfg"], _is_plain(encoder)
+    _refuse_other(vision, _SAID_OF_PLAIN if plain else _SAID)
     backbone = Backbone.of(model)
+    hidden = encoder[backbone.names.mlp_keys(0)["fc_weight"]].shape[0]
+    eps = (vision.get("norm_kwargs") or {}).get("eps", 1e-5)
+    kind: dict[str, Any]
+    if not plain:
+        kind = {"architectures": ["CLIPVisionModelWithProjection"], "model_type": "clip_vision_model"}
+        kind |= {"intermediate_size": hidden, "projection_dim": backbone.embed_dim, "attention_dropout": 0.0}
+    elif _plain_names(encoder) is HF_DINOV2:
+        ratio, rest = divmod(hidden, backbone.width)
+        if rest:
+            raise PoolError(_unlike(f"its MLP is {hidden} wide, which is no multiple of {backbone.width}"))
+        kind = {"architectures": ["Dinov2Model"], "model_type": "dinov2", "mlp_ratio": ratio}
+    else:
+        kind = {"architectures": ["ViTModel"], "model_type": "vit", "intermediate_size": hidden}
     return {
-        "architectures": ["CLIPVisionModelWithProjection"],
-        "model_type": "clip_vision_model",
+        **kind,
         "hidden_act": backbone.activation,
         "hidden_size": backbone.width,
-        "intermediate_size": encoder[backbone.names.mlp_keys(0)["fc_weight"]].shape[0],
         "num_hidden_layers": backbone.blocks,
         "num_attention_heads": backbone.attention_heads,
         "num_channels": 3,
         "image_size": image_size(model),
         "patch_size": backbone.patch,
-        "projection_dim": backbone.embed_dim,
-        "layer_norm_eps": 1e-5,
-        "attention_dropout": 0.0,
+        "layer_norm_eps": eps,
         "torch_dtype": "float32",
     }
 
 
-def _refuse_other(given: Mapping[str, Any]) -> None:
-    """Nothing of open_clip's vision_cfg may differ from its defaults but the sizes."""
+def _is_plain(encoder: Mapping[str, Tensor]) -> bool:
+    """Whether it is a vision transformer without a norm before its blocks, unlike CLIP's."""
+    return f"{OPEN_CLIP.norm_before}.weight" not in encoder
+
+
+def _plain_names(encoder: Mapping[str, Tensor]) -> Names:
+    """DINOv2's with LayerScale, ViT's without."""
+    return HF_DINOV2 if any(key.endswith(OPEN_CLIP.scales) for key in encoder) else HF_VIT
+
+
+def _refuse_other(given: Mapping[str, Any], said: tuple[str, ...]) -> None:
+    """Nothing of open_clip's vision_cfg may differ from its defaults but what the configuration says."""
     from open_clip import CLIPVisionCfg
 
     vision, usual = asdict(CLIPVisionCfg(**given)), asdict(CLIPVisionCfg())
-    if other := [key for key in vision if key not in _SAID and vision[key] != usual[key]]:
+    if other := [key for key in vision if key not in said and vision[key] != usual[key]]:
         raise PoolError(_unlike(f"backbone.model.vision_cfg.{other[0]} is {vision[other[0]]!r}"))
 
 
 def _unlike(reason: str) -> str:
     return (
-        f"This encoder is none of Hugging Face's CLIPVisionModel: {reason}.\n"
+        f"This encoder is none of Hugging Face's CLIPVisionModel, ViTModel or Dinov2Model: {reason}.\n"
         "  format=open_clip and format=safetensors write it as it is."
     )

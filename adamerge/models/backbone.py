@@ -58,7 +58,7 @@ class Backbone(Architecture):
             patch=patch,
             activation=activation(model),
             model=model,
-            pictures=pictures or PictureRules(side),
+            pictures=pictures or PictureRules.of(side),
             text=config.get("text_cfg"),
         )
 

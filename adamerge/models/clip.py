@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from adamerge.architecture import Activation
 from adamerge.errors import ConfigError
 from adamerge.models.pictures import PictureRules
+from adamerge.models.timm_vit import PREFIX as TIMM
+from adamerge.models.timm_vit import timm_config
 
 if TYPE_CHECKING:
     import open_clip
@@ -43,7 +45,7 @@ class ImageEncoder(nn.Module):
         """The rules of its pictures."""
         if self.backbone is not None:
             return self.backbone.pictures
-        return PictureRules(_side(getattr(self.visual, "image_size", 224)))
+        return PictureRules.of(_side(getattr(self.visual, "image_size", 224)))
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -56,13 +58,15 @@ class ImageEncoder(nn.Module):
 def pictures_of(encoder: nn.Module) -> PictureRules:
     """The rules of an encoder's pictures; CLIP's for one that does not say."""
     rules = getattr(encoder, "pictures", None)
-    return rules if isinstance(rules, PictureRules) else PictureRules(224)
+    return rules if isinstance(rules, PictureRules) else PictureRules.of(224)
 
 
 def model_config(model: Model) -> dict[str, Any]:
-    """open_clip's model configuration, for one of its model names or given in full."""
+    """open_clip's model configuration: for one of its model names, a `timm:<name>`, or given in full."""
     if not isinstance(model, str):
         return {key: value for key, value in model.items() if key != "custom_text"}
+    if model.startswith(TIMM):
+        return timm_config(model)
     import open_clip
 
     config = open_clip.get_model_config(model)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import guess_architecture
 from adamerge.checkpoints.stated import Stated
 from adamerge.models.clip import Model
@@ -23,21 +25,22 @@ def guess(origin: Mapping[str, Tensor], stated: Stated, pictures: PictureRules |
     """
     shape, facts = guess_architecture(origin), stated.facts
     heads = facts.get("heads", shape.heads)
-    quick = facts.get("activation", "quick_gelu") == "quick_gelu"
+    plain = f"{OPEN_CLIP.norm_before}.weight" not in origin  # no CLIP's
+    quick = facts.get("activation", "gelu" if plain else "quick_gelu") == "quick_gelu"
     guessed = []
     if "heads" not in facts:
         guessed.append(f"{heads} attention head{'s' * (heads > 1)} of {shape.width // heads}")
     if "activation" not in facts:
-        guessed.append("QuickGELU")
+        guessed.append("GELU" if plain else "QuickGELU")
     if pictures is None and not {"mean", "std"} <= facts.keys():
         guessed.append("CLIP's mean and standard deviation of pictures")
     if "image_size" not in facts:
         guessed.append(f"pictures resized to {shape.image} px and cropped")
     if guessed:
         log.warning(
-            "No backbone given: taken as %s. Shapes do not tell the following, which is as OpenAI's models have it: "
-            "%s. Give a backbone, or the config.json or open_clip_config.json beside the weights.",
-            shape.name, "; ".join(guessed),
+            "No backbone given: taken as %s. Shapes do not tell the following, which is as %s have it: %s. "
+            "Give a backbone, or the config.json or open_clip_config.json beside the weights.",
+            shape.name, "plain vision transformers mostly" if plain else "OpenAI's models", "; ".join(guessed),
         )  # fmt: skip
     return {
         "embed_dim": shape.embed_dim,
@@ -48,6 +51,19 @@ def guess(origin: Mapping[str, Tensor], stated: Stated, pictures: PictureRules |
             "width": shape.width,
             "patch_size": shape.patch,
             "head_width": shape.width // heads,
+            **_mlp(origin, shape.width),
+            **({"ls_init_value": 1e-5} if f"{OPEN_CLIP.block(0)}.{OPEN_CLIP.scales[0]}" in origin else {}),
+            **(
+                {"no_ln_pre": True, "norm_kwargs": facts.get("vision_cfg.norm_kwargs", {"eps": 1e-6})}
+                if plain
+                else {}
+            ),
         },
         "text_cfg": {"context_length": 77, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1},
     }
+
+
+def _mlp(origin: Mapping[str, Tensor], width: int) -> dict[str, Any]:
+    """How wide the MLP is, where it is not four times as wide as a token."""
+    hidden = len(origin[OPEN_CLIP.mlp_keys(0)["fc_weight"]])
+    return {} if hidden == 4 * width else {"mlp_ratio": hidden / width}

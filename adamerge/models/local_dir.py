@@ -23,8 +23,8 @@ def save_local_dir(folder: Path, state: Mapping[str, Tensor], model: Model, pict
     preprocess = {
         "mean": pictures.mean,
         "std": pictures.std,
-        "interpolation": pictures.interpolation,
-        "resize_mode": "shortest",
+        "interpolation": pictures.fit.interpolation,
+        "resize_mode": pictures.fit.resize,
     }
     text = json.dumps({"model_cfg": model_config(model), "preprocess_cfg": preprocess}, indent=2)
     atomic_write_text(folder / CONFIG, text + "\n")

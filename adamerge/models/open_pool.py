@@ -27,7 +27,7 @@ from adamerge.models.guessing import guess
 from adamerge.models.heads import HeadSource, head_fault, open_head
 from adamerge.models.kinship import ADVICE, Kinship, kinship
 from adamerge.models.likeness import Lookalikes
-from adamerge.models.pictures import Colour, PictureRules
+from adamerge.models.pictures import PictureRules
 from adamerge.models.positions import resized
 from adamerge.models.settling import settle, stated_of
 
@@ -112,10 +112,8 @@ def fit_to_backbone(
         )
     stated = {"the base": opened.stated, **{task: stated_of(source) for task, source in experts.items()}}
     model = backbone if backbone is not None else guess(origin, opened.stated, pictures)
-    given: tuple[Colour | None, Colour | None] = (
-        (None, None) if pictures is None else (pictures.mean, pictures.std)
-    )
-    settled = settle(model, stated, *given, resize_positions)
+    given = {} if pictures is None else {"mean": pictures.mean, "std": pictures.std, **pictures.fit.rules()}
+    settled = settle(model, stated, resize_positions=resize_positions, **given)
     found = Backbone.of(settled.model, settled.pictures)
     encoder = found.build()
     resize: Change = partial(resized, encoder=encoder) if resize_positions else dict[str, Tensor]

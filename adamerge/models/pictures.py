@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adamerge.fit import Fit
+
 Colour = tuple[float, float, float]
 
 # The mean and standard deviation of CLIP's training images (OpenAI's CLIP, arXiv 2103.00020).
@@ -16,12 +18,21 @@ STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class PictureRules:
-    """Shorter side to `size` pixels (bicubic), centre crop, RGB, to [0, 1], then (x - mean) / std by channel."""
+    """Brought to size x size pixels as `fit` says, RGB, to [0, 1], then (x - mean) / std by channel."""
 
-    size: int
+    fit: Fit
     mean: Colour = MEAN
     std: Colour = STD
-    interpolation: str = "bicubic"
+
+    @classmethod
+    def of(cls, size: int) -> PictureRules:
+        """CLIP's, at a side of `size` pixels."""
+        return cls(Fit(size))
+
+    @property
+    def size(self) -> int:
+        """Side of the encoder's input in pixels."""
+        return self.fit.size
 
     def normalise(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """uint8 pixels (n, 3, H, W) as normalised floats."""

@@ -14,11 +14,15 @@ from typing import Any
 from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.errors import PoolError
+from adamerge.fit import Fit
 from adamerge.models.clip import Model, activation, image_size, model_config
 from adamerge.models.pictures import MEAN, STD, PictureRules
+from adamerge.models.timm_vit import PREFIX as TIMM
+from adamerge.models.timm_vit import timm_pictures
 
 _CLOSE = 1e-3  # numbers of a mean or deviation that files round differently
 _VISION = "vision_cfg."
+_FIT = ("resize", "to", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,14 @@ def settle(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     resize_positions: bool = False,
+    **fit: Any,
 ) -> Settled:
     """The backbone, with what it leaves open taken from the files.
 
     Args:
         stated: {name of a checkpoint: what its files state}.
         mean, std: what the backbone says about its pictures; None leaves it open.
+        fit: what the backbone says of `resize`, `to` and `interpolation`; None leaves one open.
         resize_positions: the positional embedding is brought to the backbone's size, whatever size the files state.
 
     Raises:
@@ -64,8 +70,9 @@ def settle(
     from open_clip import CLIPVisionCfg
 
     known = asdict(CLIPVisionCfg())
-    given = dict(_backbone_facts(model))
+    given = {**dict(_backbone_facts(model)), **_own_pictures(model)}
     given |= {name: tuple(value) for name, value in (("mean", mean), ("std", std)) if value is not None}
+    given |= {name: value for name, value in fit.items() if value is not None}
     found: dict[str, tuple[Any, str]] = {name: (value, "the backbone") for name, value in given.items()}
     lines = [
         f"{name}: {phrase}, which no backbone here does." for name, s in stated.items() for phrase in s.beyond
@@ -91,22 +98,39 @@ def settle(
         )
     taken = {fact: by for fact, (_, by) in found.items() if fact not in given}
     values = {fact: value for fact, (value, _) in found.items()}
-    pictures = picture_rules(model, values.get("mean"), values.get("std"))
+    if resize_positions and "to" in taken:
+        # The files say how far to resize for their own size; another size keeps the share that is cropped.
+        values["to"] = round(values["to"] * image_size(model) / values.get("image_size", values["to"]))
+    how = {name: values.get(name) for name in _FIT}
+    pictures = picture_rules(model, values.get("mean"), values.get("std"), **how)
     return Settled(_with(model, {fact: values[fact] for fact in taken}), pictures, taken)
 
 
 def picture_rules(
-    model: Model, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    model: Model,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    **fit: Any,
 ) -> PictureRules:
-    """The rules for a backbone's pictures, CLIP's mean and deviation unless others are given."""
-    return PictureRules(image_size(model), _colour(mean, MEAN), _colour(std, STD))
+    """The rules for a backbone's pictures, CLIP's unless others are given.
+
+    Args:
+        fit: `resize`, `to` and `interpolation`, where they are not CLIP's; None leaves one open.
+    """
+    own = {"mean": MEAN, "std": STD, **_own_pictures(model)}
+    own |= {key: value for key, value in {"mean": mean, "std": std, **fit}.items() if value is not None}
+    mean, std = own.pop("mean"), own.pop("std")
+    return PictureRules(Fit(image_size(model), **own), _colour(mean), _colour(std))
 
 
-def _colour(
-    given: Sequence[float] | None, otherwise: tuple[float, float, float]
-) -> tuple[float, float, float]:
-    if given is None:
-        return otherwise
+def _own_pictures(model: Model) -> dict[str, Any]:
+    """What a model's name says of its pictures."""
+    if isinstance(model, str) and model.startswith(TIMM):
+        return {key: value for key, value in timm_pictures(model).items() if value is not None}
+    return {}
+
+
+def _colour(given: Sequence[float]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in given)
     return red, green, blue
 

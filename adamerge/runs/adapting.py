@@ -17,10 +17,9 @@ from adamerge.errors import ConfigError
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.models.clip import image_size
 from adamerge.progress import image_progress
 from adamerge.rounds.schedule import Schedule
-from adamerge.runs.backbones import model_of
+from adamerge.runs.backbones import fit_for
 from adamerge.runs.folder import train_in
 from adamerge.runs.images import Data, corruption_of
 from adamerge.runs.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
@@ -125,10 +124,8 @@ def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
     count = run.settings.method.labels
     if count is None:
         return {}
-    size = image_size(model_of(run.settings.backbone))
-    chosen = {
-        task.name: labeled_subset(task, count, run.settings.seed, size, run.name) for task in data.tasks
-    }
+    fit = fit_for(run.settings.backbone)
+    chosen = {task.name: labeled_subset(task, count, run.settings.seed, fit, run.name) for task in data.tasks}
     if not run.settings.suite.allow_overlap and corruption_of(run.settings.suite) is None:
         for task, (images, _) in chosen.items():
             refuse_overlap(task, images, data.images[task])

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from adamerge.errors import ConfigError
+from adamerge.fit import Fit
 from adamerge.models.clip import Model, at_size
 from adamerge.models.pictures import PictureRules
 from adamerge.models.settling import picture_rules, settle, stated_of
@@ -24,7 +25,20 @@ def model_of(backbone: BackboneSection) -> Model:
 
 def pictures_for(backbone: BackboneSection) -> PictureRules:
     """How the backbone wants its pictures."""
-    return picture_rules(model_of(backbone), backbone.mean, backbone.std)
+    return picture_rules(model_of(backbone), backbone.mean, backbone.std, **_fit(backbone))
+
+
+def fit_for(backbone: BackboneSection) -> Fit:
+    """How a picture is brought to its size."""
+    return pictures_for(backbone).fit
+
+
+def _fit(backbone: BackboneSection) -> dict[str, Any]:
+    return {
+        "resize": backbone.resize,
+        "to": backbone.resize_to,
+        "interpolation": backbone.interpolation,
+    }
 
 
 def settled(settings: _S, paths: Mapping[str, str]) -> _S:
@@ -40,9 +54,16 @@ def settled(settings: _S, paths: Mapping[str, str]) -> _S:
         if name == "base" or name.startswith("experts/")
     }
     found = settle(
-        model_of(backbone), stated, backbone.mean, backbone.std, resize_positions=backbone.resize_positions
+        model_of(backbone),
+        stated,
+        backbone.mean,
+        backbone.std,
+        resize_positions=backbone.resize_positions,
+        **_fit(backbone),
     )
     values: dict[str, Any] = {"mean": list(found.pictures.mean), "std": list(found.pictures.std)}
+    if (fit := found.pictures.fit) != Fit(fit.size):
+        values |= {"resize_to" if name == "to" else name: value for name, value in fit.rules().items()}
     if not isinstance(backbone.model, str):
         values["model"] = found.model
     return settings.model_copy(update={"backbone": backbone.model_copy(update=values)})

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from adamerge.cache_folder import cache_dir
-from adamerge.models.clip import image_size
-from adamerge.runs.backbones import model_of
+from adamerge.fit import Fit
+from adamerge.runs.backbones import fit_for
 from adamerge.settings import instantiate
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.sections import ShareSection, SuiteSection
@@ -69,7 +69,7 @@ def suite_name(suite: SuiteSection) -> str:
 
 def open_data(settings: PoolSettings, tasks: list[Task], split: str = "test") -> Data:
     """The images and labels of a split; the test images are corrupted where the suite says so."""
-    size = image_size(model_of(settings.backbone))
+    fit = fit_for(settings.backbone)
     corruption = corruption_of(settings.suite) if split == "test" else None
     for task in tasks:
         check(task, split)
@@ -77,9 +77,9 @@ def open_data(settings: PoolSettings, tasks: list[Task], split: str = "test") ->
     images = {
         task.name: image_set(
             task.source.images(split),
-            size,
+            fit,
             corruption,
-            kept_at(task, split, size, corruption) if keep else None,
+            kept_at(task, split, fit, corruption) if keep else None,
             task.name,
         )
         for task in tasks
@@ -91,18 +91,18 @@ def open_data(settings: PoolSettings, tasks: list[Task], split: str = "test") ->
 
 def image_set(
     pictures: Pictures,
-    size: int,
+    fit: Fit,
     corruption: Corruption | None = None,
     kept: Path | None = None,
     task: str | None = None,
 ) -> ImageSet:
     """The pictures at the model's resolution, corrupted at it or before, as the corruption says."""
     if corruption is not None and corruption.at_source:
-        return ImageSet(Corrupted(pictures, corruption), size, None, kept, task)
-    return ImageSet(pictures, size, corruption, kept, task)
+        return ImageSet(Corrupted(pictures, corruption), fit, None, kept, task)
+    return ImageSet(pictures, fit, corruption, kept, task)
 
 
-def kept_at(task: Task, split: str, size: int, corruption: Corruption | None = None) -> Path:
+def kept_at(task: Task, split: str, fit: Fit, corruption: Corruption | None = None) -> Path:
     """Where a split's decoded pictures lie."""
-    made_of = f"{task.source.identity(split)} {size} {corruption} reading {READING}"
+    made_of = f"{task.source.identity(split)} {fit} {corruption} reading {READING}"
     return cache_dir() / "pixels" / hashlib.sha256(made_of.encode()).hexdigest()[:24]

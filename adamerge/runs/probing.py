@@ -15,12 +15,12 @@ from adamerge.checkpoints import open_checkpoint
 from adamerge.checkpoints.cached import cached
 from adamerge.errors import DataError
 from adamerge.models.backbone import Backbone
-from adamerge.models.clip import ImageEncoder, build_visual, image_size
+from adamerge.models.clip import ImageEncoder, build_visual
 from adamerge.models.open_pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.models.probes import prototypes
 from adamerge.progress import image_progress
-from adamerge.runs.backbones import device_of, model_of, pictures_for
+from adamerge.runs.backbones import device_of, fit_for, model_of, pictures_for
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.sections import PROTOTYPES
 from adamerge.tasks.images import ImageSet
@@ -88,7 +88,7 @@ def _head_of(settings: PoolSettings, task: Task, encoder: ImageEncoder) -> Tenso
     classes = len(names) if names is not None else int(labels.max()) + 1
     chosen = _shots(torch.as_tensor(labels), settings.checkpoints.shots, task.name)
     pictures = PictureSubset(task.source.images("train"), chosen.numpy())
-    images = ImageSet(pictures, image_size(model_of(settings.backbone)), task=task.name)
+    images = ImageSet(pictures, fit_for(settings.backbone), task=task.name)
     device = next(encoder.parameters()).device
     features = []
     with image_progress(f"prototypes of {task.name}", {task.name: images}) as progress:

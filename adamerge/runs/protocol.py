@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from adamerge.errors import ConfigError, DataError
-from adamerge.models.clip import image_size
 from adamerge.objectives.objective import Objective
-from adamerge.runs.backbones import model_of
+from adamerge.runs.backbones import fit_for
 from adamerge.runs.images import Data, corruption_of, image_set, kept_at, suite_adapts_on
 from adamerge.runs.run import Run
 from adamerge.settings import instantiate
@@ -126,14 +125,14 @@ def _of_training(settings: RunSettings, task: Task, on: AdaptOn, name: str) -> t
             f"{name} adapts on {on.split} images. {error}\n"
             "  Give them, or method.adapt_on=test to adapt on the test images (suite.adapt_on where the suite says so)."
         ) from error
-    size, count = image_size(model_of(settings.backbone)), settings.suite.adapt_images
+    fit, count = fit_for(settings.backbone), settings.suite.adapt_images
     found = None if labels is None else torch.as_tensor(labels)
     if count is not None:
         rows = pool_rows(task.name, len(pictures), count, settings.seed)
         pictures, found = PictureSubset(pictures, rows.numpy()), None if found is None else found[rows]
     keep = settings.suite.decode_cache and count is None
-    kept = kept_at(opened, split, size) if keep else None
-    return image_set(pictures, size, None, kept, task.name), found
+    kept = kept_at(opened, split, fit) if keep else None
+    return image_set(pictures, fit, None, kept, task.name), found
 
 
 def refuse_test_images(run: Run, stream: Stream, data: Data, on: AdaptOn) -> None:

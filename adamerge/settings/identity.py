@@ -9,6 +9,7 @@ from typing import Any
 from adamerge.digests import digest
 from adamerge.settings.code import own_code
 from adamerge.settings.commands import PoolSettings
+from adamerge.settings.sections import PROTOTYPES
 
 # Where a run writes, what it shows, how it loads: none of it changes a number.
 _SILENT = (
@@ -66,6 +67,8 @@ def identify(
     kept = _kept(settings.model_dump(exclude_defaults=True))
     kept["command"] = command
     kept["dtype"] = settings.checkpoints.dtype
+    if settings.checkpoints.heads == PROTOTYPES:
+        kept["heads"] = {"made": PROTOTYPES, "shots": settings.checkpoints.shots}
     code = own_code(kept) | {part: str(edition) for part, edition in (editions or {}).items()}
     return Identity(digest(canonical(kept)), dict(files), pictures, code)
 

@@ -161,6 +161,9 @@ class BackboneSection(Section):
     papers: dict[str, int] = {}
     mean: list[float] | None = Field(default=None, min_length=3, max_length=3)
     std: list[float] | None = Field(default=None, min_length=3, max_length=3)
+    resize: Literal["shortest", "squash"] | None = None
+    resize_to: int | None = Field(default=None, gt=0)
+    interpolation: Literal["bicubic", "bilinear"] | None = None
     image_size: int | None = Field(default=None, gt=0)
     resize_positions: bool = False
 

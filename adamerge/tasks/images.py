@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adamerge.errors import DataError
 from adamerge.files import atomic_write_text
+from adamerge.fit import Fit
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.picture import standard
 from adamerge.tasks.pixels import Pixels
@@ -37,12 +38,12 @@ class Pictures(Protocol):
 class ImageSet:
     """Images as uint8 pixels (n, 3, size, size), decoded on first use.
 
-    CLIP's evaluation transform up to the normalisation (open_clip's image_transform): shorter side to `size` (bicubic),
-    centre crop, RGB, of a picture that is upright and has 8 bits (`standard`). The encoder normalises.
+    The model's evaluation transform up to the normalisation, CLIP's being open_clip's image_transform: resized and
+    cropped as `fit` says, RGB, of a picture that is upright and has 8 bits (`standard`). The encoder normalises.
 
     Args:
         images: the pictures. A uint8 array (n, size, size, 3) without a corruption is used as it is, without a copy.
-        size: the model's resolution in pixels.
+        fit: how each is brought to the model's resolution; a number is CLIP's way to that many pixels.
         corruption: applied to each picture at that resolution, once, on a copy.
         kept: where the decoded pictures are kept for later runs; named by what they were decoded from.
         task: whose images they are, for messages.
@@ -55,12 +56,13 @@ class ImageSet:
     def __init__(
         self,
         images: Pictures,
-        size: int,
+        fit: Fit | int,
         corruption: Corruption | None = None,
         kept: Path | None = None,
         task: str | None = None,
     ) -> None:
-        self.size = size
+        self.fit = Fit.of(fit)
+        self.size = size = self.fit.size
         self._task = task
         self._images = images
         self._corruption = corruption
@@ -116,20 +118,23 @@ class ImageSet:
 
     def _decode(self, store: Pixels, index: int) -> None:
         try:
-            pixels = resize_and_crop(self._images[index], self.size)
+            pixels = resize_and_crop(self._images[index], self.fit)
         except DataError as error:
             raise DataError(f"Task '{self._task}': {error}" if self._task else str(error)) from error
         store[index] = pixels if self._corruption is None else self._corruption(pixels, index)
 
 
-def resize_and_crop(image: Image | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_and_crop(image: Image | NDArray[np.uint8], fit: Fit | int) -> NDArray[np.uint8]:
     """uint8 (size, size, 3) of a PIL image or an array (H, W, 3)."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms import functional as transforms
 
-    resized = transforms.resize(standard(image), size, InterpolationMode.BICUBIC)
+    fit = Fit.of(fit)
+    side = fit.to or fit.size
+    to = side if fit.resize == "shortest" else [side, side]
+    resized = transforms.resize(standard(image), to, InterpolationMode(fit.interpolation))
     # RGB comes last, as in open_clip: for a palette the order makes a difference.
-    return np.asarray(transforms.center_crop(resized, [size, size]).convert("RGB"))
+    return np.asarray(transforms.center_crop(resized, [fit.size, fit.size]).convert("RGB"))
 
 
 def random_crop(

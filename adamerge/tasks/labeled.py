@@ -16,6 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 
 from adamerge.errors import DataError
+from adamerge.fit import Fit
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.stream import Stream
 from adamerge.tasks.subsets import PictureSubset
@@ -118,7 +119,7 @@ class LabeledStream(Dataset[dict[str, dict[str, Any]]]):
         }
 
 
-def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) -> tuple[ImageSet, Tensor]:
+def labeled_subset(task: Task, count: int, seed: int, fit: Fit | int, method: str) -> tuple[ImageSet, Tensor]:
     """`count` training images of a task, drawn at random, and their labels (count,).
 
     Raises:
@@ -135,7 +136,7 @@ def labeled_subset(task: Task, count: int, seed: int, size: int, method: str) ->
         )
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{task.name}/labeled".encode()))
     chosen = torch.randperm(len(labels), generator=generator)[:count]
-    images = ImageSet(PictureSubset(pictures, chosen.numpy()), size, task=task.name)
+    images = ImageSet(PictureSubset(pictures, chosen.numpy()), fit, task=task.name)
     return images, torch.as_tensor(labels)[chosen]
 
 

@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Callable[[str
 @pytest.fixture
 def images() -> Tensor:
     pixels = torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    return PictureRules(32).normalise(pixels.to(torch.uint8))
+    return PictureRules.of(32).normalise(pixels.to(torch.uint8))
 
 
 @torch.no_grad()

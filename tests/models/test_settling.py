@@ -17,6 +17,7 @@ import adamerge
 from adamerge.checkpoints import open_clip_to_hf
 from adamerge.checkpoints.stated import Stated
 from adamerge.errors import CheckpointError, PoolError
+from adamerge.fit import Fit
 from adamerge.models.clip import Model, at_size, build_clip
 from adamerge.models.pictures import MEAN, STD, PictureRules
 from adamerge.models.settling import settle, stated_of
@@ -74,7 +75,7 @@ def test_mean_and_deviation_of_the_files_are_used(tmp_path: Path, where: str) ->
     content = PROCESSOR if where == "preprocessor_config" else {"image_processor": PROCESSOR}
     pool = opened(tmp_path, **{where: content})
     torch.testing.assert_close(of_base(pool), features(MODEL, HALF, HALF))
-    assert pool.encoder.pictures == PictureRules(8, (0.5,) * 3, (0.5,) * 3)
+    assert pool.encoder.pictures == PictureRules(Fit(8), (0.5,) * 3, (0.5,) * 3)
 
 
 def test_without_files_they_are_clip_s(tmp_path: Path) -> None:
@@ -145,10 +146,13 @@ BEYOND = {
     ),
     "no normalisation": ({"preprocessor_config": {"do_normalize": False}}, "pictures without normalize"),
     "scale": ({"preprocessor_config": {"rescale_factor": 1 / 127.5}}, "pixels scaled by"),
-    "filter": ({"preprocessor_config": {"resample": 2}}, "not bicubic"),
-    "stretched": ({"preprocessor_config": {"size": {"height": 8, "width": 8}}}, "stretched to a square"),
-    "larger first": ({"preprocessor_config": {"size": 10, "crop_size": 8}}, "resized to 10 and cropped to 8"),
-    "squash": ({"open_clip_config": {"preprocess_cfg": {"resize_mode": "squash"}}}, "resizing by 'squash'"),
+    "filter": ({"preprocessor_config": {"resample": 0}}, "PIL's filter 0, neither bicubic nor bilinear"),
+    "stretched": ({"preprocessor_config": {"size": {"height": 8, "width": 6}}}, "stretched to 8 x 6"),
+    "borders": ({"preprocessor_config": {"size": 6, "crop_size": 8}}, "of 6 pixels with borders up to 8"),
+    "longest": (
+        {"open_clip_config": {"preprocess_cfg": {"resize_mode": "longest"}}},
+        "resizing by 'longest'",
+    ),
 }
 
 
