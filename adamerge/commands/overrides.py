@@ -40,7 +40,7 @@ def read_overrides(
         The words for Hydra (an option of a component needs no "+", whether the YAML names it or not), and the
         configs to check: one with the first value of each sweep, one more for every other value.
     """
-    typed = _parse(words, mistakes)
+    typed = _parse([part for word in words for part in _named(word)], mistakes)
     groups = [o for o in typed if folders.choices(o.key_or_group)]
     keys = [o for o in typed if o not in groups]
     good = [o for o in groups if _check_choice(o, folders, mistakes)]
@@ -78,6 +78,14 @@ def typed_options(words: Sequence[str], mistakes: Mistakes) -> list[Typed]:
         )
         for o in _parse(words, mistakes)
     ]
+
+
+def _named(word: str) -> list[str]:
+    """`backbone=timm:<name>`, which is no file of the group, as the options that it stands for."""
+    key, _, value = word.partition("=")
+    if key != "backbone" or not value.startswith("timm:"):
+        return [word]
+    return ["backbone=own", f"backbone.model={value}", f"backbone.name={value.removeprefix('timm:')}"]
 
 
 def _parse(words: Sequence[str], mistakes: Mistakes) -> list[Override]:
