@@ -13,7 +13,6 @@ from rich.console import Console
 from torch.utils.data import Dataset
 
 from adamerge.checkpoints.cached import cached
-from adamerge.errors import ConfigError
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
@@ -76,7 +75,10 @@ def adapt(
     training = settings.method.training
     kind: Any = find_target(training["_target_"]) if training else method.loop
     of_experts = objective.target == "expert" and not kind.compares_itself
-    stream = _labeled_stream(run, labeled, drawn) if learns_from_labels else _stream(run, data, drawn)
+    if learns_from_labels:
+        stream = Stream({task: few["images"] for task, few in labeled.items()}, **drawn)
+    else:
+        stream = _stream(run, data, drawn)
     schedule = replace(planned, steps=len(stream))
     dataset: Dataset[Any] = stream
     if learns_from_labels:
@@ -97,14 +99,6 @@ def adapt(
     watch = watch_of(run, method, pool, data, schedule.steps)
     train_in(run.folder, settings, module, dataset, schedule.steps, mirrors, watch)
     return recorded
-
-
-def _labeled_stream(run: Run, labeled: Mapping[str, Any], drawn: Mapping[str, Any]) -> Stream:
-    if order_of(run.settings.stream) != Order():
-        raise ConfigError(
-            f"stream: {run.name} learns from labelled training images and sees no stream; give stream=independent."
-        )
-    return Stream({task: given["images"] for task, given in labeled.items()}, **drawn)
 
 
 def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> Stream:

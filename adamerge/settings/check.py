@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from adamerge.hints import near
 from adamerge.settings.annotations import reason
 from adamerge.settings.components import check_component, component
+from adamerge.settings.labels import check_labels
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.sections import Section
 from adamerge.settings.tuned import check_tuned
@@ -45,6 +46,7 @@ def find_mistakes(plain: Plain, kind: type[Section], mistakes: Mistakes) -> None
     for where, node in _components(plain):
         found = component(node) if where in _COMPONENTS else node
         check_component(where, found or {}, mistakes)
+    check_labels(plain, mistakes)
 
 
 def with_mistakes(plain: Plain, kind: type[_S]) -> _S:

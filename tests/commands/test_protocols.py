@@ -136,7 +136,10 @@ def test_a_method_that_learns_from_labels_sees_no_stream(home, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "method=supermerge", "stream=class_by_class", "method.schedule.steps=2", *QUICK])
     assert stop.value.code == 2
-    assert "supermerge learns from labelled training images" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "supermerge learns from labelled training images" in said.err
+    assert "supermerge on mini" not in said.out  # it was not begun
+    assert not (home / "outputs").exists()
 
 
 def test_evaluation_while_training_changes_nothing_and_is_drawn(train, home):

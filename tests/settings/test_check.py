@@ -23,6 +23,18 @@ from adamerge.settings.sections import CheckpointsSection, SuiteSection
 @pytest.mark.parametrize(
     ("words", "line"),
     [
+        (
+            ["objective=labels"],
+            "method.objective: CrossEntropy learns from labels, which adamerging_layerwise does not get.",
+        ),
+        (
+            ["method=supermerge", "stream=class_by_class"],
+            "stream: supermerge learns from labelled training images and sees no stream; give stream=independent.",
+        ),
+        (
+            ["method=supermerge", "stream=mixed_tasks"],
+            "stream: supermerge learns from labelled training images and sees no stream; give stream=independent.",
+        ),
         (["seed=true"], "seed: should be a whole number (got True)."),
         (["seed=1.5"], "seed: should be a whole number (got 1.5)."),
         (["checkpoint_every=0"], "checkpoint_every: should be greater than 0 (got 0)."),
