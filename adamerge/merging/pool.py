@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from adamerge.architecture import Architecture, architecture_of
 from adamerge.errors import PoolError
 from adamerge.merging.coefficients import ONE, Coefficients
+from adamerge.merging.compact import as_vectors, forms_of, mapped
 from adamerge.merging.functional import merge_tensors
 from adamerge.merging.head import Head
 from adamerge.merging.layers import layer_table
@@ -25,7 +26,8 @@ class Pool:
     Attributes:
         encoder: the image encoder as a module without storage; its parameters are always given from here.
         base: the pre-trained encoder's tensors by key.
-        vectors: for each key that some expert changed, the task vectors stacked as (T, numel).
+        vectors: for each key that some expert changed, the task vectors stacked as (T, numel); or `Compact` ones,
+            which are opened out tensor by tensor.
         names: names of the T task vectors. One per task, or a single one where a rule has merged them.
         heads: per task its classification head.
         unseen: tasks with a head that are predicted, but of which no expert is merged and no image adapted on.
@@ -37,7 +39,7 @@ class Pool:
 
     encoder: nn.Module
     base: dict[str, Tensor]
-    vectors: dict[str, Tensor]
+    vectors: Mapping[str, Tensor]
     names: tuple[str, ...]
     heads: dict[str, Head]
     unseen: tuple[str, ...] = ()
@@ -69,7 +71,7 @@ class Pool:
         """The full state dict base + sum_k lambda[l, k] * tau[k, l], without a graph."""
         if not self.vectors:
             return dict(self.base)
-        table = coefficients.table(self.keys, len(self.names)).to(next(iter(self.vectors.values())).device)
+        table = coefficients.table(self.keys, len(self.names)).to(next(iter(self.base.values())).device)
         with torch.no_grad():
             changed = merge_tensors(
                 table, self.base, self.vectors, layer_table(self.keys, coefficients.layout)
@@ -90,7 +92,11 @@ class Pool:
     def map(self, fn: Callable[[Tensor], Tensor]) -> Pool:
         """The same pool with `fn` (a move to another device or type) applied to every tensor."""
         base = {key: fn(value) for key, value in self.base.items()}
-        vectors = {key: _keep_narrow(fn(value), value) for key, value in self.vectors.items()}
+
+        def moved(value: Tensor) -> Tensor:
+            return _keep_narrow(fn(value), value)
+
+        vectors = as_vectors({key: mapped(form, moved) for key, form in forms_of(self.vectors).items()})
         return replace(
             self, base=base, vectors=vectors, heads={t: head.map(fn) for t, head in self.heads.items()}
         )

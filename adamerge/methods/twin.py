@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adamerge.errors import PoolError
 from adamerge.merging import ONE, Pool
-from adamerge.merging.matrices import Fused, by_matrix, is_matrix
+from adamerge.merging.compact import Compact, LowRank, as_vectors, forms_of, mapped
+from adamerge.merging.matrices import Fused, as_matrices, is_matrix
 from adamerge.methods.base import Method
 from adamerge.objectives.objective import Objective
 from adamerge.objectives.routing import TaskIdentity
@@ -57,10 +57,11 @@ class Twin(Method):
             raise PoolError("Twin-Merging starts from one merged encoder, but this rule keeps one per task.")
         own = [key for key in pool.keys if biases == "own" and "bias" in key]
         super().__init__(pool if pool.finished else _divided(pool, own, rank_share, fused))
+        # What of each expert is kept. Images are predicted from its product, made once.
+        self.exclusive = {k: form for k, form in forms_of(self.pool.vectors).items() if k not in own}
         # (T, *shape) of every expert, of the tensors that are not merged.
         self.biases = {key: self.pool.vectors[key].view(-1, *self.pool.base[key].shape) for key in own}
-        others = {key: stack for key, stack in self.pool.vectors.items() if key not in own}
-        self.pool = replace(self.pool, vectors=others)
+        self.pool = replace(self.pool, vectors=dict(Compact(self.exclusive)))
         self.router = nn.Sequential(
             nn.Linear(pool.backbone.embed_dim, hidden),
             nn.LayerNorm(hidden),
@@ -105,7 +106,8 @@ class Twin(Method):
 
     def kept(self) -> Pool:
         biases = {key: stack.flatten(1) for key, stack in self.biases.items()}
-        return replace(self.pool, vectors={**self.pool.vectors, **biases}, coefficients=ONE, finished=True)
+        vectors = as_vectors({**self.exclusive, **biases})
+        return replace(self.pool, vectors=vectors, coefficients=ONE, finished=True)
 
     @classmethod
     def restore(cls, pool: Pool, state: Mapping[str, Tensor], **options: Any) -> Method:
@@ -139,6 +141,7 @@ class Twin(Method):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         self.biases = {key: fn(stack) for key, stack in self.biases.items()}
+        self.exclusive = {key: mapped(form, fn) for key, form in self.exclusive.items()}
         return super()._apply(fn, recurse)
 
 
@@ -146,27 +149,30 @@ def _divided(pool: Pool, own: list[str], rank_share: float, fused: Fused) -> Poo
     """The shared encoder, and what the experts have beyond it; of the tensors in `own`, which are not merged, the
     experts' own."""
     shared = pool.static() | {key: pool.base[key] for key in own}
-    vectors = {
+    forms = {
         key: pool.base[key].reshape(1, -1) + pool.vectors[key].to(pool.base[key].dtype)
         if key in own
         else _exclusive(pool, key, shared[key], rank_share, fused)
         for key in pool.keys
     }
-    return replace(pool, base=shared, vectors=vectors)
+    return replace(pool, base=shared, vectors=as_vectors(forms))
 
 
-def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float, fused: Fused) -> Tensor:
-    """e_k (T, numel) of one tensor: expert minus shared, matrices at a share of their rank."""
+def _exclusive(pool: Pool, key: str, shared: Tensor, rank_share: float, fused: Fused) -> Tensor | LowRank:
+    """e_k (T, numel) of one tensor: expert minus shared, matrices as the factors of a share of their rank."""
     experts = pool.base[key].reshape(1, -1) + pool.vectors[key].to(pool.base[key].dtype)
     difference = experts - shared.reshape(1, -1)
     if not is_matrix(shared):
         return difference
-    stack = difference.view(-1, *shared.shape)
-    return by_matrix(key, stack, partial(_leading, share=rank_share), fused).flatten(1)
+    matrices = as_matrices(key, difference.view(-1, *shared.shape), fused)
+    lefts, rights = zip(*(_leading(own, rank_share) for own in matrices), strict=True)
+    factors = LowRank(torch.stack(lefts), torch.stack(rights))
+    return factors if factors.nbytes < difference.nbytes else factors.dense()
 
 
-def _leading(matrices: Tensor, share: float) -> Tensor:
-    """Matrices (T, rows, columns) cut to a share of their singular triplets."""
+def _leading(matrices: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The factors (T, rows, rank) and (T, rank, columns) of a share of the singular triplets of matrices
+    (T, rows, columns)."""
     u, s, v = torch.linalg.svd(matrices, full_matrices=False)
     kept = max(1, int(share * s.shape[1]))
-    return (u[:, :, :kept] * s[:, None, :kept]) @ v[:, :kept]
+    return u[:, :, :kept] * s[:, None, :kept], v[:, :kept]

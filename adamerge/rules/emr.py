@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from adamerge.merging.compact import Masked
 from adamerge.merging.task_vectors import TaskVectors, TensorRule
 from adamerge.rules.rule import Gives, Rule
 
@@ -24,14 +26,15 @@ class Emr(Rule):
     gives: ClassVar[Gives] = "experts"
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
+        masked = self.compact(vectors)
+        return lambda key, base, stack: masked(key, base, stack).dense().view(stack.shape)
+
+    def compact(self, vectors: TaskVectors) -> Callable[[str, Tensor, Tensor], Masked]:
+        """What the paper keeps: the unified vector, a mask and a rescaler per task."""
         wanted = torch.stack([_mean_magnitude(vectors.stack(key)) for key in vectors.keys]).sum(dim=0)
         found = torch.stack([_mean_magnitude(_masked(vectors.stack(key))) for key in vectors.keys]).sum(dim=0)
         rescale = torch.where(found > 0, wanted / found, 0.0)
-
-        def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor:
-            return rescale.view(-1, *(1,) * base.ndim) * _masked(stack)
-
-        return of_tensor
+        return lambda key, base, stack: Masked(*_unified(stack.flatten(1)), rescale)
 
 
 def _mean_magnitude(stack: Tensor) -> Tensor:
@@ -39,9 +42,14 @@ def _mean_magnitude(stack: Tensor) -> Tensor:
     return stack.flatten(1).float().abs().mean(dim=1)
 
 
-def _masked(stack: Tensor) -> Tensor:
-    """mask_t * unified of one tensor's task vectors (T, *shape)."""
+def _unified(stack: Tensor) -> tuple[Tensor, Tensor]:
+    """The unified vector (*shape) and the masks (T, *shape) of one tensor's task vectors (T, *shape)."""
     elected = torch.where(stack.sum(dim=0) > 0, 1.0, -1.0).to(stack.dtype)
     agrees = stack * elected > 0
-    unified = elected * torch.where(agrees, stack.abs(), 0.0).amax(dim=0)
+    return elected * torch.where(agrees, stack.abs(), 0.0).amax(dim=0), agrees
+
+
+def _masked(stack: Tensor) -> Tensor:
+    """mask_t * unified of one tensor's task vectors (T, *shape)."""
+    unified, agrees = _unified(stack)
     return torch.where(agrees, unified, 0.0)

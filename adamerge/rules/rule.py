@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from adamerge.merging import Coefficients, Pool
+from adamerge.merging.compact import Masked, as_vectors
 from adamerge.merging.pool import one_hot
 from adamerge.merging.task_vectors import InMemory, TaskVectors, TensorRule
 
 Needs = Literal["nothing", "images", "labels"]
 Gives = Literal["vectors", "delta", "experts"]
+CompactRule = Callable[[str, Tensor, Tensor], Tensor | Masked | None]
 
 
 class Rule:
@@ -38,6 +41,10 @@ class Rule:
     def of_tensor(self, key: str, base: Tensor, stack: Tensor) -> Tensor | None:
         """(T, *shape) task vectors of one tensor -> (T or 1, *shape); None leaves it the base's."""
         return stack
+
+    def compact(self, vectors: TaskVectors) -> CompactRule:
+        """As `prepare`, of a rule whose vectors are less than T dense ones: it gives them in that form."""
+        return self.prepare(vectors)
 
     def coefficient(self, count: int) -> float | None:
         """What a static merge multiplies the vectors with, by the number of experts; None keeps the pool's."""
@@ -65,16 +72,17 @@ class Rule:
         `dtype` is what the vectors are kept as, where it is another than the pool's.
         """
         vectors = InMemory(pool.names, pool.base, pool.vectors)
-        rule = self.prepare(vectors)
-        found = {}
+        rule = self.compact(vectors)
+        found: dict[str, Tensor | Masked] = {}
         for key in vectors.keys:
             changed = rule(key, vectors.base(key), vectors.stack(key))
             if changed is not None:
-                found[key] = changed.flatten(1).to(dtype or pool.vectors[key].dtype)
+                flat = changed.flatten(1) if isinstance(changed, Tensor) else changed
+                found[key] = flat.to(dtype or pool.vectors[key].dtype)
         coefficient = self.coefficient(len(pool.names))
         return replace(
             pool,
-            vectors=found,
+            vectors=as_vectors(found),
             names=("merged",) if self.gives == "delta" else pool.names,
             coefficients=pool.coefficients if coefficient is None else Coefficients.everywhere(coefficient),
             by_task=self.gives == "experts",

@@ -66,7 +66,7 @@ def adapt(
     started = time.perf_counter()
     labeled = _labeled(run, data)
     learns_from_labels = objective.target == "labels"
-    drawn = {
+    drawn: dict[str, Any] = {
         "per_task": planned.images_per_task,
         "steps": given.steps,
         "seed": settings.seed,
