@@ -18,13 +18,14 @@ from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.methods.base import Method
 from adamerge.models.clip import Model
+from adamerge.models.finished import MERGED
 from adamerge.models.pretrained import pretrained_state
 from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.run import Run
 from adamerge.runs.trained import load_without_data, save_heads
 from adamerge.settings.commands import ExportSettings
 from adamerge.tracking.results import read_results
-from adamerge.tracking.run_record import Weights, read_lineage
+from adamerge.tracking.run_record import Weights, merged_alone, read_lineage
 
 _PROGRAMS = {"onnx": write_onnx, "torch_export": write_torch_export}
 
@@ -37,7 +38,7 @@ def run(settings: ExportSettings) -> None:
         )
     source, target = Path(settings.run), Path(settings.out)
     refuse_occupied(target)
-    results = read_results(source)
+    results = None if _merged_alone(source) else read_results(source)
     opened, method, classes = load_without_data(source)
     with folder_atomically(target) as folder:
         _write(settings, opened, method, folder)
@@ -51,7 +52,18 @@ def run(settings: ExportSettings) -> None:
         )
         config = (source / "config.yaml").read_text()
         exported = Exported(
-            settings.format, settings.task, heads, parts, _sources(source, opened), config, results
+            name=opened.name,
+            rule=opened.settings.rule.name,
+            backbone=opened.settings.backbone.name,
+            run_id=opened.id,
+            seed=opened.settings.seed,
+            format=settings.format,
+            task=settings.task,
+            heads=heads,
+            parts=parts,
+            sources=_sources(source, opened),
+            config=config,
+            results=results,
         )
         atomic_write_text(folder / "README.md", card(exported, folder))
     console = plain_console()
@@ -60,6 +72,11 @@ def run(settings: ExportSettings) -> None:
     )
     for file in sorted(p for p in target.iterdir() if p.suffix != ".sha256"):
         console.print(f"  {file.name}", highlight=False, markup=False)
+
+
+def _merged_alone(source: Path) -> bool:
+    """Whether it is a finished merge without evaluation; its encoder is written last."""
+    return merged_alone(source) and sidecar(source / MERGED).exists()
 
 
 def _write(settings: ExportSettings, opened: Run, method: Method, folder: Path) -> None:

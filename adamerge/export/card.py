@@ -45,40 +45,58 @@ class Exported:
     """What is written about.
 
     Attributes:
+        name: the run's: its method's, or its rule's where nothing was trained.
         task: whose logits the program gives; None for features.
         heads: by task; those of the file heads.safetensors.
         parts: tasks whose results need more than the encoder and the head.
         sources: the weight files that were merged, by name, with the identity of their content.
         config: the run's config.yaml.
+        results: None of a merge that was not evaluated.
     """
 
+    name: str
+    rule: str
+    backbone: str
+    run_id: str
+    seed: int
     format: str
     task: str | None
     heads: Mapping[str, Head]
     parts: Sequence[str]
     sources: Mapping[str, Weights]
     config: str
-    results: Results
+    results: Results | None
 
 
 def card(exported: Exported, folder: Path) -> str:
     """The text, with the hashes of the files that lie in `folder`."""
-    results = exported.results
-    tasks = list(results.tasks)
+    tasks = list(exported.heads)
     sections = [
         _front(exported),
-        f"# {results.backbone} merged with {results.method}\n\n"
+        f"# {exported.backbone} merged with {exported.name}\n\n"
         f"One image encoder from {len(tasks)} experts ({', '.join(tasks)}), made by adamerge {__version__}: "
-        f"method {results.method}, rule {results.rule}, run {results.run_id}, seed {results.seed}.",
+        f"method {exported.name}, rule {exported.rule}, run {exported.run_id}, seed {exported.seed}.",
         f"## Use\n\n{_use(exported, tasks)}",
-        f"## Results\n\nAccuracy in percent on the test images of the suite {results.suite}, and the agreement with "
-        f"each task's expert.\n\n{to_markdown(results)}",
+        f"## Results\n\n{_results(exported.results)}",
         f"## Sources\n\n{_sources(exported.sources)}",
         f"## Config\n\n```yaml\n{_without_places(exported.config)}```",
-        f"## Versions\n\n{', '.join(f'{name} {v}' for name, v in results.versions.items())}; {results.device}.",
+        *([] if exported.results is None else [f"## Versions\n\n{_versions(exported.results)}"]),
         f"## Files\n\n{_files(folder)}",
     ]
     return "\n\n".join(section.rstrip() for section in sections) + "\n"
+
+
+def _results(results: Results | None) -> str:
+    if results is None:
+        return "None: it was merged and not evaluated (evaluate=false)."
+    return (
+        f"Accuracy in percent on the test images of the suite {results.suite}, and the agreement with each task's "
+        f"expert.\n\n{to_markdown(results)}"
+    )
+
+
+def _versions(results: Results) -> str:
+    return f"{', '.join(f'{name} {v}' for name, v in results.versions.items())}; {results.device}."
 
 
 def _front(exported: Exported) -> str:

@@ -78,7 +78,7 @@ def open_pool(
     # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
     opened_heads = {task: open_head(heads[task]) for task in order}
-    _check_heads(
+    check_heads(
         opened_heads, heads, tuple(task for task in experts if task not in without_task), found.embed_dim
     )
     vectors = stack_task_vectors(origin, _fitting(experts, opened, origin, resize), len(experts), dtype)
@@ -210,12 +210,13 @@ def check_encoder(
     _check({"the checkpoint": (source, state)}, base, what)
 
 
-def _check_heads(
+def check_heads(
     heads: Mapping[str, Head],
     sources: Mapping[str, HeadSource],
     experts: tuple[str, ...],
     embed_dim: int,
 ) -> None:
+    """Raise one PoolError for every expert without a head, and every head that cannot classify such features."""
     lines = [f"  {task}: no head." for task in experts if task not in heads]
     for task, head in heads.items():
         if fault := head_fault(head, embed_dim):

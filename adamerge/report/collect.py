@@ -15,7 +15,7 @@ from adamerge.errors import RunError
 from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
 from adamerge.tracking.preset import AgainstPreset, read_preset
 from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
-from adamerge.tracking.run_record import RunRecord, read_lineage
+from adamerge.tracking.run_record import RunRecord, merged_alone
 
 # What says nothing about the model: where, when, how it was written down.
 _SILENT = (
@@ -182,7 +182,7 @@ def _why_unfinished(folder: Path) -> str:
     error = RunRecord(folder).error()
     if error is not None:
         return f"failed: {error.splitlines()[0]}"
-    return "merged without evaluation" if read_lineage(folder).data == {} else "not finished"
+    return "merged without evaluation" if merged_alone(folder) else "not finished"
 
 
 def run_folders(folders: Iterable[Path]) -> list[Path]:

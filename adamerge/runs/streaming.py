@@ -1,4 +1,4 @@
-"""`merge evaluate=false`: from weight files to merged.safetensors, without data or heads, a few tensors in memory."""
+"""`merge evaluate=false`: from weight files to a run folder that predicts, without data, a few tensors in memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import torch
 
 from adamerge.checkpoints.saving import sidecar
 from adamerge.console import plain_console
-from adamerge.errors import ConfigError
+from adamerge.errors import CheckpointError, ConfigError
+from adamerge.merging import Pool
+from adamerge.models.backbone import Backbone
+from adamerge.models.finished import save_finished
 from adamerge.models.slices import Slices, open_vectors
 from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, clear, start_folder
+from adamerge.runs.known_heads import heads_without_pictures
 from adamerge.runs.merging import write_merged
 from adamerge.runs.run import folder_of, rule_of
 from adamerge.runs.suite_pool import sources
+from adamerge.runs.trained import save_heads
 from adamerge.runs.weights import checkpoint_paths, fingerprints
 from adamerge.settings import identify
 from adamerge.settings.commands import RunSettings
@@ -27,7 +32,8 @@ FILE = "merged.safetensors"
 def merge_files(settings: RunSettings) -> Path:
     """Write a static merge into the run folder of its settings and weights, and say so; a finished one is said again.
 
-    No picture is read, so the run's id counts none: evaluating the same merge is a run of its own.
+    The folder stands alone as an evaluated one does, with the heads that are known without pictures. As no picture is
+    read, the run's id counts none: evaluating the same merge is a run of its own.
 
     Returns:
         The merged encoder's file.
@@ -37,8 +43,7 @@ def merge_files(settings: RunSettings) -> Path:
         PoolError, CheckpointError: as for a pool.
     """
     rule = _static(settings)
-    checkpoints = settings.checkpoints.model_copy(update={"heads": None, "text": None})
-    paths = checkpoint_paths(settings.model_copy(update={"checkpoints": checkpoints}))
+    paths = _paths(settings)
     settings = settled(settings, paths)
     files = fingerprints(paths)
     identity = identify(settings, "merge", files, {})
@@ -47,19 +52,43 @@ def merge_files(settings: RunSettings) -> Path:
     with at_work_in(folder):
         if settings.rerun:
             clear(folder)
-        how = "was there already"
+        how, note = "was there already", ""
         if not sidecar(path).exists():  # it is written last
             uses = {name: Weights(place, files[name]) for name, place in paths.items()}
             code = dict(identity.code)
             start_folder(settings, folder, Lineage(uses, data={}, code=code, settings=identity.settings))
+            note = _write_heads(folder, settings, paths, files["base"])
             how = _write(path, settings, rule, paths)
     plain_console().print(
         f"{path} {how}. Nothing was predicted (evaluate=false), so there are no results; the same command without it "
-        "evaluates.",
+        f"evaluates.{note}",
         highlight=False,
         soft_wrap=True,
     )
     return path
+
+
+def _paths(settings: RunSettings) -> dict[str, str]:
+    """The weight files; without those that only heads need where these are not here."""
+    try:
+        return checkpoint_paths(settings)
+    except CheckpointError:
+        checkpoints = settings.checkpoints.model_copy(update={"heads": None, "text": None})
+        return checkpoint_paths(settings.model_copy(update={"checkpoints": checkpoints}))
+
+
+def _write_heads(folder: Path, settings: RunSettings, paths: dict[str, str], base_id: str) -> str:
+    """Write what predicting needs beside the merged encoder; gives a sentence on what is not known."""
+    known = heads_without_pictures(settings, paths, base_id)
+    if known.heads:
+        encoder = Backbone.of(model_of(settings.backbone), pictures_for(settings.backbone)).build()
+        names = (*settings.suite.tasks, *settings.suite.irrelevant)
+        unseen = tuple(task for task in settings.suite.unseen if task in known.heads)
+        save_finished(folder, Pool(encoder, {}, {}, names, known.heads, unseen, finished=True))
+        save_heads(folder, known.heads, known.classes)
+    if not known.missing:
+        return ""
+    return f" predict and export are without heads here: {known.missing}."
 
 
 def _static(settings: RunSettings) -> Rule:

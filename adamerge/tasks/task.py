@@ -237,6 +237,29 @@ def build_tasks(
     return [_build(name, _entry(name, catalogue), instantiate) for name in names]
 
 
+class Unopened(Source):
+    """In the place of pictures that are not looked at."""
+
+    def images(self, split: str) -> Pictures:
+        raise DataError("The pictures of this task were not opened.")
+
+    def labels(self, split: str) -> NDArray[np.int64] | None:
+        raise DataError("The labels of this task were not opened.")
+
+
+def tasks_without_pictures(names: Sequence[str], catalogue: Mapping[str, Mapping[str, Any]]) -> list[Task]:
+    """The tasks as the catalogue alone has them: words in its order, None where only the data name the classes.
+
+    Raises:
+        ConfigError: as `build_tasks`.
+    """
+    entries = {name: _entry(name, catalogue) for name in names}
+    for entry in entries.values():
+        if isinstance(words := entry.get("classes"), Mapping):
+            entry["classes"] = list(words.values())
+    return [_build(name, entry, lambda node: Unopened()) for name, entry in entries.items()]
+
+
 def _entry(name: str, catalogue: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if name not in catalogue and ANY_TASK not in catalogue:
         raise ConfigError(f"The suite has no task '{name}'; {suggest(name, catalogue)}")

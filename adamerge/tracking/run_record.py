@@ -92,6 +92,11 @@ def read_lineage(folder: Path) -> Lineage:
         raise RunError(f"{path} is damaged: {error}.") from error
 
 
+def merged_alone(folder: Path) -> bool:
+    """Whether the folder holds a merge that was not evaluated."""
+    return read_lineage(folder).data == {}
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """The run that a folder `<outputs>/<experiment>/<method>/<run_id>` holds, in whatever state it is."""

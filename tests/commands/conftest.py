@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from adamerge.__main__ import main
 from adamerge.tracking.results import Results, read_results
@@ -21,6 +24,16 @@ QUICK = (
 def finished(folder: Path) -> dict[str, Path]:
     """The finished run folders below `folder`, by method."""
     return {path.parent.parent.name: path.parent for path in folder.glob("outputs/*/*/*/results.json")}
+
+
+def stored(path: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The metadata of a safetensors file, whose order is any, and the bytes of each tensor."""
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    tensors = load_file(path)
+    return metadata, {
+        key: value.reshape(-1).view(torch.uint8).numpy().tobytes() for key, value in tensors.items()
+    }
 
 
 @pytest.fixture

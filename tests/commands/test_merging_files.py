@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands.conftest import QUICK
+from commands.conftest import QUICK, stored
 
 from adamerge.__main__ import main
 from adamerge.report.collect import collect
@@ -31,10 +31,15 @@ def test_it_writes_what_an_evaluated_merge_writes_and_says_what_it_leaves_out(na
         "lineage.json",
         "merged.safetensors",
         "merged.safetensors.sha256",
+        "heads.safetensors",
+        "heads.safetensors.sha256",
+        "inference.safetensors",
+        "inference.safetensors.sha256",
     }
     main(words)
     evaluated = merged_in(home, name)[True]
-    assert (alone / "merged.safetensors").read_bytes() == (evaluated / "merged.safetensors").read_bytes()
+    for file in ("merged.safetensors", "heads.safetensors", "inference.safetensors"):
+        assert stored(alone / file) == stored(evaluated / file), file
     assert set(read_results(evaluated).tasks) == {"digits", "signs"}
     lineage = json.loads((alone / "lineage.json").read_text())
     assert set(lineage["uses"]) == {"base", "experts/digits", "experts/signs"}

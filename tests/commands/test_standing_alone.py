@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands.conftest import QUICK, finished
+from commands.conftest import QUICK, finished, stored
 from PIL import Image
 from reports.report import BASE, EXPERTS
+from safetensors.torch import load_file, save_file
 
 from adamerge.__main__ import main
 from adamerge.tasks.mini import Mini
@@ -81,6 +82,72 @@ def test_a_run_gives_the_same_digits_without_what_it_was_made_of(home, cache, me
     assert "how often it agrees with them is not known" in capsys.readouterr().out.replace("\n", " ")
     assert {task["agreement"] for task in other["tasks"].values()} == {None}
     assert all(task["accuracy"] is not None for task in other["tasks"].values())
+
+
+def test_a_merge_without_evaluation_stands_alone_too(home, cache, capsys):
+    """Pictures, base and experts are gone; it predicts and is exported as the evaluated one."""
+    words = ["merge", "rule=ties", *QUICK[:3], *weights_in(home)]
+    main([*words, "evaluate=false"])
+    (alone,) = (path.parent for path in home.glob("outputs/mini/ties/*/merged.safetensors"))
+    main([*words, "suite.limit=40"])
+    (evaluated,) = finished(home).values()
+    shutil.rmtree(home / "weights")
+    photos = photos_in(home)
+    for name, folder in {"alone": alone, "evaluated": evaluated}.items():
+        main(["predict", f"images={photos}", "task=signs", "top=3", f"run={folder}", f"out={name}.csv"])
+        main(["export", f"run={folder}", "format=safetensors", f"out={name}"])
+    assert (home / "alone.csv").read_bytes() == (home / "evaluated.csv").read_bytes()
+    assert "stop" in (home / "alone.csv").read_text()
+    for file in ("image_encoder.safetensors", "heads.safetensors"):
+        assert stored(home / "alone" / file) == stored(home / "evaluated" / file), file
+    card = (home / "alone" / "README.md").read_text()
+    assert "it was merged and not evaluated" in card
+    assert "experts/signs | signs.safetensors" in card
+    assert "it was merged and not evaluated" not in (home / "evaluated" / "README.md").read_text()
+    assert evaluated_accuracy(alone, home / "a.json") == evaluated_accuracy(evaluated, home / "b.json")
+
+
+def evaluated_accuracy(folder: Path, out: Path) -> dict[str, Any]:
+    found = evaluated(folder, out, "suite.limit=20")
+    return {task: values["accuracy"] for task, values in found["tasks"].items()}
+
+
+def test_classes_that_only_the_pictures_name_leave_a_merge_without_heads(home, cache, capsys):
+    words = ["suite=folders", "suite.data=/nowhere", "suite.tasks=[digits,signs]", "backbone=mini"]
+    words += ["checkpoints=mini", "rule=ties", "evaluate=false"]
+    main(["merge", *words])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "only the pictures' folders or tables name the classes of digits, signs" in said
+    main(["merge", *words, "+suite.catalogue.signs.classes={a: stop, b: yield}"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "name the classes of digits." in said
+    (folder,) = (path.parent for path in home.glob("outputs/folders/ties/*/heads.safetensors"))
+    main(["predict", f"run={folder}", f"images={photos_in(home)}", "task=signs", "top=2", "out=x.csv"])
+    assert {line.split(",")[2] for line in (home / "x.csv").read_text().splitlines()[1:]} == {"stop", "yield"}
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["predict", f"run={folder}", "images=photos", "task=digits", "out=y.csv"])
+    assert "this run has no task 'digits'" in capsys.readouterr().err
+
+
+def test_head_files_go_along_and_their_rows_have_no_words_without_the_pictures(home, cache, train, capsys):
+    run, _ = train("adamerging_taskwise")
+    heads = load_file(run / "heads.safetensors")
+    for task in ("digits", "signs"):
+        save_file({"weight": heads[task]}, home / f"{task}_head.safetensors")
+    words = ["merge", *QUICK[:3], "evaluate=false", f"checkpoints.heads='{home}/{{task}}_head.safetensors'"]
+    main(words)
+    (folder,) = (p.parent for p in home.glob("outputs/mini/task_arithmetic/*/heads.safetensors"))
+    main(["predict", f"run={folder}", f"images={photos_in(home)}", "task=signs", "out=x.csv"])
+    assert ",class " in (home / "x.csv").read_text()
+    for task in ("digits", "signs"):
+        (home / f"{task}_head.safetensors").unlink()
+    capsys.readouterr()
+    main(words)
+    assert "the files of checkpoints.heads are not here" in " ".join(capsys.readouterr().out.split())
+    assert (
+        len(list(home.glob("outputs/mini/task_arithmetic/*/merged.safetensors"))) == 2
+    )  # another input, another id
 
 
 def test_a_folder_whose_encoder_is_another_architecture_s_is_refused(home, cache, train, capsys):

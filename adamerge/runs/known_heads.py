@@ -1,0 +1,58 @@
+"""The heads of a suite and the words of their rows, as far as they are known without its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adamerge.errors import CheckpointError
+from adamerge.merging import Head
+from adamerge.models.backbone import Backbone
+from adamerge.models.heads import open_head
+from adamerge.models.pool import check_heads
+from adamerge.runs.backbones import model_of, pictures_for
+from adamerge.runs.pools import open_heads
+from adamerge.settings.commands import PoolSettings
+from adamerge.tasks.task import tasks_without_pictures
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known.
+
+    Attributes:
+        heads: by task.
+        classes: the words of their rows; None of a head file, whose rows are in the order of the data's labels.
+        missing: why there is no head of some tasks; empty where all have one.
+    """
+
+    heads: dict[str, Head]
+    classes: dict[str, tuple[str, ...] | None]
+    missing: str = ""
+
+
+def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], base_id: str) -> Known:
+    """Head files where there are some among the paths, else zero-shot heads of the words that the suite lists.
+
+    Raises:
+        PoolError: heads that do not fit the backbone.
+    """
+    names = [*settings.suite.tasks, *settings.suite.unseen]
+    tasks = tasks_without_pictures(names, settings.suite.catalogue)
+    files = {name: paths[f"heads/{name}"] for name in names if f"heads/{name}" in paths}
+    if settings.checkpoints.heads is not None and not files:
+        return Known({}, {}, "the files of checkpoints.heads are not here")
+    worded = [task for task in tasks if files or task.classes is not None]
+    try:
+        given = open_heads(settings, worded, paths, base_id) if worded else {}
+        heads = {name: open_head(given[name]) for name in names if name in given}
+    except CheckpointError as error:
+        return Known({}, {}, str(error).splitlines()[0].rstrip("."))
+    backbone = Backbone.of(model_of(settings.backbone), pictures_for(settings.backbone))
+    check_heads(heads, given, (), backbone.embed_dim)
+    classes = {task.name: None if files else task.classes for task in worded}
+    unknown = [name for name in names if name not in heads]
+    missing = (
+        f"only the pictures' folders or tables name the classes of {', '.join(unknown)}" if unknown else ""
+    )
+    return Known(heads, classes, missing)
