@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,7 @@ def rescaled(pool) -> dict[str, Tensor]:
 def test_emr_keeps_one_vector_with_bits_and_rescalers(tmp_path: Path, narrow: bool) -> None:
     pool = make_vit_pool()
     if narrow:
-        pool = pool.map(lambda tensor: tensor)
-        pool.vectors.update({key: stack.bfloat16() for key, stack in pool.vectors.items()})
+        pool = replace(pool, vectors={key: stack.bfloat16() for key, stack in pool.vectors.items()})
     expected = rescaled(pool)
     ruled = Emr()(pool)
     save_finished(tmp_path, Static(ruled).kept())
