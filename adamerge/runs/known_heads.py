@@ -12,7 +12,9 @@ from adamerge.models.heads import open_head
 from adamerge.models.pool import check_heads
 from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.pools import open_heads
+from adamerge.runs.probing import from_pictures
 from adamerge.settings.commands import PoolSettings
+from adamerge.settings.sections import PROTOTYPES
 from adamerge.tasks.task import tasks_without_pictures
 
 
@@ -37,6 +39,8 @@ def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], bas
     Raises:
         PoolError: heads that do not fit the backbone.
     """
+    if from_pictures(settings):
+        return Known({}, {}, f"checkpoints.heads={PROTOTYPES} makes them of training pictures")
     names = [*settings.suite.tasks, *settings.suite.unseen]
     tasks = tasks_without_pictures(names, settings.suite.catalogue)
     files = {name: paths[f"heads/{name}"] for name in names if f"heads/{name}" in paths}
