@@ -11,8 +11,8 @@ from adamerge.models.backbone import Backbone
 from adamerge.models.heads import open_head
 from adamerge.models.pool import check_heads
 from adamerge.runs.backbones import model_of, pictures_for
-from adamerge.runs.pools import open_heads
 from adamerge.runs.probing import from_pictures
+from adamerge.runs.suite_pool import open_heads
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.sections import PROTOTYPES
 from adamerge.tasks.task import tasks_without_pictures
