@@ -9,7 +9,7 @@ from adamerge.errors import CheckpointError
 from adamerge.merging import Head
 from adamerge.models.backbone import Backbone
 from adamerge.models.heads import open_head
-from adamerge.models.pool import check_heads
+from adamerge.models.open_pool import check_heads
 from adamerge.runs.backbones import model_of, pictures_for
 from adamerge.runs.probing import from_pictures
 from adamerge.runs.suite_pool import open_heads
@@ -46,6 +46,8 @@ def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], bas
     files = {name: paths[f"heads/{name}"] for name in names if f"heads/{name}" in paths}
     if settings.checkpoints.heads is not None and not files:
         return Known({}, {}, "the files of checkpoints.heads are not here")
+    if settings.checkpoints.text is not None and not files and "text" not in paths:
+        return Known({}, {}, "the CLIP of checkpoints.text, whose text tower makes them, is not here")
     worded = [task for task in tasks if files or task.classes is not None]
     try:
         given = open_heads(settings, worded, paths, base_id) if worded else {}
