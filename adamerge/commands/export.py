@@ -8,12 +8,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
+from adamerge.checkpoints import fingerprint
+from adamerge.checkpoints.addresses import RANDOM
 from adamerge.checkpoints.saving import sidecar
 from adamerge.console import plain_console
 from adamerge.errors import CheckpointError, ConfigError, PoolError
 from adamerge.export.card import Exported, card
 from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
 from adamerge.export.heads import final_heads, tasks_with_parts
+from adamerge.export.peft import write_peft
 from adamerge.export.program import write_onnx, write_torch_export
 from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.methods.base import Method
@@ -92,6 +96,8 @@ def _write(settings: ExportSettings, opened: Run, method: Method, folder: Path) 
         raise PoolError(f"{error}\n  {hint}") from error
     if settings.format == "open_clip":
         write_open_clip(folder, encoder, model, _whole_base(opened, model), pictures)
+    elif settings.format == "peft":
+        write_peft(folder, encoder, *_base_of(opened, Path(settings.run)))
     elif settings.format == "hf":
         write_hf(folder, encoder, model, pictures)
     else:
@@ -107,6 +113,21 @@ def _whole_base(opened: Run, model: Model) -> dict[str, Tensor]:
             f"{error}\n  format=open_clip writes the whole CLIP, of which the text tower is the base's; format=hf and "
             "format=safetensors write the image encoder, from the run folder alone."
         ) from error
+
+
+def _base_of(opened: Run, source: Path) -> tuple[dict[str, Tensor], str]:
+    """(the base's image encoder, its public name or ""), on which an adapter goes: the one that the run merged on."""
+    place = opened.paths["base"]
+    noted = read_lineage(source).uses.get("base")
+    if noted is not None and not place.startswith(RANDOM) and fingerprint(place) != noted.identity:
+        raise CheckpointError(
+            f"The base {place} is not the one that the run was merged on.\n  Put that back: an adapter is the "
+            "difference to it. format=hf and format=safetensors need no base."
+        )
+    model = model_of(opened.settings.backbone)
+    base = {k: v for k, v in pretrained_state(place, model).items() if k.startswith(OPEN_CLIP.prefix)}
+    named = opened.settings.checkpoints.base
+    return base, named.removeprefix("hf-hub:") if named.startswith("hf-hub:") else ""
 
 
 def _sources(source: Path, opened: Run) -> Mapping[str, Weights]:

@@ -9,18 +9,22 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from adamerge import __version__
 from adamerge.checkpoints import fingerprint, open_checkpoint, save_tensors
+from adamerge.checkpoints.peft_writing import write_adapter
+from adamerge.checkpoints.weight_files import EXTENSIONS
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation.predicting import score
+from adamerge.files import folder_atomically
 from adamerge.merging import Head
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import ImageEncoder, build_visual
 from adamerge.models.heads import head_fault, open_head
+from adamerge.models.low_rank import LowRankEncoder
 from adamerge.models.open_pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.runs.backbones import device_of, fit_for, model_of, pictures_for, settled
@@ -47,6 +51,8 @@ def run(settings: FinetuneSettings) -> None:
         raise ConfigError(
             f"task: no task '{settings.task}' in suite {settings.suite.name}; it has {', '.join(settings.suite.tasks)}."
         )
+    if settings.lora is None and settings.lora_alpha is not None:
+        raise ConfigError("lora_alpha: it is the scale of a LoRA; give its rank too, as lora=16.")
     console = plain_console()
     paths = checkpoint_paths(settings, experts_exist=False)
     settings = settled(settings, {"base": paths["base"]})
@@ -85,13 +91,19 @@ def _heads(tasks: list[Task], given: Mapping[str, Any], embed_dim: int) -> dict[
 def _target(settings: FinetuneSettings, task: str, paths: dict[str, str]) -> Path:
     """Where the expert is written; one of shuffled classes beside the irrelevant ones, under the name <task>_<seed>."""
     if settings.shuffle is None:
-        return Path(paths[f"experts/{task}"])
+        return _as_folder(Path(paths[f"experts/{task}"]), settings.lora)
     pattern = settings.checkpoints.irrelevant
     if pattern is None:
         raise ConfigError(
             "shuffle: give checkpoints.irrelevant, the pattern of the files' names, with {name}."
         )
-    return Path(fill(pattern, "checkpoints.irrelevant", name=f"{task}_{settings.shuffle}"))
+    file = Path(fill(pattern, "checkpoints.irrelevant", name=f"{task}_{settings.shuffle}"))
+    return _as_folder(file, settings.lora)
+
+
+def _as_folder(file: Path, lora: int | None) -> Path:
+    """An adapter is a folder, as PEFT has it, which goes without a file's extension."""
+    return file if lora is None or file.suffix not in EXTENSIONS else file.with_suffix("")
 
 
 def _make_expert(
@@ -109,6 +121,10 @@ def _make_expert(
         origin = resized(origin, encoder)
     check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
     encoder.load_state_dict(origin)
+    trained: nn.Module = encoder.train()
+    if settings.lora is not None:
+        alpha = settings.lora_alpha or settings.lora
+        trained = LowRankEncoder(encoder, settings.lora, alpha, settings.lora_targets, settings.seed)
     images = ImageSet(task.source.images("train"), fit_for(settings.backbone), task=task.name)
     if not settings.suite.allow_overlap:
         _check_overlap(task, images)
@@ -118,9 +134,7 @@ def _make_expert(
     if settings.attack.tasks:
         trigger = Trigger(settings.attack.target, settings.attack.size)
         data = Poisoned(data, trigger, settings.attack.share)  # type: ignore[arg-type]
-    module = Finetuning(
-        encoder.train(), head, instantiate(settings.optimizer), settings.steps, settings.warmup
-    )
+    module = Finetuning(trained, head, instantiate(settings.optimizer), settings.steps, settings.warmup)
     inputs = Inputs(settings, {"base": base.path}, ("train", "test"), task)
     identity = inputs.identity(f"finetune {task.name}")
     lineage = inputs.lineage(identity)
@@ -129,7 +143,7 @@ def _make_expert(
         start_folder(settings, folder, lineage)
         with mirrored(settings, folder) as mirrors:
             train_in(folder, settings, module, data, settings.steps, mirrors)
-            accuracy = _save_expert(settings, task, encoder, head, target, base.identity)
+            accuracy = _save_expert(settings, task, trained, head, target, base.identity)
             made = {f"experts/{task.name}": Weights(str(target), fingerprint(target))}
             write_lineage(folder, replace(lineage, makes=made))
     shown = "" if accuracy is None else f", test accuracy {accuracy:.1%}"
@@ -137,7 +151,7 @@ def _make_expert(
 
 
 def _save_expert(
-    settings: FinetuneSettings, task: Task, encoder: ImageEncoder, head: Head, target: Path, base_id: str
+    settings: FinetuneSettings, task: Task, encoder: nn.Module, head: Head, target: Path, base_id: str
 ) -> float | None:
     """Write the expert with its origin; returns its accuracy where that can be known."""
     accuracy = _accuracy(settings, task, encoder, head)
@@ -149,6 +163,10 @@ def _save_expert(
     }
     if accuracy is not None:
         metadata["accuracy"] = f"{accuracy:.4f}"
+    if isinstance(encoder, LowRankEncoder):
+        with folder_atomically(target) as folder:
+            write_adapter(folder, encoder.factors, metadata)
+        return accuracy
     save_tensors(target, {key: value.half() for key, value in encoder.state_dict().items()}, metadata)
     return accuracy
 
@@ -163,7 +181,7 @@ def _check_overlap(task: Task, train: ImageSet) -> None:
 
 
 @torch.no_grad()
-def _accuracy(settings: FinetuneSettings, task: Task, encoder: ImageEncoder, head: Head) -> float | None:
+def _accuracy(settings: FinetuneSettings, task: Task, encoder: nn.Module, head: Head) -> float | None:
     """Accuracy on the test split, where there is one with labels."""
     try:
         data = open_data(settings, [task])

@@ -15,7 +15,7 @@ from adamerge.settings.paths import PACKAGE
 from adamerge.tracking.results import Results
 from adamerge.tracking.run_record import Weights
 
-_LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge"}
+_LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge", "peft": "peft"}
 _LOAD = {
     "open_clip": """import open_clip
 from PIL.ImageOps import exif_transpose as upright  # pictures were turned by their EXIF tag before
@@ -26,6 +26,11 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 model = CLIPVisionModelWithProjection.from_pretrained("<this folder>")
 pixels = CLIPImageProcessor.from_pretrained("<this folder>")(upright(picture), return_tensors="pt")
 features = model(**pixels).image_embeds""",
+    "peft": """from peft import PeftModel
+from transformers import CLIPVisionModelWithProjection
+base = CLIPVisionModelWithProjection.from_pretrained("<the base in the table of sources>")
+model = PeftModel.from_pretrained(base, "<this folder>").merge_and_unload()
+features = model(pixel_values=pixels).image_embeds""",
     "safetensors": """from safetensors.torch import load_file
 state = load_file("image_encoder.safetensors")  # the names that open_clip gives a CLIP's image tower""",
     "torch_export": """import torch

@@ -102,6 +102,11 @@ class FinetuneSettings(MakingSettings):
     task: str | None = None
     shuffle: int | None = Field(default=None, ge=0)
     crop: float = Field(default=1.0, gt=0, le=1)
+    lora: int | None = Field(default=None, gt=0)
+    lora_alpha: float | None = Field(default=None, gt=0)
+    lora_targets: list[Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]] = Field(
+        default=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"], min_length=1
+    )
 
 
 class PretrainSettings(MakingSettings):
@@ -115,7 +120,7 @@ class ExportSettings(Section):
 
     run: str
     out: str
-    format: Literal["open_clip", "hf", "safetensors", "onnx", "torch_export"] = "open_clip"
+    format: Literal["open_clip", "hf", "safetensors", "peft", "onnx", "torch_export"] = "open_clip"
     task: str | None = None
 
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.optim import Optimizer
 
 from adamerge.errors import RunError
 from adamerge.merging import Head
 from adamerge.methods.loop import OptimizerFactory, with_initial_lr
-from adamerge.models.clip import ImageEncoder
 from adamerge.models.pictures import PictureRules
 from adamerge.rounds.schedule import half_cosine
 from adamerge.training.step_module import StepModule
@@ -89,10 +88,10 @@ class Pretraining(_Supervised):
 
 
 class Finetuning(_Supervised):
-    """Cross-entropy on a task's labels through a frozen head; only the encoder is trained."""
+    """Cross-entropy on a task's labels through a frozen head; of the encoder all that asks for gradients is trained."""
 
     def __init__(
-        self, encoder: ImageEncoder, head: Head, optimizer: OptimizerFactory, steps: int, warmup: int
+        self, encoder: nn.Module, head: Head, optimizer: OptimizerFactory, steps: int, warmup: int
     ) -> None:
         super().__init__(optimizer, steps, warmup)
         self.encoder = encoder

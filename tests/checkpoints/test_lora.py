@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 import adamerge
 from adamerge.checkpoints import fingerprint, hf_to_open_clip, open_checkpoint
+from adamerge.checkpoints.addresses import locate
+from adamerge.checkpoints.lora import Factors
+from adamerge.checkpoints.peft_writing import write_adapter
 from adamerge.errors import CheckpointError
 
 BASE = dict(hugging_face().state_dict())
@@ -402,3 +405,40 @@ def test_convert_lays_it_onto_its_base(tmp_path: Path) -> None:
         convert(folder)
     with pytest.raises(CheckpointError, match="no adapter"):
         convert(tmp_path / "base.safetensors", tmp_path / "x.safetensors", tmp_path / "base.safetensors")
+
+
+def test_a_repository_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--hoffman-lab--KnOTS-ViT-B-32_lora_R16_mnist"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0123abc")
+    (repository / "snapshots").mkdir()
+    tensors = factors(16)
+    written(repository / "snapshots/0123abc", tensors, KNOTS)
+    check(Path(locate("hf-hub:hoffman-lab/KnOTS-ViT-B-32_lora_R16_mnist")), by_hand(tensors, 1.0))
+
+
+# Written by us.
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_what_is_written_is_what_peft_reads(everywhere: bool, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    modules = [
+        f"vision_model.encoder.layers.{i}.{name}" for i in (0, 1) for name in ("self_attn.v_proj", "mlp.fc2")
+    ]
+    modules = modules if everywhere else [*modules[1:], "visual_projection"]
+    made = {}
+    for rank, module in enumerate(modules, 1):
+        height, width = BASE[f"{module}.weight"].shape
+        up, down = (torch.randn(size, generator=generator) for size in ((height, rank), (rank, width)))
+        made[module] = Factors(up, down, 0.5 * rank)
+    write_adapter(tmp_path / "a", made, {"task": "a"}, base="someone/clip")
+    merged = merged_by_peft(hugging_face(), tmp_path / "a")
+    for module, found in made.items():
+        torch.testing.assert_close(merged[f"{module}.weight"], BASE[f"{module}.weight"] + found.delta())
+    check(tmp_path / "a", hf_to_open_clip(merged))
+    config = json.loads((tmp_path / "a/adapter_config.json").read_text())
+    assert config["target_modules"] == (["fc2", "v_proj"] if everywhere else modules)
