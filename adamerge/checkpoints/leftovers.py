@@ -121,7 +121,7 @@ def refuse_leftovers(state: State, encoder: Collection[str], source: str, featur
         raise CheckpointError(
             f"{source} is an image classifier of its own: {_some(heads)} "
             f"{tuple(state[weights[0]].shape) if weights else ''} stands on features that zero-shot CLIP does not "
-            f"have.\n  {_OTHER_FEATURES}"
+            f"have.\n  {OTHER_FEATURES}"
         )
     log.warning(
         "%s holds a head (%s), which is not used unless checkpoints.heads names this file.",
@@ -129,7 +129,7 @@ def refuse_leftovers(state: State, encoder: Collection[str], source: str, featur
     )  # fmt: skip
 
 
-_OTHER_FEATURES = (
+OTHER_FEATURES = (
     "Hugging Face's CLIPForImageClassification, for one, takes the mean over the patches before the projection. "
     "Such classifiers are not supported yet, and with zero-shot prompts in their place the model would be another one."
 )

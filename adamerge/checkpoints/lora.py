@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adamerge.architecture import Names
+from adamerge.checkpoints.leftovers import OTHER_FEATURES
 from adamerge.checkpoints.lora_names import NAMED, Places
 from adamerge.checkpoints.misfits import guess_architecture
 from adamerge.checkpoints.peft_config import LoraConfig
@@ -82,11 +83,16 @@ class Lora:
         """The tensors that are no part of an image or text encoder, such as a head.
 
         Raises:
-            CheckpointError: names of no known encoder.
+            CheckpointError: names of no known encoder, or a classifier on other features than the encoder's.
         """
         places = self._places
         starts = places.family.starts()
-        return places.beside(self.replaced, lambda key: key.startswith(starts))
+        found = places.beside(self.replaced, lambda key: key.startswith(starts))
+        if found and self.config.model_class == "CLIPForImageClassification":
+            raise CheckpointError(
+                f"{self.source} is of an image classifier of its own: {', '.join(found)}.\n  {OTHER_FEATURES}"
+            )
+        return found
 
     def on(self, encoder: Mapping[str, Tensor], base: str) -> Adapted:
         """The LoRA laid onto a base.

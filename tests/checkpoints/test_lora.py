@@ -10,9 +10,20 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import adapting
-from checkpoints.adapting import ALL, MODEL, CLIPModel, CLIPVisionModel, adapt, hugging_face, merged_by_peft
+from checkpoints.adapting import (
+    ALL,
+    MODEL,
+    TEXT,
+    VISION,
+    CLIPModel,
+    CLIPVisionModel,
+    adapt,
+    hugging_face,
+    merged_by_peft,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPForImageClassification
 
 import adamerge
 from adamerge.checkpoints import fingerprint, hf_to_open_clip, open_checkpoint
@@ -373,6 +384,18 @@ def test_a_head_in_modules_to_save_comes_through_or_is_named(tmp_path: Path, cap
     key = "visual.transformer.resblocks.1.mlp.c_fc.weight"
     torch.testing.assert_close(pool.expert("a")[key], merged[key], atol=1e-6, rtol=0)
     assert "holds a head (classifier.bias, classifier.weight), which is not used unless" in caplog.text
+
+
+def test_a_classifier_on_other_features_is_refused(tmp_path: Path) -> None:
+    config = CLIPConfig(
+        vision_config={**VISION, "projection_dim": 16}, text_config=TEXT, projection_dim=16, num_labels=3
+    )
+    adapt(
+        CLIPForImageClassification(config), tmp_path / "a", target_modules=ALL, modules_to_save=["classifier"]
+    )
+    for opened in (lambda: expert(tmp_path / "a"), lambda: open_checkpoint(tmp_path / "a").head()):
+        with pytest.raises(CheckpointError, match=r"classifier of its own(.|\n)*mean over the patches"):
+            opened()
 
 
 def test_files_are_read_tensor_by_tensor_to_the_same_vectors(tmp_path: Path) -> None:
