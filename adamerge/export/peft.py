@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP
+from adamerge.architecture import HF_CLIP, OPEN_CLIP
 from adamerge.checkpoints.lora import Factors
 from adamerge.checkpoints.peft_writing import write_adapter
 from adamerge.errors import PoolError
@@ -33,6 +33,10 @@ def write_peft(folder: Path, encoder: State, base: State, named: str) -> None:
     Raises:
         PoolError: the merge changed more than matrices of low rank, or is none of Hugging Face's CLIP.
     """
+    if f"{OPEN_CLIP.norm_before}.weight" not in encoder:
+        raise PoolError(
+            f"format=peft writes adapters of CLIP, and this is a plain vision transformer.\n  {_HINT}"
+        )
     factors = _factors(vision_state(encoder), vision_state(base))
     if not factors:
         raise PoolError("The merged encoder is the base: there is nothing for an adapter to hold.")
