@@ -14,11 +14,15 @@ from adamerge.checkpoints import open_clip_to_hf
 from adamerge.errors import ConfigError, PoolError
 from adamerge.rules.doge import Doge
 from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.lines import Lines
+from adamerge.rules.post import followed
+from adamerge.rules.svc import Svc
 from adamerge.rules.ties import Ties
 from adamerge.settings import instantiate
-from adamerge.settings.components import component
 from adamerge.settings.groups import choices
 from adamerge.settings.inherited import inherited
+from adamerge.settings.sections import RuleSection
+from adamerge.statistics.grams import grams_of
 
 TASKS = ("Cars", "DTD")
 
@@ -116,15 +120,39 @@ def test_merge_is_the_rule(experts, heads):
 def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(experts, heads, name):
     """As `merge rule=<name>` does, where neither the suite nor the checkpoints say otherwise."""
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
-    node = component(OmegaConf.to_container(OmegaConf.create(inherited(choices("rule")[name])), resolve=True))
-    ruled = (TaskArithmetic(0.3) if node is None else instantiate(node))(pool)
+    node = RuleSection.component_in(
+        OmegaConf.to_container(OmegaConf.create(inherited(choices("rule")[name])), resolve=True)
+    )
+    rule = TaskArithmetic(0.3) if node is None else instantiate(node)
+    seen = {task: torch.randn(4, 3, 8, 8) for task in pool.names} if rule.needs == "images" else None
+    ruled = rule(pool, statistics=None if seen is None else grams_of(pool, seen))
     tasks = pool.names if ruled.by_task else (None,)
     for task in tasks:
-        merged = adamerge.merge(pool, rule=name, task=task)
+        merged = adamerge.merge(pool, rule=name, task=task, images=seen)
         assert all(torch.equal(merged[key], value) for key, value in ruled.static(task).items())
     if ruled.by_task:
         with pytest.raises(PoolError, match="one encoder per task"):
             adamerge.merge(pool, rule=name)
+
+
+def test_a_post_rule_and_the_origin_by_the_yaml_s_names(experts, heads):
+    pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
+    for options, rule, origin in (
+        ({"post": "lines"}, followed(Ties(), [Lines(0.5)]), "base"),
+        ({"post": Lines(0.1)}, followed(Ties(), [Lines(0.1)]), "base"),
+        ({"post": ["lines", Svc()]}, followed(Ties(), [Lines(0.5), Svc()]), "base"),
+        ({"post": ["svc", "lines"]}, followed(Ties(), [Svc(), Lines(0.5)]), "base"),
+        ({"origin": "average"}, Ties(), "average"),
+    ):
+        expected = rule(pool, origin=origin).static()
+        merged = adamerge.merge(pool, rule="ties", **options)
+        assert all(torch.equal(merged[key], value) for key, value in expected.items())
+    with pytest.raises(PoolError, match="No post-rule 'line'; did you mean 'lines'"):
+        adamerge.merge(pool, rule="ties", post="line")
+    with pytest.raises(PoolError, match="learns from unlabeled images of every task, which were not given"):
+        adamerge.merge(pool, rule="regmean")
+    with pytest.raises(PoolError, match="images of every expert's task; DTD has none"):
+        adamerge.merge(pool, rule="regmean", images={"Cars": torch.randn(2, 3, 8, 8)})
 
 
 def test_a_yaml_s_values_hold_in_python_and_options_go_before_them(experts, heads):

@@ -22,7 +22,7 @@ ROOMS = (
     ("rounds",),
     ("checkpoints",),
     ("models", "tasks", "tracking"),
-    ("settings", "methods"),
+    ("settings", "methods", "statistics"),
     ("report", "training", "evaluation"),
     ("export", "bench"),
     ("runs",),

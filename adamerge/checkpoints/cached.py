@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from adamerge.checkpoints import open_checkpoint, save_tensors
+from adamerge.checkpoints.saving import sidecar
+from adamerge.digests import file_digests
 from adamerge.errors import CheckpointError, RunError
 from adamerge.files import why_not_writable
 
@@ -25,17 +27,44 @@ def cached(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensor
     Raises:
         RunError: nothing can be written into the folder; this is found before anything is computed.
     """
-    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:24]
-    path = folder / f"{digest}.safetensors"
+    path = _path(folder, made_from)
     if path.exists():
         try:
             return open_checkpoint(path).state
         except CheckpointError:
             path.unlink()
-    _check_writable(folder)
+    return _make(path, made_from, make)
+
+
+def cached_file(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensors]) -> Path:
+    """As `cached`, but the safetensors file in which the tensors lie: they may be more than fit into memory.
+
+    A file whose content is not that of its `.sha256` is made anew.
+    """
+    path = _path(folder, made_from)
+    if path.exists() and not _is_whole(path):
+        path.unlink()
+    if not path.exists():
+        _make(path, made_from, make)
+    return path
+
+
+def _path(folder: Path, made_from: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:24]
+    return folder / f"{digest}.safetensors"
+
+
+def _make(path: Path, made_from: Mapping[str, Any], make: Callable[[], Tensors]) -> Tensors:
+    _check_writable(path.parent)
     tensors = make()
     save_tensors(path, tensors, {"made_from": json.dumps(made_from, sort_keys=True)})
     return tensors
+
+
+def _is_whole(path: Path) -> bool:
+    beside = sidecar(path)
+    noted = beside.read_text(encoding="utf-8").split()[:1] if beside.exists() else []
+    return noted == file_digests([path], str(path.absolute()))
 
 
 def _check_writable(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,25 @@ class ConfigFolders:
             raise ConfigError(f"A config file is no YAML: {error}") from error
 
 
+_SEARCHPATH = "hydra.searchpath=["
+
+
+def searched(words: Sequence[str]) -> list[Path]:
+    """The folders that hydra.searchpath=[...] among the overrides adds: file://<folder>, pkg://<package> or a path."""
+    entries = [word.removeprefix(_SEARCHPATH).rstrip("]") for word in words if word.startswith(_SEARCHPATH)]
+    places = [place.strip(" '\"") for entry in entries for place in entry.split(",")]
+    found: list[Path] = []
+    for place in filter(None, places):
+        scheme, _, rest = place.rpartition("://")
+        if scheme == "pkg":
+            name, *below = rest.split("/")
+            spec = find_spec(name)
+            found += [Path(at, *below) for at in (spec.submodule_search_locations or ())] if spec else []
+        else:
+            found.append(Path(rest))
+    return found
+
+
 def register_static_rules(*folders: Path) -> None:
     """Let `method=` take every rule that has no method of its own name: `method=ties` is `method=static rule=ties`.
 
@@ -67,14 +87,14 @@ def opened_folders(main: Path, own: Path | None, words: Sequence[str]) -> Iterat
         own: the user's (--config-dir).
         words: the overrides, among which may be hydra.searchpath=[...].
     """
-    search = [word for word in words if word.startswith("hydra.searchpath=[")]
+    search = [word for word in words if word.startswith(_SEARCHPATH)]
     if own:
         entries = [f"file://{own}", *(word.partition("=[")[2].rstrip("]") for word in search)]
         search = [f"hydra.searchpath=[{','.join(filter(None, entries))}]"]
     GlobalHydra.instance().clear()
     store = ConfigStore.instance()
     before = store.repo.get("method")
-    register_static_rules(*filter(None, (own, main)))
+    register_static_rules(*filter(None, (own, *searched(words), main)))
     with initialize_config_dir(str(main), version_base="1.3"):
         yield ConfigFolders(search)
     GlobalHydra.instance().clear()

@@ -48,7 +48,19 @@ _UNKNOWN = (
 )
 # What an encoder that is evaluated as it is has no use for.
 _NOT_OF_A_CHECKPOINT = (
-    *("method", "rule", "seed", "start", "record", "attack", "logger", "checkpoint_every", "workers"),
+    *(
+        "method",
+        "rule",
+        "post",
+        "origin",
+        "seed",
+        "start",
+        "record",
+        "attack",
+        "logger",
+        "checkpoint_every",
+        "workers",
+    ),
     *("activation_checkpointing", "outputs"),
 )
 

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
 from adamerge.commands.composed import find_mistakes_in, settings_of
-from adamerge.commands.config_folders import opened_folders, register_static_rules, tidy
+from adamerge.commands.config_folders import opened_folders, register_static_rules, searched, tidy
 from adamerge.commands.overrides import Typed, read_overrides, typed_options
 from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
 from adamerge.settings.check import Plain, with_mistakes
@@ -54,7 +54,8 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
         parser = get_args_parser()
         options = parser.parse_intermixed_args(list(words))
         _refuse(options)
-        register_static_rules(*filter(None, _folders(options)))
+        own, main = _folders(options)
+        register_static_rules(*filter(None, (own, *searched(options.overrides), main)))
         if not _is_look(options) and (typed := _over_own_config(command, options)) is not None:
             _log_to_stderr()
             import_module(f"adamerge.commands.{command}").run_over(typed)

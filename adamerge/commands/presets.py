@@ -104,6 +104,8 @@ def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
         | section("trainer", _TRAINER)
         | {"checkpoints": {"dtype": settings.checkpoints.dtype}, "suite.catalogue": heads}
         | {"attack": {"tasks": settings.attack.tasks}}
+        | {"post": "+".join(settings.post) or None, **{f"post.{k}": v for k, v in settings.post.items()}}
+        | {"origin": settings.origin}
     )
 
 

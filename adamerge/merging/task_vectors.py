@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from adamerge.errors import PoolError
 from adamerge.merging.functional import merge_tensor
 
 # (key, base, stack (T, *shape)) -> (T or 1, *shape); None leaves the tensor the base's.
 TensorRule = Callable[[str, Tensor, Tensor], Tensor | None]
+Origin = Literal["base", "average"]
 
 
 class TaskVectors(Protocol):
@@ -94,7 +96,8 @@ class AboutAverage:
         return self.inner.shapes
 
     def base(self, key: str) -> Tensor:
-        return self.inner.base(key) + self.inner.stack(key).mean(dim=0)
+        base = self.inner.base(key)
+        return base + self.inner.stack(key).mean(dim=0) if key in self.inner.keys else base
 
     def stack(self, key: str) -> Tensor:
         stack = self.inner.stack(key)
@@ -121,6 +124,71 @@ class Some:
 
     def stack(self, key: str) -> Tensor:
         return self.inner.stack(key)
+
+
+def about(vectors: TaskVectors, origin: Origin) -> TaskVectors:
+    """The same experts seen from the base or from their average.
+
+    Raises:
+        PoolError: a single expert is its own average.
+    """
+    if origin == "base":
+        return vectors
+    if len(vectors.names) < 2:
+        raise PoolError(
+            "origin=average: the average of one expert is that expert, and no task vector is left.\n"
+            "  Give origin=base, or more experts."
+        )
+    return AboutAverage(vectors)
+
+
+class Statistics(Protocol):
+    """What one pass of each expert over unlabeled images of its own task left."""
+
+    def gram(self, expert: str, key: str) -> Tensor | None:
+        """(inputs, inputs) mean over tokens of x x^T, x what enters the linear whose weight `key` is, in this expert.
+        None for a tensor that is no such weight."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Task vectors with what their experts made of images."""
+
+    inner: TaskVectors
+    statistics: Statistics
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.inner.names
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.inner.keys
+
+    @property
+    def shapes(self) -> Mapping[str, torch.Size]:
+        return self.inner.shapes
+
+    def base(self, key: str) -> Tensor:
+        return self.inner.base(key)
+
+    def stack(self, key: str) -> Tensor:
+        return self.inner.stack(key)
+
+
+def observed(vectors: TaskVectors) -> Statistics:
+    """The statistics that go with task vectors.
+
+    Raises:
+        PoolError: there are none.
+    """
+    if not isinstance(vectors, Observed):
+        raise PoolError(
+            "This rule learns from unlabeled images of every task, which were not given.\n"
+            "  In Python: adamerge.merge(pool, rule=..., images={task: images (n, 3, H, W)})."
+        )
+    return vectors.statistics
 
 
 def numel(vectors: TaskVectors) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from adamerge.errors import PoolError
 from adamerge.merging import Coefficients, Pool, layer_table
 from adamerge.merging.layers import Layout, row_names
+from adamerge.merging.task_vectors import Origin
 
 FILE = "coefficients.json"
 
@@ -33,13 +34,16 @@ def start_file(start: str | Path) -> Path:
     return file
 
 
-def with_start(pool: Pool, file: Path) -> Pool:
+def with_start(pool: Pool, file: Path, origin: Origin = "base") -> Pool:
     """The pool with a table of coefficients from {"layers": [...], "tasks": [...], "values": [[...]]}.
 
     Rows and columns are found by name; the one row "all" serves every layer.
 
+    Args:
+        origin: of the pool's task vectors. The table says its own; one that does not is about the base.
+
     Raises:
-        PoolError: a damaged file, or one without this pool's layers or tasks.
+        PoolError: a damaged file, or one without this pool's layers or tasks, or of task vectors from elsewhere.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -47,6 +51,11 @@ def with_start(pool: Pool, file: Path) -> Pool:
         values = torch.tensor(content["values"], dtype=torch.get_default_dtype())
     except (ValueError, KeyError, TypeError) as error:
         raise PoolError(f"start: {file} is no table of coefficients ({error!r}).") from error
+    if (learned := content.get("origin", "base")) != origin:
+        raise PoolError(
+            f"start: {file} has coefficients of task vectors with origin={learned}; here it is origin={origin}.\n"
+            f"  Give origin={learned}, or another start."
+        )
     if values.shape != (len(layers), len(tasks)):
         raise PoolError(
             f"start: {file} has {len(layers)} layers and {len(tasks)} tasks, but values of {tuple(values.shape)}."

@@ -223,7 +223,10 @@ def flat_config(path: Path) -> dict[str, Any]:
         else:
             flat[where] = node
 
-    walk("", yaml.safe_load(path.read_text(encoding="utf-8")))
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    walk("", config)
+    if "post" in config:  # their order counts, and that there is none
+        flat["post"] = "+".join(config["post"]) or "none"
     return flat
 
 
@@ -262,6 +265,8 @@ def _told(run: FinishedRun, keys: Sequence[str]) -> str:
 def _setting(key: str, value: Any) -> str:
     """A setting in a name: by its last word, a component by its class."""
     where, _, last = key.rpartition(".")
+    if key == "rule.name":
+        return f"rule={value}"
     if last == "_target_":
         return f"{where.rpartition('.')[2]}={str(value).rpartition('.')[2]}"
     return f"{last}={value}"
@@ -276,6 +281,7 @@ def differing(groups: Sequence[Group]) -> list[str]:
 
 def _differing(runs: Sequence[FinishedRun]) -> list[str]:
     """The settings that all have, with different values."""
-    common = set.intersection(*(set(run.config) for run in runs)) - set(_NAMED)
+    # Of one method over several rules the rule is told; of a static merge it is the name.
+    common = set.intersection(*(set(run.config) for run in runs)) - (set(_NAMED) - {"rule.name"})
     common -= {key for key in common if key.startswith(_OFFERED)}
     return [key for key in sorted(common) if len({repr(run.config[key]) for run in runs}) > 1]

@@ -14,6 +14,7 @@ FACTS: dict[str, Callable[[Results], str | None]] = {
     "scale chosen by": lambda results: results.chooser,
     "experts": lambda results: results.lineage,
     "stream": lambda results: None if results.stream == INDEPENDENT else results.stream,
+    "origin": lambda results: None if results.origin == "base" else results.origin,
 }
 _SHORT = {"transductive": "trans.", "inductive": "induct.", "none": "–", "label_free": "label-free"}
 _HEADS = {"protocol": "proto", "task known": "task", "scale chosen by": "chosen"}

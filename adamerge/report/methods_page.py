@@ -36,7 +36,7 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
     for target, names in sorted(by_class.items(), key=lambda item: item[0].rpartition(".")[2]):
         parts.append(f"## {target.rpartition('.')[2]}\n\n{_described(target)}\n")
         parts += [_entry(name, entries[name], measured.get(name)) for name in names]
-    return "\n".join([*parts, _coefficients(), _objectives(), *_rules(measured)])
+    return "\n".join([*parts, _coefficients(), _objectives(), *_rules(measured), *_posts()])
 
 
 def _coefficients() -> str:
@@ -77,6 +77,18 @@ def _rules(measured: dict[str, dict[str, str]]) -> Iterator[str]:
         yield _entry(name, entry, None if name in methods else measured.get(name))
 
 
+def _posts() -> Iterator[str]:
+    yield (
+        "# Post-rules\n\nFrom conf/post/*.yaml. `post=<name>` changes the merge of any rule that gives one encoder, "
+        "alone or below a method, and `post=[lines,svc]` is one after the other; options are `post.<name>.<option>`. "
+        "They give as many vectors as the rule, with its coefficient, so that coefficients are learned on them as on "
+        "the rule's, from where their merge stands. `origin=average` takes every rule's and method's task vectors "
+        "about the experts' mean.\n"
+    )
+    for name, path in choices("post").items():
+        yield f"## {name}\n\n{first_comment(path)}.\n\n{_described(inherited(path)['_target_'])}\n"
+
+
 def _described(target: str) -> str:
     """What the class says of itself, and what its file says of the method."""
     where, _, name = target.rpartition(".")
@@ -102,6 +114,8 @@ def _options(block: str) -> str:
 def _entry(name: str, entry: dict[str, Any], row: dict[str, str] | None) -> str:
     lines = [f"### {name}\n", f"{entry.get('summary', '')}\n"]
     lines += [f"- {word}: {entry[key]}" for key, word in _FACTS.items() if entry.get(key)]
+    if entry.get("images"):
+        lines.append(f"- images: {entry['images']} of each task's {entry['adapt_on']} split")
     if entry.get("labels"):
         lines.append(f"- labels: {entry['labels']} training pictures per task")
     if row:

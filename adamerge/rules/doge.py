@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class Doge(Rule):
         PoolError: an encoder without transformer blocks.
     """
 
-    ranks: ClassVar[bool] = True
+    ranks = True
 
     variant: Literal["ta", "am"] = "ta"
     eta: float = 0.07

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from adamerge.merging.compact import Masked
 from adamerge.merging.task_vectors import TaskVectors, TensorRule
-from adamerge.rules.rule import Gives, Rule
+from adamerge.rules.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Emr(Rule):
     tensors of mean |tau_t|, divided by that of the masked unified vector.
     """
 
-    gives: ClassVar[Gives] = "experts"
+    gives = "experts"
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
         masked = self.compact(vectors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,15 @@ from torch import Tensor
 from adamerge.merging import Coefficients, Pool
 from adamerge.merging.compact import Masked, as_vectors
 from adamerge.merging.pool import one_hot
-from adamerge.merging.task_vectors import InMemory, TaskVectors, TensorRule
+from adamerge.merging.task_vectors import (
+    InMemory,
+    Observed,
+    Origin,
+    Statistics,
+    TaskVectors,
+    TensorRule,
+    about,
+)
 
 Needs = Literal["nothing", "images", "labels"]
 Gives = Literal["vectors", "delta", "experts"]
@@ -23,16 +31,20 @@ class Rule:
     """A static merge. A rule overrides `of_tensor`, or `prepare` where a tensor needs to know of the others.
 
     Attributes:
-        needs: what beside the weights it learns from.
+        needs: what beside the weights it learns from. With "images" the vectors that `prepare` sees come with
+            statistics of unlabeled images (`observed`).
         gives: "vectors": (T, *shape), whose coefficients can be learned task by task.
             "delta": (1, *shape), one merged vector, with one coefficient per layer.
             "experts": (T, *shape), and task t keeps an encoder of its own, base + its vector.
         ranks: compares entries with a threshold, in float32: in bfloat16 many entries share the threshold.
+        linear: linear in the task vectors, so that about the experts' average, where these sum to zero, its static
+            merge tells nothing new.
     """
 
-    needs: ClassVar[Needs] = "nothing"
-    gives: ClassVar[Gives] = "vectors"
-    ranks: ClassVar[bool] = False
+    needs: Needs = "nothing"
+    gives: Gives = "vectors"
+    ranks: bool = False
+    linear: bool = False
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
         """Look at all task vectors once (a threshold over all tensors, a norm); gives what is done to each tensor."""
@@ -66,12 +78,24 @@ class Rule:
         return weights if self.gives != "experts" else weights * one_hot(names, task)
 
     @torch.no_grad()
-    def __call__(self, pool: Pool, dtype: torch.dtype | None = None) -> Pool:
-        """The pool with this rule's vectors in the place of its own. The base and the heads stay.
+    def __call__(
+        self,
+        pool: Pool,
+        dtype: torch.dtype | None = None,
+        origin: Origin = "base",
+        statistics: Statistics | None = None,
+    ) -> Pool:
+        """The pool with this rule's vectors in the place of its own. The heads stay, and the base about itself.
 
-        `dtype` is what the vectors are kept as, where it is another than the pool's.
+        Args:
+            dtype: what the vectors are kept as, where it is another than the pool's.
+            origin: what the task vectors start from. About the average the new pool's base is the experts' mean.
+            statistics: of unlabeled images, for a rule that needs them.
+
+        Raises:
+            PoolError: a rule without the images that it needs; origin=average of one expert.
         """
-        vectors = InMemory(pool.names, pool.base, pool.vectors)
+        vectors = seen_from(origin, statistics, InMemory(pool.names, pool.base, pool.vectors))
         rule = self.compact(vectors)
         found: dict[str, Tensor | Masked] = {}
         for key in vectors.keys:
@@ -82,8 +106,15 @@ class Rule:
         coefficient = self.coefficient(len(pool.names))
         return replace(
             pool,
+            base=pool.base if origin == "base" else {key: vectors.base(key) for key in pool.base},
             vectors=as_vectors(found),
             names=("merged",) if self.gives == "delta" else pool.names,
             coefficients=pool.coefficients if coefficient is None else Coefficients.everywhere(coefficient),
             by_task=self.gives == "experts",
         )
+
+
+def seen_from(origin: Origin, statistics: Statistics | None, vectors: TaskVectors) -> TaskVectors:
+    """The task vectors as a rule sees them: about the origin, with the statistics where there are any."""
+    vectors = about(vectors, origin)
+    return vectors if statistics is None else Observed(vectors, statistics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Ties(Rule):
     The result stays one vector per task, so that coefficients can be learned on it (AdaMerging++).
     """
 
-    ranks: ClassVar[bool] = True
+    ranks = True
 
     top_k: float = 0.2
     scale: float = 0.3

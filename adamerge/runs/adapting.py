@@ -105,7 +105,7 @@ def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> Stream:
     """The unlabeled images that the run adapts on, in the order in which they come."""
     order, on = order_of(run.settings.stream), adapts_on(run.settings)
     assert on is not None
-    given = unlabeled(run, data, on)
+    given = unlabeled(run, data, on, run.settings.suite.adapt_images)
     sizes = {task: len(images) for task, images in given.images.items()}
     planned = None if order == Order() else plans(order, sizes, given.labels, **drawn)
     stream = Stream(given.images, **drawn, plans=planned)

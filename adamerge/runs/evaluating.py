@@ -20,6 +20,7 @@ from adamerge.methods.base import Method
 from adamerge.progress import image_progress
 from adamerge.runs.images import Data, open_data, suite_name
 from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
+from adamerge.runs.rules import rule_name
 from adamerge.runs.run import Run
 from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
@@ -49,7 +50,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         run_id=run.id,
         command="train" if method.trainable_count() else "merge",
         method=run.name,
-        rule=settings.rule.name,
+        rule=rule_name(settings),
         suite=suite_name(settings.suite),
         backbone=settings.backbone.name,
         seed=settings.seed,
@@ -68,6 +69,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         task_known=True,  # every method here classifies with the head of the image's own task
         chooser=settings.chooser,
         lineage=settings.checkpoints.name,  # the family of checkpoints that the experts belong to
+        origin=settings.origin,
         stream=str(order_of(settings.stream)) if adapts_on(settings) is not None else INDEPENDENT,
         adapted=found.adapted,
         held_out=found.held_out,

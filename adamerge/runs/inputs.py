@@ -11,6 +11,7 @@ from adamerge.errors import DataError, RunError
 from adamerge.runs.backbones import model_of
 from adamerge.runs.images import open_tasks
 from adamerge.runs.probing import from_pictures
+from adamerge.runs.rules import rule_sees
 from adamerge.runs.weights import fingerprints
 from adamerge.settings import identify
 from adamerge.settings.commands import PoolSettings, RunSettings
@@ -69,7 +70,12 @@ class Inputs:
                 found = Pictures(self._pictures[task.name][split], number, words)
                 data.setdefault(task.name, {})[split] = found
         return Lineage(
-            uses, data=data, heads=self._heads(), code=dict(identity.code), settings=identity.settings
+            uses,
+            data=data,
+            heads=self._heads(),
+            code=dict(identity.code),
+            settings=identity.settings,
+            origin=self.settings.origin,
         )
 
     def refuse_changed(self) -> None:
@@ -132,12 +138,16 @@ class Inputs:
 
 
 def splits_of(settings: RunSettings) -> tuple[str, ...]:
-    """The splits that a run of the config's method reads: one that is given labels, or adapts on training or validation
-    images, takes the training split's too."""
-    on = settings.method.adapt_on or settings.suite.adapt_on
-    if settings.method.schedule is not None and on in ("train", "validation"):
-        return ("test", "train", "validation") if on == "validation" else ("test", "train")
-    return ("test", "train") if settings.method.labels is not None else ("test", *heads_read(settings))
+    """The splits that a run of the config's method and rule reads: one that is given labels, or adapts on training or
+    validation images, or has heads made of pictures, takes the training split's too."""
+    suite, method = settings.suite.adapt_on, settings.method
+    read = {"test", *heads_read(settings)} if method.labels is None else {"test", "train"}
+    seen = [method.adapt_on or suite] if method.schedule is not None else []
+    if (of_rule := rule_sees(settings)) is not None:
+        seen.append(of_rule.split)
+    for on in seen:
+        read |= {"train", "validation"} if on == "validation" else {on} if on == "train" else set()
+    return tuple(split for split in ("test", "train", "validation") if split in read)
 
 
 def heads_read(settings: PoolSettings) -> tuple[str, ...]:

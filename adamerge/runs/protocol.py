@@ -11,6 +11,7 @@ from adamerge.errors import DataError
 from adamerge.objectives.objective import Objective
 from adamerge.runs.backbones import fit_for
 from adamerge.runs.images import Data, corruption_of, image_set, kept_at, suite_adapts_on
+from adamerge.runs.rules import rule_images, rule_sees
 from adamerge.runs.run import Run
 from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
@@ -53,14 +54,14 @@ def adapts_on(settings: RunSettings) -> AdaptOn | None:
 
 
 def protocol_of(settings: RunSettings) -> Protocol:
-    """Transductive where images that are scored are adapted on; "none" where nothing is adapted.
+    """Transductive where images that are scored are seen by the method or its rule; "none" where neither sees any.
 
     Labelled training images are not scored: what learns from them alone is inductive.
     """
-    if settings.method.schedule is None:
-        return "none"
-    on = adapts_on(settings)
-    return "inductive" if on is None else on.protocol
+    seen = [on.protocol for on in (adapts_on(settings), rule_sees(settings)) if on is not None]
+    if "transductive" in seen:
+        return "transductive"
+    return "inductive" if seen or settings.method.schedule is not None else "none"
 
 
 def order_of(stream: StreamSection) -> Order:
@@ -71,33 +72,47 @@ def order_of(stream: StreamSection) -> Order:
 
 def parts_of(settings: RunSettings, data: Data) -> dict[str, Parts]:
     """How each task's test split is scored."""
-    suite, own, images = suite_adapts_on(settings.suite), adapts_on(settings), settings.suite.adapt_images
+    suite = suite_adapts_on(settings.suite)
+    own, images = _seen_of_test(settings)
     return {
         task: test_parts(task, len(found), suite, own, images, settings.seed)
         for task, found in data.images.items()
     }
 
 
-def unlabeled(run: Run, data: Data, on: AdaptOn) -> Unlabeled:
+def _seen_of_test(settings: RunSettings) -> tuple[AdaptOn | None, int | None]:
+    """What the method and its rule see, test images before others, and how many of each task: pools of the same images
+    lie within each other."""
+    seen = [(adapts_on(settings), settings.suite.adapt_images), (rule_sees(settings), rule_images(settings))]
+    seen = [(on, count) for on, count in seen if on is not None]
+    of_test = [(on, count) for on, count in seen if on is not None and on.split == "test"]
+    if not of_test:
+        return seen[0] if seen else (None, None)
+    counts = [count for _, count in of_test]
+    return of_test[0][0], None if None in counts else max(count for count in counts if count is not None)
+
+
+def unlabeled(run: Run, data: Data, on: AdaptOn, count: int | None) -> Unlabeled:
     """The images that the run adapts on.
 
     Args:
         data: the test split.
+        on: of which split.
+        count: of each task so many, drawn by the seed; None: all.
 
     Raises:
         DataError: no training pictures, or test pictures among them.
     """
     if on.split == "test":
-        return _of_test(run.settings, data, on)
+        return _of_test(run.settings, data, on, count)
     images: dict[str, ImageSet] = {}
     labels: dict[str, Tensor | None] = {}
     for task in data.tasks:
-        images[task.name], labels[task.name] = _of_training(run.settings, task, on, run.name)
+        images[task.name], labels[task.name] = _of_training(run.settings, task, on, count, run.name)
     return Unlabeled(images, labels)
 
 
-def _of_test(settings: RunSettings, data: Data, on: AdaptOn) -> Unlabeled:
-    count = settings.suite.adapt_images
+def _of_test(settings: RunSettings, data: Data, on: AdaptOn, count: int | None) -> Unlabeled:
     images, labels = dict(data.images), dict(data.labels)
     for task, whole in data.images.items():
         rows = adapted_rows(on, task, len(whole), count, settings.seed)
@@ -107,7 +122,9 @@ def _of_test(settings: RunSettings, data: Data, on: AdaptOn) -> Unlabeled:
     return Unlabeled(images, labels)
 
 
-def _of_training(settings: RunSettings, task: Task, on: AdaptOn, name: str) -> tuple[ImageSet, Tensor | None]:
+def _of_training(
+    settings: RunSettings, task: Task, on: AdaptOn, count: int | None, name: str
+) -> tuple[ImageSet, Tensor | None]:
     """One task's training or validation images, as the test split never shows them."""
     held_out = on.split == "validation"
     opened = replace(task, source=Validation(task.source), sizes={}) if held_out else task
@@ -118,9 +135,10 @@ def _of_training(settings: RunSettings, task: Task, on: AdaptOn, name: str) -> t
     except DataError as error:
         raise DataError(
             f"{name} adapts on {on.split} images. {error}\n"
-            "  Give them, or method.adapt_on=test to adapt on the test images (suite.adapt_on where the suite says so)."
+            "  Give them, or method.adapt_on=test to adapt on the test images (suite.adapt_on where the suite says so, "
+            "rule.adapt_on where the rule does)."
         ) from error
-    fit, count = fit_for(settings.backbone), settings.suite.adapt_images
+    fit = fit_for(settings.backbone)
     found = None if labels is None else torch.as_tensor(labels)
     if count is not None:
         rows = pool_rows(task.name, len(pictures), count, settings.seed)

@@ -25,6 +25,7 @@ from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
 from adamerge.runs.images import suite_name
 from adamerge.runs.mirroring import mirrored
 from adamerge.runs.run import Run, open_run
+from adamerge.runs.statistics import statistics_of
 from adamerge.runs.sweep import in_sweep, note
 from adamerge.runs.sweep import line as sweep_line
 from adamerge.runs.trained import save_heads
@@ -108,11 +109,11 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     reset_peak(device_of(run.settings.trainer))
     started = time.perf_counter()
     pool, data = run.open()
-    method = run.build(pool)
+    method = run.build(pool, statistics_of(run, pool, data))
     prepared = time.perf_counter()
     recorded = adapt(run, method, pool, data, console, mirrors)
     adapted = time.perf_counter()
-    save_parts(run.folder, method)
+    save_parts(run.folder, method, run.settings.origin)
     save_heads(run.folder, pool.heads, {task.name: task.classes for task in data.tasks})
     if (kept := method.kept()) is not None:
         save_finished(run.folder, kept)
@@ -147,8 +148,12 @@ def _tell(folder: Path, results: Results, console: Console, again: bool = False)
         show(folder, results, console, again)
 
 
-def save_parts(folder: Path, method: Method) -> None:
-    """What was trained, the merged encoder where there is one, and the coefficients as plain numbers."""
+def save_parts(folder: Path, method: Method, origin: str = "base") -> None:
+    """What was trained, the merged encoder where there is one, and the coefficients as plain numbers.
+
+    Args:
+        origin: of the task vectors that the coefficients are of.
+    """
     if trained := method.state_dict():
         save_tensors(folder / "state.safetensors", trained)
     if method.one_encoder:
@@ -156,5 +161,5 @@ def save_parts(folder: Path, method: Method) -> None:
     if table := method.coefficients():
         layers = list(next(iter(table.values())))
         values = [[table[task][layer] for task in table] for layer in layers]
-        content = {"layers": layers, "tasks": list(table), "values": values}
+        content = {"layers": layers, "tasks": list(table), "origin": origin, "values": values}
         atomic_write_text(folder / "coefficients.json", json.dumps(content) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,21 @@ import torch
 from adamerge.errors import ConfigError
 from adamerge.evaluation.predicting import Passes
 from adamerge.merging import Pool
+from adamerge.merging.task_vectors import Statistics
 from adamerge.methods.base import Method
 from adamerge.models.coefficient_files import with_start
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import device_of, settled
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.inputs import Inputs, splits_of
+from adamerge.runs.rules import (
+    arithmetic,
+    from_the_rule,
+    refuse_pointless,
+    rule_name,
+    rule_of,
+    with_own_start,
+)
 from adamerge.runs.suite_pool import open_suite_pool, pool_with_heads
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import instantiate
@@ -89,54 +96,49 @@ class Run:
     @property
     def arithmetic(self) -> TaskArithmetic:
         """Task arithmetic with the suite's customary coefficient."""
-        return _arithmetic(self.settings)
+        return arithmetic(self.settings)
 
-    def build(self, pool: Pool) -> Method:
+    def build(self, pool: Pool, statistics: Statistics | None = None) -> Method:
         """The method over the rule's pool, with the coefficients of `start` where the config names one.
 
         Whatever is drawn at random follows the seed.
+
+        Args:
+            statistics: of unlabeled images, for a rule that needs them (`statistics_of`).
         """
         settings = self.settings
-        ruled = self._ruled(pool)
+        ruled = self._ruled(pool, statistics)
         model = settings.method.model
         if "start" in self.paths:
             if ruled.by_task:
                 raise ConfigError(
                     f"start: rule={settings.rule.name} keeps one encoder per task; there is nothing to start."
                 )
-            ruled = with_start(ruled, Path(self.paths["start"]))
-            model = _from_the_rule(model)
+            ruled = with_start(ruled, Path(self.paths["start"]), settings.origin)
+            model = from_the_rule(model)
         torch.manual_seed(settings.seed)
         method: Method = instantiate(model, ruled)
+        refuse_pointless(settings, rule_of(settings), trained=not method.frozen_encoder)
         return method.eval()
 
-    def _ruled(self, pool: Pool) -> Pool:
+    def _ruled(self, pool: Pool, statistics: Statistics | None) -> Pool:
         """The pool after the rule. A rule that ranks entries sees the task vectors in float32, also where they are kept
         in bfloat16: for that time the experts are opened once more."""
         rule = rule_of(self.settings)
         kept = next(iter(pool.vectors.values())).dtype
-        if kept == torch.float32 or not getattr(rule, "ranks", False):
-            ruled: Pool = rule(pool)
-            return ruled
+        origin = self.settings.origin
+        if kept == torch.float32 or not rule.ranks:
+            return rule(pool, None, origin, statistics)
         wide = pool_with_heads(self.settings, self.paths, pool.heads, torch.float32)
-        narrow: Pool = rule(replace(pool, vectors=wide.vectors), kept)
-        return narrow
-
-
-def _from_the_rule(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A method whose coefficients start from those of its pool, its own or those of its part."""
-    given = dict(model)
-    if "start" in given:
-        given["start"] = None
-    if isinstance(part := given.get("coefficients"), Mapping):
-        given["coefficients"] = {**part, "start": None}
-    return given
+        return rule(replace(pool, vectors=wide.vectors), kept, origin, statistics)
 
 
 def open_run(settings: RunSettings) -> Run:
     """The run of a config, in the folder of its identity: of its settings, weights, pictures, labels and code."""
+    if settings.method.schedule is None:
+        refuse_pointless(settings, rule_of(settings), trained=False)
     paths = checkpoint_paths(settings)
-    settings = settled(settings, paths)
+    settings = with_own_start(settled(settings, paths))
     inputs = Inputs(settings, paths, splits_of(settings))
     identity = inputs.identity(COMMAND).id
     return Run(settings, name_of(settings), identity, folder_of(settings, identity), inputs)
@@ -149,18 +151,8 @@ def folder_of(settings: RunSettings, identity: str) -> Path:
     return Path(settings.outputs) / (settings.experiment_name or suite) / name_of(settings) / identity
 
 
-def rule_of(settings: RunSettings) -> Rule:
-    """The rule that the settings name; task arithmetic where they name none."""
-    named = settings.rule.component
-    rule: Rule = _arithmetic(settings) if named is None else instantiate(named)
-    return rule
-
-
-def _arithmetic(settings: RunSettings) -> TaskArithmetic:
-    prior = settings.suite.prior
-    return TaskArithmetic() if prior is None else TaskArithmetic(prior)
-
-
 def name_of(settings: RunSettings) -> str:
-    """The method's name, or the rule's where nothing is trained."""
-    return str(settings.rule.name if settings.method.name == "static" else settings.method.name)
+    """The method's name, or the rule's with its post-rules' where nothing is trained."""
+    method = settings.method
+    merges = method.schedule is None and method.name in ("static", settings.rule.name)
+    return rule_name(settings) if merges else method.name

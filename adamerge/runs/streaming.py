@@ -18,7 +18,8 @@ from adamerge.runs.backbones import model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, clear, start_folder
 from adamerge.runs.known_heads import heads_without_pictures
 from adamerge.runs.merging import write_merged
-from adamerge.runs.run import folder_of, rule_of
+from adamerge.runs.rules import refuse_pointless, rule_name, rule_of
+from adamerge.runs.run import folder_of
 from adamerge.runs.suite_pool import sources
 from adamerge.runs.trained import save_heads
 from adamerge.runs.weights import checkpoint_paths, fingerprints
@@ -56,7 +57,8 @@ def merge_files(settings: RunSettings) -> Path:
         if not sidecar(path).exists():  # it is written last
             uses = {name: Weights(place, files[name]) for name, place in paths.items()}
             code = dict(identity.code)
-            start_folder(settings, folder, Lineage(uses, data={}, code=code, settings=identity.settings))
+            lineage = Lineage(uses, data={}, code=code, settings=identity.settings, origin=settings.origin)
+            start_folder(settings, folder, lineage)
             note = _write_heads(folder, settings, paths, files["base"])
             how = _write(path, settings, rule, paths)
     plain_console().print(
@@ -108,6 +110,12 @@ def _static(settings: RunSettings) -> Rule:
             f"evaluate=false: rule={settings.rule.name} keeps one encoder per task; there is no merged one to write.\n"
             "  Choose a rule that merges (task_arithmetic, ties, ...), or leave out evaluate=false."
         )
+    if rule.needs != "nothing":
+        raise ConfigError(
+            f"evaluate=false: rule={rule_name(settings)} learns from {rule.needs}, and this merge opens none.\n"
+            "  Leave out evaluate=false: the evaluated merge writes merged.safetensors too."
+        )
+    refuse_pointless(settings, rule, trained=False)
     return rule
 
 
@@ -120,6 +128,6 @@ def _write(path: Path, settings: RunSettings, rule: Rule, paths: dict[str, str])
         pictures_for(settings.backbone),
         settings.backbone.resize_positions,
     )
-    write_merged(path, rule, vectors, kept)
+    write_merged(path, rule, vectors, kept, settings.origin)
     read = "tensor by tensor" if isinstance(vectors, Slices) else "from experts in memory"
-    return f"was written {read}: {settings.rule.name} of {len(vectors.names)} experts"
+    return f"was written {read}: {rule_name(settings)} of {len(vectors.names)} experts"

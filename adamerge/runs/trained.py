@@ -21,6 +21,7 @@ from adamerge.models.finished import FILE, open_finished
 from adamerge.runs.backbones import model_of, pictures_for, settled
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.run import Run, name_of
+from adamerge.runs.statistics import statistics_of
 from adamerge.runs.suite_pool import open_heads, pool_with_heads
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import validate
@@ -87,7 +88,7 @@ def _refuse_other_weights(folder: Path, inputs: Inputs) -> None:
 
 def trained_method(run: Run, folder: Path, pool: Pool) -> Method:
     """The run's method with the parts that were trained."""
-    method = run.build(pool)
+    method = run.build(pool, statistics_of(run, pool))
     if method.state_dict():
         method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
     return method

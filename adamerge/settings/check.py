@@ -11,14 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from adamerge.hints import near
 from adamerge.settings.annotations import reason
-from adamerge.settings.components import check_component, component
+from adamerge.settings.components import check_component
 from adamerge.settings.labels import check_labels
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.sections import Section
+from adamerge.settings.sections import CHEAP, ComponentSection, Section
 from adamerge.settings.tuned import check_tuned
 
-# Sections that are components themselves, with words for people beside the options.
-_COMPONENTS = ("rule",)
 # The catalogue entry that serves every task without one of its own.
 _ANY_TASK = "*"
 _S = TypeVar("_S", bound=Section)
@@ -44,9 +42,32 @@ def find_mistakes(plain: Plain, kind: type[Section], mistakes: Mistakes) -> None
     if isinstance(suite := plain.get("suite"), dict):
         check_tuned(suite.get("tuned"), mistakes)
     for where, node in _components(plain):
-        found = component(node) if where in _COMPONENTS else node
-        check_component(where, found or {}, mistakes)
+        annotation, said = _at(kind, where.split("."))
+        if isinstance(annotation, type) and issubclass(annotation, ComponentSection):
+            check_component(where, annotation.component_in(node) or {}, mistakes, tried=True)
+        else:
+            check_component(where, node, mistakes, tried=CHEAP in said)
     check_labels(plain, mistakes)
+
+
+def _at(kind: Any, path: list[str]) -> tuple[Any, tuple[Any, ...]]:
+    """What a section says of the value at a dotted place: its type, and what is annotated to that; nothing of a place
+    within something untyped."""
+    if not path:
+        return kind, ()
+    if not (isinstance(kind, type) and issubclass(kind, Section) and path[0] in kind.model_fields):
+        return None, ()
+    field = kind.model_fields[path[0]]
+    annotation, said, rest = field.annotation, tuple(field.metadata), path[1:]
+    members = [m for m in typing.get_args(annotation) if m is not type(None)]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = members[0]
+    elif typing.get_origin(annotation) is dict and rest:  # {name: component}
+        annotation, rest = members[1], rest[1:]
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation, *more = typing.get_args(annotation)
+        said = (*said, *more)
+    return (annotation, said) if not rest else _at(annotation, rest)
 
 
 def with_mistakes(plain: Plain, kind: type[_S]) -> _S:

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from adamerge.settings.sections import (
     AttackSection,
     BackboneSection,
+    Cheap,
     CheckpointsSection,
     Component,
     EvaluationSection,
@@ -30,6 +31,8 @@ class PoolSettings(Section):
     backbone: BackboneSection
     checkpoints: CheckpointsSection
     rule: RuleSection
+    post: dict[str, Cheap] = Field(default={})
+    origin: Literal["base", "average"] = "base"
     trainer: TrainerSection
     stream: StreamSection = StreamSection(name="independent")
     attack: AttackSection = AttackSection(name="none")

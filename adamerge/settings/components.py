@@ -18,12 +18,8 @@ from adamerge.settings.mistakes import Mistakes
 ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_lightning.callbacks.")
 _OWN = "ADAMERGE_MODULES"
 _FROM_PROGRAM = ("save_dir",)  # the run folder, for loggers
-# Components that are cheap to make and need nothing but their options: made once, for the ranges they check.
-_TRIED = ("adamerge.rules.", "adamerge.objectives.")
 _OPTIMIZERS = "torch.optim."
 _RESERVED = ("_target_", "_partial_")
-# What a section that is a component says for people beside its options.
-WORDS = ("name", "summary", "paper", "needs")
 
 
 def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -39,13 +35,6 @@ def instantiate(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     if node.get("_partial_"):
         return partial(target, *args, **{**options, **kwargs})
     return target(*args, **{**options, **kwargs})
-
-
-def component(section: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The component that a section with words beside it is: its `_target_` and options; None where it names none."""
-    if "_target_" not in section:
-        return None
-    return {key: value for key, value in section.items() if key not in WORDS}
 
 
 def described(node: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -135,8 +124,12 @@ def _constructors(target: type) -> list[Callable[..., Any]]:
     return own or [lambda: None]
 
 
-def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> None:
-    """Note unknown, missing and mistyped options of the component at `where`."""
+def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes, tried: bool = False) -> None:
+    """Note unknown, missing and mistyped options of the component at `where`.
+
+    Args:
+        tried: it is cheap to make and needs nothing but its options: made once, for the ranges that it checks.
+    """
     path = str(node["_target_"])
     try:
         target = find_target(path)
@@ -160,7 +153,7 @@ def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> 
     if path.startswith("adamerge.") and not node.get("_partial_"):  # of others, the program gives some
         for key in [name for name in offered if known[name].required and name not in node]:
             mistakes.add(f"{where}.{key}", f"{target.__name__} needs it; give {where}.{key}=...")
-    if path.startswith(_TRIED) and len(mistakes.lines) == before:
+    if tried and len(mistakes.lines) == before:
         _try(where, node, known, mistakes)
     if path.startswith(_OPTIMIZERS) and node.get("_partial_") and len(mistakes.lines) == before:
         _try_optimizer(where, node, mistakes)

@@ -65,6 +65,8 @@ def identify(
     """
     # What is at its default is left out, so that a later option changes no identity of runs without it.
     kept = _kept(settings.model_dump(exclude_defaults=True))
+    if settings.post:  # one after the other: the order counts, which a mapping's digest does not tell
+        kept["post"] = [[name, kept["post"][name]] for name in settings.post]
     kept["command"] = command
     kept["dtype"] = settings.checkpoints.dtype
     if settings.checkpoints.heads == PROTOTYPES:

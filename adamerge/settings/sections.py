@@ -5,12 +5,12 @@ A default stands here where a YAML may leave an option out; what every shipped Y
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from adamerge.hints import near
-from adamerge.settings.components import component
 
 
 class Section(BaseModel):
@@ -33,6 +33,10 @@ def _factory(node: dict[str, Any]) -> dict[str, Any]:
 # Their options are checked against the signature of what they name.
 Component = Annotated[dict[str, Any], AfterValidator(_named)]
 Factory = Annotated[Component, AfterValidator(_factory)]
+# A component that is made once while it is checked, for the ranges that its constructor knows.
+CHEAP = "cheap to make, of nothing but its options"
+Cheap = Annotated[Component, CHEAP]
+AdaptSplit = Literal["test", "train", "validation"]
 
 
 class ScheduleSection(Section):
@@ -64,12 +68,12 @@ class MethodSection(Section):
     trains: str = ""
     memory: str = ""
     model: Component
-    objective: Component | None = None  # from the group of that name
+    objective: Cheap | None = None  # from the group of that name
     optimizer: Factory | None
     schedule: ScheduleSection | None
     training: Component | None = None
     labels: int | None = Field(default=None, gt=0)
-    adapt_on: Literal["test", "train", "validation"] | None = None
+    adapt_on: AdaptSplit | None = None
 
     @field_validator("schedule")
     @classmethod
@@ -82,19 +86,34 @@ class MethodSection(Section):
         return schedule
 
 
-class RuleSection(Section):
-    """The words of a rule. What else stands beside its `_target_` are the component's options, checked as such."""
+class ComponentSection(Section):
+    """A section that is a component itself: what stands beside its `_target_`, but for the section's own fields, are
+    the component's options, checked as such."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    @classmethod
+    def component_in(cls, plain: Mapping[str, Any]) -> dict[str, Any] | None:
+        """`_target_` and options of the component that a section is; None where it names none."""
+        if "_target_" not in plain:
+            return None
+        return {key: value for key, value in plain.items() if key not in cls.model_fields}
+
+    @property
+    def component(self) -> dict[str, Any] | None:
+        """`_target_` and options; None where none is chosen."""
+        return self.component_in(self.model_dump())
+
+
+class RuleSection(ComponentSection):
+    """The words of a rule, and the images that one which needs any learns from."""
+
     name: str
     summary: str = ""
     paper: str | None = ""
     needs: str = ""
-
-    @property
-    def component(self) -> dict[str, Any] | None:
-        """`_target_` and options of what merges; None where no rule is chosen."""
-        return component(self.model_dump())
+    adapt_on: AdaptSplit | None = None
+    images: int | None = Field(default=None, gt=0)
 
 
 class ShareSection(Section):
@@ -130,7 +149,7 @@ class SuiteSection(Section):
     corruption: str | None = None
     severity: int = Field(default=2, ge=1, le=5)
     strengths: Literal["auto", "cifar", "imagenet"] = "auto"
-    adapt_on: Literal["test", "train", "validation"] | ShareSection = "test"
+    adapt_on: AdaptSplit | ShareSection = "test"
     adapt_images: int | None = Field(default=None, gt=0)
     chooser: Literal["prior", "labels", "label_free"] = "prior"
 

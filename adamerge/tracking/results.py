@@ -102,6 +102,7 @@ class Results:
         task_known: whether an image's task is given when it is classified: so it is wherever the task's own head
             classifies, also where no other part of the model depends on the task.
         chooser: how scales and learning rates were chosen: "prior" (customary), "labels" or "label_free".
+        origin: what task vectors start from: "base", or "average", the experts' mean.
         lineage: the family of checkpoints; numbers of different families must not be mixed.
         stream: the order in which images came to what adapted on them.
         adapted, held_out: the two parts of each task's test split, where only a part of it was adapted on. Of a run
@@ -130,6 +131,7 @@ class Results:
     task_known: bool | None = None
     chooser: str | None = None
     lineage: str | None = None
+    origin: str = "base"
     stream: str = INDEPENDENT
     adapted: dict[str, PartResult] = field(default_factory=dict)
     held_out: dict[str, PartResult] = field(default_factory=dict)

@@ -54,6 +54,7 @@ class Lineage:
         heads: {task: identity} of a head file, or of the text tower and the prompts that a head is made of.
         code: {module: hash} of adamerge, by its version, and of modules of the user's own.
         settings: a hash of the settings that can change a number.
+        origin: what the task vectors start from: "base" or "average".
     """
 
     uses: Mapping[str, Weights]
@@ -62,6 +63,7 @@ class Lineage:
     heads: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
     settings: str = ""
+    origin: str = "base"
 
 
 def write_lineage(folder: Path, lineage: Lineage) -> None:

@@ -93,6 +93,10 @@ from adamerge.rules.rule import Rule
 class Half(Rule):
     scale: float = 0.3
 
+    def __post_init__(self):
+        if self.scale < 0:
+            raise ValueError("scale is not negative")
+
     def coefficient(self, count):
         return self.scale
 
@@ -101,7 +105,55 @@ class Half(Rule):
         kept[:, ::2] = 0.0
         return kept.view(stack.shape)
 '''
+POST = """
+
+from adamerge.rules.post import PostRule
+
+
+@dataclass(frozen=True)
+class Less(PostRule):
+    share: float = 0.5
+
+    def __post_init__(self):
+        if self.share > 1:
+            raise ValueError("share is at most 1")
+
+    def prepare(self, vectors, rule, coefficient):
+        return lambda key, stack, found: self.share * found
+"""
+LESS = "# @package post.less\n_target_: half_rule.Less\nshare: 0.5\n"
 YAML = "name: half\nsummary: every second entry\n_target_: half_rule.Half\nscale: 0.25\n"
+
+
+def test_a_rule_and_a_post_rule_of_ones_own_on_hydra_s_search_path(home, monkeypatch, capsys) -> None:
+    """As with --config-dir: rule=, method= and post= take them; ranges that they check are mistakes of the config."""
+    (home / "half_rule.py").write_text(RULE + POST)
+    for group, text in (("rule/half", YAML), ("post/less", LESS)):
+        path = home / "own" / f"{group}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    monkeypatch.setenv("ADAMERGE_MODULES", "half_rule")
+    monkeypatch.syspath_prepend(home)
+    own = [f"hydra.searchpath=[file://{home / 'own'}]", *QUICK[:3], "++suite.limit=24"]
+    main(["train", "method=half", *own])
+    main(["train", "-m", "method=half,task_arithmetic", "post=less", *own])
+    main(["merge", "rule=half", "post=less", "evaluate=false", *own])
+    folders = merged_in(home, "half+less")
+    assert (folders[False] / "merged.safetensors").read_bytes() == (
+        folders[True] / "merged.safetensors"
+    ).read_bytes()
+    assert {path.parent.name for path in home.glob("outputs/mini/*/*")} == {
+        *("half", "half+less", "task_arithmetic+less"),
+    }
+    capsys.readouterr()
+    for words, text in (
+        (["post=less", "post.less.share=2"], "post.less: share is at most 1."),
+        (["rule=half", "rule.scale=-1.0"], "rule: scale is not negative."),
+        (["method=hal"], "method: no method 'hal'; did you mean 'half'"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["train", *words, *own])
+        assert text in capsys.readouterr().err
 
 
 def test_a_rule_of_ones_own_is_one_file_and_one_yaml(home, monkeypatch, capsys) -> None:

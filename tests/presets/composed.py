@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from adamerge.rounds.schedule import Schedule
 from adamerge.settings import instantiate
-from adamerge.settings.components import component, find_target
+from adamerge.settings.components import find_target
+from adamerge.settings.sections import RuleSection
 
 # What every preset is composed with unless a row says otherwise: the papers' eight tasks and files.
 HOME = ("suite=eight", "backbone=vit_b_32", "checkpoints=task_vectors")
@@ -40,7 +41,8 @@ def options(cfg: DictConfig) -> Flat:
     """{"model.rank": 16, "optimizer.betas": [0.9, 0.999], "schedule.steps": 500, "rule.top_k": 0.2, ...}."""
     method: Any = OmegaConf.to_container(cfg.method, resolve=True)
     rule: Any = OmegaConf.to_container(cfg.rule, resolve=True)
-    flat: Flat = {"rule": rule["name"], **_component("rule", component(rule))}
+    flat: Flat = {"rule": rule["name"], **_component("rule", RuleSection.component_in(rule))}
+    flat |= {f"rule.{key}": rule[key] for key in ("adapt_on", "images") if key in rule}
     for key, value in method.items():
         if key == "optimizer":
             flat |= _optimizer(value)

@@ -13,16 +13,19 @@ from safetensors.torch import load_file, save_file
 import adamerge
 from adamerge.checkpoints import open_clip_to_hf, save_tensors
 from adamerge.errors import CheckpointError, PoolError
-from adamerge.merging.task_vectors import InMemory
+from adamerge.merging.task_vectors import InMemory, Origin
 from adamerge.models.slices import Slices, open_vectors
+from adamerge.rules.post import followed
 from adamerge.rules.rule import Rule
 from adamerge.rules.ties import Ties
-from adamerge.runs.merging import rule_named, write_merged
+from adamerge.runs.merging import post_named, rule_named, write_merged
 from adamerge.settings.groups import choices
 
 TASKS = ("Cars", "DTD", "SVHN")
 HEADS = {task: torch.ones(4, 8) for task in TASKS}
-RULES = [name for name in choices("rule") if rule_named(name).gives != "experts"]
+STATIC = {name: rule_named(name) for name in choices("rule")}
+RULES = [name for name, rule in STATIC.items() if rule.gives != "experts" and rule.needs == "nothing"]
+ABOUT: tuple[Origin, ...] = ("base", "average")
 
 
 def states() -> dict[str, dict[str, torch.Tensor]]:
@@ -67,18 +70,32 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pat
     return files(tmp_path_factory.mktemp("plain"), "open_clip")
 
 
-def in_memory(rule: Rule, base: Path, experts: dict[str, Path], dtype: torch.dtype, folder: Path) -> bytes:
+def in_memory(
+    rule: Rule,
+    base: Path,
+    experts: dict[str, Path],
+    dtype: torch.dtype,
+    folder: Path,
+    origin: Origin = "base",
+) -> bytes:
     """As a run of that precision merges and saves."""
     wide = torch.float32 if rule.ranks else dtype
     pool = adamerge.open_pool(base, experts, HEADS, backbone=MODEL, dtype=wide)
-    save_tensors(folder / "whole.safetensors", rule(pool, dtype).static())
+    save_tensors(folder / "whole.safetensors", rule(pool, dtype, origin).static())
     return (folder / "whole.safetensors").read_bytes()
 
 
-def streamed(rule: Rule, base: Path, experts: dict[str, Path], dtype: torch.dtype, folder: Path) -> bytes:
+def streamed(
+    rule: Rule,
+    base: Path,
+    experts: dict[str, Path],
+    dtype: torch.dtype,
+    folder: Path,
+    origin: Origin = "base",
+) -> bytes:
     vectors = open_vectors(base, experts, MODEL, torch.float32 if rule.ranks else dtype)
     assert isinstance(vectors, Slices)
-    write_merged(folder / "streamed.safetensors", rule, vectors, dtype)
+    write_merged(folder / "streamed.safetensors", rule, vectors, dtype, origin)
     return (folder / "streamed.safetensors").read_bytes()
 
 
@@ -89,6 +106,22 @@ def test_every_rule_writes_the_bytes_of_the_merge_in_memory(name, dtype, plain, 
     found = streamed(rule, *plain, dtype, tmp_path)
     assert found == in_memory(rule, *plain, dtype, tmp_path)
     assert set(load_file(tmp_path / "streamed.safetensors")) == set(vision_state())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("posts", [*((name,) for name in choices("post")), tuple(choices("post"))])
+def test_so_does_every_post_rule_alone_and_in_a_chain(posts, dtype, plain, tmp_path) -> None:
+    rule = followed(Ties(), [post_named(name) for name in posts])
+    assert streamed(rule, *plain, dtype, tmp_path) == in_memory(rule, *plain, dtype, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("posts", [(), ("svc",)])
+def test_so_do_task_vectors_about_the_average(posts, dtype, plain, tmp_path) -> None:
+    rule = followed(Ties(), [post_named(name) for name in posts])
+    found = {o: streamed(rule, *plain, dtype, tmp_path, o) for o in ABOUT}
+    assert found["average"] == in_memory(rule, *plain, dtype, tmp_path, "average")
+    assert found["average"] != found["base"]
 
 
 @pytest.mark.parametrize("form", ["hf", "shards", "wrapped"])

@@ -78,7 +78,10 @@ from adamerge.settings.sections import CheckpointsSection, SuiteSection
         (["+method.labels=0"], "method.labels: should be greater than 0 (got 0)."),
         (["+method.optimiser.lr=1"], "method.optimiser: no such option; did you mean 'optimizer'?"),
         (["+rule.papr=1"], "rule.papr: no such option; did you mean 'paper'?"),
-        (["+rule.scale=1"], "rule.scale: no such option; it has name, paper, needs, _target_."),
+        (
+            ["+rule.scale=1"],
+            "rule.scale: no such option; it has name, paper, needs, adapt_on, images, _target_.",
+        ),
         (["rule=ties", "rule.scal=1"], "rule.scal: Ties has no such option; did you mean 'scale'?"),
         (["rule=ties", "rule.scale=many"], "rule.scale: should be a number (got 'many')."),
         (["rule=ties", "rule.top_k=2"], "rule: top_k is the share of entries to keep, in (0, 1], not 2."),

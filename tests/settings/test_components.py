@@ -51,7 +51,7 @@ def probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mistakes_of(**node: Any) -> list[str]:
     mistakes = Mistakes()
-    check_component("part", node, mistakes)
+    check_component("part", node, mistakes, tried=True)
     return mistakes.lines
 
 

@@ -1,0 +1,85 @@
+"""Post-rules: what is done to a merge once a rule has made it. They wrap any rule that merges to one encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from adamerge.errors import PoolError
+from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.rules.rule import Needs, Rule
+
+# (key, task vectors (T, *shape), the rule's vectors (T or 1, *shape)) -> as many vectors as the rule's
+TensorPost = Callable[[str, Tensor, Tensor], Tensor]
+_NEEDS: tuple[Needs, ...] = ("nothing", "images", "labels")
+
+
+class PostRule:
+    """A change to what a rule made. It gives as many vectors as it is given, so that coefficients are learned on them
+    as on the rule's, and it keeps the rule's coefficient: where a method starts from that, it starts from the
+    post-rule's merge.
+
+    Attributes:
+        needs: what beside the weights it learns from, as a rule's.
+    """
+
+    needs: Needs = "nothing"
+
+    def prepare(self, vectors: TaskVectors, rule: TensorRule, coefficient: float) -> TensorPost:
+        """Look at the task vectors and at what the rule makes of them once; gives what is done to each tensor.
+
+        Args:
+            vectors: the task vectors before the rule.
+            rule: what the rule makes of each tensor.
+            coefficient: what a static merge multiplies the rule's vectors with; not 0.
+        """
+        raise NotImplementedError
+
+
+class Followed(Rule):
+    """A rule with a post-rule behind it, which is a rule again.
+
+    Raises:
+        PoolError: a rule that keeps one encoder per task.
+    """
+
+    def __init__(self, rule: Rule, post: PostRule) -> None:
+        if rule.gives == "experts":
+            raise PoolError(
+                f"{type(post).__name__} changes a merge to one encoder, but {type(rule).__name__} keeps one per task.\n"
+                "  Leave out post=..., or choose a rule that merges (task_arithmetic, ties, ...)."
+            )
+        self.rule = rule
+        self.post = post
+        self.needs = max(rule.needs, post.needs, key=_NEEDS.index)
+        self.gives = rule.gives
+        self.ranks = rule.ranks
+        self.linear = rule.linear
+
+    def coefficient(self, count: int) -> float | None:
+        return self.rule.coefficient(count)
+
+    def prepare(self, vectors: TaskVectors) -> TensorRule:
+        given = self.coefficient(len(vectors.names))
+        coefficient = 1.0 if given is None else given
+        if coefficient == 0.0:
+            raise PoolError(
+                f"{type(self.post).__name__} changes a merge, but with the coefficient 0 nothing is merged.\n"
+                "  Leave out post=..., or choose another rule or scale."
+            )
+        rule = self.rule.prepare(vectors)
+        post = self.post.prepare(vectors, rule, coefficient)
+
+        def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor | None:
+            found = rule(key, base, stack)
+            return None if found is None else post(key, stack, found)
+
+        return of_tensor
+
+
+def followed(rule: Rule, posts: Sequence[PostRule]) -> Rule:
+    """The rule with post-rules behind it, the first one first."""
+    for post in posts:
+        rule = Followed(rule, post)
+    return rule

@@ -1,0 +1,111 @@
+"""The rule of a run: with its post-rules, the images that it sees, and what makes no sense with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adamerge.errors import ConfigError
+from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.post import followed
+from adamerge.rules.rule import Rule
+from adamerge.runs.images import suite_adapts_on
+from adamerge.settings import instantiate
+from adamerge.settings.commands import PoolSettings, RunSettings
+from adamerge.tasks.protocol import AdaptOn
+
+_PRIOR = 0.3  # what method YAMLs start from where a suite has no prior
+
+
+def rule_of(settings: PoolSettings) -> Rule:
+    """The rule that the settings name, with the post-rules behind it; task arithmetic where they name none.
+
+    Raises:
+        ConfigError: options of images for a rule that looks at none.
+        PoolError: a post-rule behind a rule that keeps one encoder per task.
+    """
+    named = settings.rule.component
+    rule: Rule = arithmetic(settings) if named is None else instantiate(named)
+    made = followed(rule, [instantiate(post) for post in settings.post.values()])
+    _refuse_unused(settings, made)
+    return made
+
+
+def arithmetic(settings: PoolSettings) -> TaskArithmetic:
+    """Task arithmetic with the suite's customary coefficient."""
+    prior = settings.suite.prior
+    return TaskArithmetic() if prior is None else TaskArithmetic(prior)
+
+
+def rule_name(settings: PoolSettings) -> str:
+    """The rule's name with those of the post-rules: "ties+lines"."""
+    return "+".join([settings.rule.name, *settings.post])
+
+
+def rule_sees(settings: PoolSettings) -> AdaptOn | None:
+    """The unlabeled images that the rule learns from: its own choice, or the suite's. None: it needs none."""
+    if rule_of(settings).needs == "nothing":
+        return None
+    own = settings.rule.adapt_on
+    return suite_adapts_on(settings.suite) if own is None else AdaptOn.of(own, "rule.adapt_on")
+
+
+def rule_images(settings: PoolSettings) -> int | None:
+    """How many images of each task it learns from, at most; None: all that there are."""
+    given = [count for count in (settings.rule.images, settings.suite.adapt_images) if count is not None]
+    return min(given, default=None)
+
+
+def refuse_pointless(settings: RunSettings, rule: Rule, trained: bool) -> None:
+    """Check that the task vectors' origin makes a difference to the merge.
+
+    Args:
+        trained: coefficients, or another part of the encoder, are learned on the vectors.
+
+    Raises:
+        ConfigError: it makes none.
+    """
+    if settings.origin == "average" and rule.linear and not trained:
+        raise ConfigError(
+            f"origin=average: about the experts' average task vectors sum to zero, so that rule={rule_name(settings)} "
+            "gives the average, or what it gives about the base.\n"
+            "  Give origin=base, a rule that is not linear in the task vectors (ties, ...), or a method that learns "
+            "coefficients (adamerging_layerwise, ...)."
+        )
+
+
+def with_own_start(settings: RunSettings) -> RunSettings:
+    """The settings with coefficients that start where the merge stands, for a rule that gives one delta or has a
+    post-rule behind it.
+
+    The suite's prior is the customary coefficient of task vectors as they are, not of such a merge; `start: null` of a
+    model takes the rule's own. Another start than the prior is the user's, and stays.
+    """
+    prior = _PRIOR if settings.suite.prior is None else settings.suite.prior
+    if not settings.post and rule_of(settings).gives != "delta":
+        return settings
+    method = settings.method.model_copy(update={"model": from_the_rule(settings.method.model, prior)})
+    return settings.model_copy(update={"method": method})
+
+
+def from_the_rule(model: Mapping[str, Any], start: float | None = None) -> dict[str, Any]:
+    """A method whose coefficients, its own or those of its part, start from the rule's.
+
+    Args:
+        start: the only start that gives way; None: any does.
+    """
+    given = dict(model)
+    if "start" in given and start in (None, given["start"]):
+        given["start"] = None
+    if isinstance(part := given.get("coefficients"), Mapping):
+        given["coefficients"] = from_the_rule(part, start)
+    return given
+
+
+def _refuse_unused(settings: PoolSettings, rule: Rule) -> None:
+    given = [name for name in ("adapt_on", "images") if getattr(settings.rule, name) is not None]
+    if given and rule.needs == "nothing":
+        raise ConfigError(
+            f"rule.{given[0]}: rule={settings.rule.name} looks at no images.\n  Leave it out; method.adapt_on and "
+            "suite.adapt_images are what a method adapts on."
+        )
