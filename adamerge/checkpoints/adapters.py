@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adamerge.checkpoints.lora import Factors, Lora
+from adamerge.checkpoints.lora_names import as_saved
 from adamerge.checkpoints.peft_config import CONFIG, WEIGHTS, LoraConfig, other_kind, read_config
 from adamerge.errors import CheckpointError
 
@@ -125,7 +126,7 @@ def _unwrapped(key: str) -> str:
 def _plain(name: str) -> str:
     """The name that a tensor or module has in the model that was adapted."""
     name = re.sub(r"\.modules_to_save(\.[^.]+)?(?=\.(weight|bias)$)", "", name)
-    return ".".join(piece for piece in name.split(".") if piece != "base_layer")
+    return as_saved(".".join(piece for piece in name.split(".") if piece != "base_layer"))
 
 
 def _factors(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge.architecture import Names
+from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, OPEN_CLIP, VITS, Names
+from adamerge.checkpoints.heads import NORMALIZE, head_prefixes
 from adamerge.checkpoints.leftovers import OTHER_FEATURES
 from adamerge.checkpoints.lora_names import NAMED, Places
 from adamerge.checkpoints.misfits import guess_architecture
@@ -92,6 +93,8 @@ class Lora:
             raise CheckpointError(
                 f"{self.source} is of an image classifier of its own: {', '.join(found)}.\n  {OTHER_FEATURES}"
             )
+        if places.family in VITS:  # their classifiers take the features as they are
+            found |= {f"{prefix}{NORMALIZE}": torch.tensor(False) for prefix in head_prefixes(found)}
         return found
 
     def on(self, encoder: Mapping[str, Tensor], base: str) -> Adapted:
@@ -105,6 +108,13 @@ class Lora:
             CheckpointError: it is of another architecture, of the text tower alone, or has targets that are not known.
         """
         places = self._places
+        is_plain = f"{OPEN_CLIP.norm_before}.weight" not in encoder
+        if (places.family in (HF_VIT, HF_DINOV2) and not is_plain) or (places.family is HF_CLIP and is_plain):
+            kinds = ("a CLIP", "a plain vision transformer")
+            raise CheckpointError(
+                f"{self.source} is of {kinds[not is_plain]}, and the base {base} is {kinds[is_plain]}.\n"
+                "  Give the base that the adapter was made for."
+            )
         to_family, _ = NAMED[places.family]
         known = to_family({k: torch.empty_like(v, device="meta") for k, v in encoder.items()})
         factors: dict[str, Factors] = {}

@@ -4,21 +4,88 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, OPEN_CLIP, Names
+from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, OPEN_CLIP, VITS, Names
 from adamerge.checkpoints.keys import hf_to_open_clip, open_clip_to_hf
 from adamerge.checkpoints.leftovers import is_text
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
 Renaming = Callable[[Mapping[str, Tensor]], State]
+
+
+# transformers 5 calls the modules of its ViT and DINOv2 anew, and saves whole models under the old names, but not what
+# PEFT saves.
+_ANEW = tuple(
+    (re.compile(pattern), old)
+    for pattern, old in (
+        (r"\.attention\.q_proj(?=\.|$)", ".attention.attention.query"),
+        (r"\.attention\.k_proj(?=\.|$)", ".attention.attention.key"),
+        (r"\.attention\.v_proj(?=\.|$)", ".attention.attention.value"),
+        (r"\.attention\.o_proj(?=\.|$)", ".attention.output.dense"),
+        (r"(?<!encoder\.)(?<!\w)layers\.(\d+)\.mlp\.fc1(?=\.|$)", r"layers.\1.intermediate.dense"),
+        (r"(?<!encoder\.)(?<!\w)layers\.(\d+)\.mlp\.fc2(?=\.|$)", r"layers.\1.output.dense"),
+        (
+            r"(?<!encoder\.)(?<!\w)layers\.(\d+)\.(?=attention\.|intermediate\.|output\.|layernorm_)",
+            r"encoder.layer.\1.",
+        ),
+    )
+)
+
+
+def as_saved(name: str) -> str:
+    """The name that Hugging Face saves a module or tensor of a plain vision transformer under."""
+    for pattern, old in _ANEW:
+        name = pattern.sub(old, name)
+    return name
+
+
+def _plain(names: Names) -> tuple[Renaming, Renaming]:
+    """Of a plain vision transformer's blocks and last norm; what lies before them is folded, and no adapter's."""
+    modules = [(OPEN_CLIP.norm_after, names.norm_after)]
+    ours = (*OPEN_CLIP.norms, OPEN_CLIP.attention_out, OPEN_CLIP.mlp_in, OPEN_CLIP.mlp_out)
+    theirs = (*names.norms, names.attention_out, names.mlp_in, names.mlp_out)
+    inside = dict(zip(ours, theirs, strict=True))
+
+    def named(key: str) -> tuple[str, ...]:
+        module, _, kind = key.rpartition(".")
+        index, within = OPEN_CLIP.block_of(key), OPEN_CLIP.within(key).rpartition(".")[0]
+        if index is None:
+            return tuple(f"{their}.{kind}" for our, their in modules if our == module)
+        if OPEN_CLIP.is_fused(key):
+            parts = (names.fused,) if names.fused else names.apart
+            return tuple(f"{names.block(index)}.{p.format(kind=key.rpartition('_')[2])}" for p in parts)
+        return (f"{names.block(index)}.{inside[within]}.{kind}",) if within in inside else ()
+
+    def to_family(encoder: Mapping[str, Tensor]) -> State:
+        found: State = {}
+        for key, value in encoder.items():
+            theirs = named(key)
+            found |= zip(theirs, value.chunk(len(theirs)) if theirs else (), strict=True)
+        return found
+
+    def to_open_clip(state: Mapping[str, Tensor]) -> State:
+        found: State = {}
+        blocks = {names.block_of(key) for key in state}
+        keys = [f"{OPEN_CLIP.block(i)}.{k}" for i in blocks - {None} for k in OPEN_CLIP.tensors_of_block()]  # type: ignore[arg-type]
+        for key in (*keys, *(f"{OPEN_CLIP.norm_after}.{kind}" for kind in ("weight", "bias"))):
+            theirs = named(key)
+            if all(name in state for name in theirs):
+                found[key] = torch.cat([state[name] for name in theirs])
+        return found
+
+    return to_family, to_open_clip
+
+
 # {family: (from open_clip's names to its own, and back)}
 NAMED: dict[Names, tuple[Renaming, Renaming]] = {
     OPEN_CLIP: (dict[str, Tensor], dict[str, Tensor]),
     HF_CLIP: (open_clip_to_hf, hf_to_open_clip),
+    **{names: _plain(names) for names in VITS},
 }
 
 
@@ -48,6 +115,9 @@ class Places:
             CheckpointError: there is none, or there are several.
         """
         found = list(dict.fromkeys(cls._all(names)))
+        if any(re.search(r"\.layer\.\d+\.(mlp\.fc\d|norm\d)(\.|$)", name) for name in names):
+            # DINOv2 in Hugging Face's names is ViT but for its MLP and norms.
+            found = [replace(p, family=HF_DINOV2) if p.family == HF_VIT else p for p in found]
         whole = [places for places in found if not places.bare]
         # Beside a `visual.transformer` a bare `transformer` is the text tower, as it is in a whole CLIP.
         vision = whole or [
@@ -76,7 +146,7 @@ class Places:
                 own, blocks = re.escape(family.prefix), re.escape(family.bare(family.blocks))
                 # What a text tower has too by such a name tells nothing: its projection, its positions.
                 others = (family.patches.removesuffix(".weight"), family.norm_before, family.norm_after)
-                outside = "|".join(re.escape(family.bare(module)) for module in others)
+                outside = "|".join(re.escape(family.bare(module)) for module in others if module)
                 if match := re.match(rf"((?:.+\.)??)({own})?({blocks}\.\d+|{outside})(\.|$)", name):
                     yield cls(family, match[1], bare=match[2] is None)
                     break

@@ -23,7 +23,14 @@ from checkpoints.adapting import (
 )
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPForImageClassification
+from transformers import (
+    CLIPConfig,
+    CLIPForImageClassification,
+    Dinov2Config,
+    Dinov2Model,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import adamerge
 from adamerge.checkpoints import fingerprint, hf_to_open_clip, open_checkpoint
@@ -465,3 +472,98 @@ def test_what_is_written_is_what_peft_reads(everywhere: bool, tmp_path: Path) ->
     check(tmp_path / "a", hf_to_open_clip(merged))
     config = json.loads((tmp_path / "a/adapter_config.json").read_text())
     assert config["target_modules"] == (["fc2", "v_proj"] if everywhere else modules)
+
+
+# Plain vision transformers.
+
+PLAIN_VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+}
+
+
+def hf_vit() -> nn.Module:
+    torch.manual_seed(0)
+    return ViTForImageClassification(ViTConfig(**PLAIN_VIT, intermediate_size=32, num_labels=3))
+
+
+def dinov2() -> nn.Module:
+    torch.manual_seed(0)
+    return Dinov2Model(Dinov2Config(**PLAIN_VIT, mlp_ratio=2))
+
+
+def timm_vit() -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    return VisionTransformer(8, 4, num_classes=3, embed_dim=16, depth=2, num_heads=2, mlp_ratio=2)
+
+
+def saved_by_its_library(model: Any, folder: Path) -> dict[str, Tensor]:
+    """The encoder of the file that the library writes: transformers 5 has other names in memory."""
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+        return open_checkpoint(folder / "model.safetensors").image_encoder()
+    return open_checkpoint({key: value.clone() for key, value in model.state_dict().items()}).image_encoder()
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "head"),
+    [
+        (hf_vit, ["q_proj", "v_proj", "o_proj", "fc1", "fc2"], "classifier"),
+        (dinov2, ["q_proj", "k_proj", "fc1", "fc2"], ""),
+        (timm_vit, r"blocks\..*(qkv|proj|fc1|fc2)", "head"),
+    ],
+)
+def test_plain_vision_transformers(model: Any, targets: Any, head: str, tmp_path: Path) -> None:
+    adapt(
+        model(),
+        tmp_path / "a",
+        target_modules=targets,
+        bias="lora_only",
+        modules_to_save=[head] if head else None,
+    )
+    merged = merged_by_peft(model(), tmp_path / "a")
+    whole = model()
+    before = saved_by_its_library(whole, tmp_path / "before")
+    whole.load_state_dict(merged)
+    right = saved_by_its_library(whole, tmp_path / "after")
+    found = open_checkpoint(tmp_path / "a").on(before, "base").image_encoder()
+    assert set(found) == set(right)
+    for key, value in found.items():
+        torch.testing.assert_close(value, right[key], atol=1e-6, rtol=0, msg=key)
+    assert sum(not torch.equal(found[key], before[key]) for key in found) > 4
+    if head:
+        opened = open_checkpoint(tmp_path / "a").head()
+        assert torch.equal(opened.weight, merged[f"{head}.weight"])
+        assert not opened.normalize
+    if model is not timm_vit:
+        with pytest.raises(
+            CheckpointError, match="is of a plain vision transformer, and the base clip is a CLIP"
+        ):
+            open_checkpoint(tmp_path / "a").on(hf_to_open_clip(BASE), "clip")
+
+
+def test_the_names_of_transformers_4_are_the_same_places(tmp_path: Path) -> None:
+    adapt(hf_vit(), tmp_path / "a", target_modules=["q_proj", "o_proj", "fc1", "fc2"])
+    new = load_file(tmp_path / "a/adapter_model.safetensors")
+    names = {
+        "vit.layers": "vit.encoder.layer",
+        "attention.q_proj": "attention.attention.query",
+        "attention.o_proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    old = {}
+    for key, value in new.items():
+        for theirs, before in names.items():
+            key = key.replace(theirs, before)
+        old[key] = value
+    base = saved_by_its_library(hf_vit(), tmp_path / "base")
+    folders = tmp_path / "a", written(tmp_path / "b", old, SMALL)
+    first, second = (open_checkpoint(folder).on(base, "base").image_encoder() for folder in folders)
+    assert set(old) != set(new)
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
