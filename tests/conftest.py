@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,7 +37,7 @@ class TinyEncoder(nn.Module):
             "patch": 2,
         }
         self.backbone = Architecture(OPEN_CLIP, **sizes, activation="gelu")
-        self.visual = nn.Module()
+        self.visual: Any = nn.Module()
         self.visual.conv1 = nn.Conv2d(3, width, 2, stride=2, bias=False)
         self.visual.attn = nn.Module()
         self.visual.attn.in_proj_weight = nn.Parameter(torch.randn(3 * width, width) / width**0.5)
@@ -88,7 +89,7 @@ def make_vit_pool(
 
 
 @pytest.fixture
-def double_precision():
+def double_precision() -> Iterator[Any]:
     """What a test makes is float64."""
     torch.set_default_dtype(torch.float64)
     yield
@@ -112,7 +113,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder with its own outputs."""
     monkeypatch.setenv("ADAMERGE_CACHE", str(cache))
     monkeypatch.delenv("ADAMERGE_OUTPUTS", raising=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert fails(["trian"], capsys) == (2, "ConfigError: No command 'trian'; did you mean 'train'?\n")
 
 
-Install = Callable[[Callable[..., object]], list[object]]
+Install = Callable[[Callable[..., object]], list[Any]]
 
 
 @pytest.fixture

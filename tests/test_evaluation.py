@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +72,7 @@ def test_without_labels_there_is_none() -> None:
 PASSES = Passes(device=torch.device("cpu"), batch_size=8)
 
 
-def test_scores_of_a_pool_need_no_run(home, monkeypatch) -> None:
+def test_scores_of_a_pool_need_no_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = make_vit_pool()
     generator = torch.Generator().manual_seed(0)
     pixels = {task: torch.randint(256, (12, 3, 4, 4), generator=generator).to(torch.uint8) for task in TASKS}
@@ -102,7 +105,7 @@ def test_scores_of_a_pool_need_no_run(home, monkeypatch) -> None:
     assert set(result.baselines) == {"pretrained", "weight_average", "task_arithmetic", "individual"}
 
     # A second time nothing passes through an encoder; of other encoders everything does.
-    def fail(*args, **kwargs):
+    def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("predicted again")
 
     monkeypatch.setattr(baselines, "predict_logits", fail)

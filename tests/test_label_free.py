@@ -46,7 +46,7 @@ def test_entropy_of_uniform_and_of_certain_predictions() -> None:
     assert mean_entropy(torch.tensor([[1000.0, 0.0]])) == pytest.approx(0.0)
 
 
-def test_near_chance_is_that_of_guessing_and_of_one_answer():
+def test_near_chance_is_that_of_guessing_and_of_one_answer() -> None:
     expert = torch.arange(100) % 10
     guesses = torch.randint(0, 10, (100,), generator=torch.Generator().manual_seed(0))
     assert near_chance(guesses, expert, 10)

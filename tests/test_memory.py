@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its high-water mark")
-def test_a_reset_forgets_an_earlier_peak():
+def test_a_reset_forgets_an_earlier_peak() -> None:
     large = torch.ones(64 << 20)  # 256 MiB
     peak = peak_memory_bytes(CPU)
     del large

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from checkpoints.formats import MODEL
@@ -16,7 +18,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("variant", bench.VARIANTS[1:])
-def test_variants_make_the_same_updates(variant):
+def test_variants_make_the_same_updates(variant: Any) -> None:
     ours, theirs = bench.build(bench.VARIANTS[0], OPTIONS), bench.build(variant, OPTIONS)
     for _ in range(3):
         assert ours() == pytest.approx(theirs(), rel=1e-4)
@@ -30,14 +32,14 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("module", "variant"), PAIRS)
-def test_variants_of_other_methods_make_the_same_updates(module, variant):
+def test_variants_of_other_methods_make_the_same_updates(module: Any, variant: Any) -> None:
     ours, theirs = module.build(module.VARIANTS[0], OPTIONS), module.build(variant, OPTIONS)
     for _ in range(3):
         assert ours() == pytest.approx(theirs(), rel=1e-4)
 
 
 @pytest.mark.parametrize("module", [surgery, tinting, wemoe])
-def test_floors_are_counted_on_the_shapes(module):
+def test_floors_are_counted_on_the_shapes(module: Any) -> None:
     operations, moved = module.floor(OPTIONS)
     assert operations > 0
     assert moved > 0
@@ -45,7 +47,7 @@ def test_floors_are_counted_on_the_shapes(module):
     assert doubled == 2 * operations
 
 
-def test_the_floor_counts_each_byte_once():
+def test_the_floor_counts_each_byte_once() -> None:
     operations, moved = bench.floor(OPTIONS)
     pool = bench.random_pool(OPTIONS)
     elements = sum(value.numel() for value in pool.base.values())
@@ -58,13 +60,13 @@ def _greedy(variant: str, options: dict) -> object:
     raise MemoryError
 
 
-def test_each_variant_runs_in_its_own_process_and_may_fail_for_memory():
+def test_each_variant_runs_in_its_own_process_and_may_fail_for_memory() -> None:
     measured = measure_in_turn(bench.build, bench.VARIANTS[:1], OPTIONS, rounds=1, steps=2)
     assert len(measured[0].seconds) == 2
     assert measured[0].peak_memory_bytes >= measured[0].before_bytes > 0
 
 
-def test_a_variant_without_memory_is_reported(monkeypatch):
+def test_a_variant_without_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from adamerge.bench import harness
 
     monkeypatch.setattr(harness, "_limit_memory", lambda: None)
@@ -73,7 +75,7 @@ def test_a_variant_without_memory_is_reported(monkeypatch):
     assert "memory" in failed.failure
 
 
-def test_rates_are_positive():
+def test_rates_are_positive() -> None:
     rates = machine_rates(torch.device("cpu"))
     assert rates.flops_per_second > 1e8
     assert rates.bytes_per_second > 1e7

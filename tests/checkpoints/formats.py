@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 8,
     "quick_gelu": True,
     "vision_cfg": {"image_size": 8, "layers": 2, "width": 16, "head_width": 8, "patch_size": 4},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_equal_tensors_and_features(tmp_path, form):
+def test_every_form_gives_equal_tensors_and_features(tmp_path: Path, form: Any) -> None:
     encoder = open_checkpoint(write(tmp_path, form)).image_encoder()
     expected = vision_state()
     assert set(encoder) == set(expected)
@@ -101,7 +102,7 @@ def test_every_form_gives_equal_tensors_and_features(tmp_path, form):
     torch.testing.assert_close(features(encoder), features(expected), rtol=0, atol=1e-6)
 
 
-def test_the_classes_of_the_files_are_never_imported(tmp_path):
+def test_the_classes_of_the_files_are_never_imported(tmp_path: Path) -> None:
     import sys
 
     path = write(tmp_path, "VisualTransformer src.modeling zip")
@@ -110,20 +111,20 @@ def test_the_classes_of_the_files_are_never_imported(tmp_path):
     assert "src.modeling" not in sys.modules
 
 
-def test_a_vision_model_without_projection_has_none(tmp_path):
+def test_a_vision_model_without_projection_has_none(tmp_path: Path) -> None:
     renamed = {k: v for k, v in open_clip_to_hf(vision_state()).items() if k != "visual_projection.weight"}
     save_file(renamed, tmp_path / "model.safetensors")
     assert set(open_checkpoint(tmp_path).image_encoder()) == set(vision_state()) - {"visual.proj"}
 
 
-def test_text_leftovers_are_kept_apart(tmp_path):
+def test_text_leftovers_are_kept_apart(tmp_path: Path) -> None:
     opened = open_checkpoint(write(tmp_path, "VisualTransformer src.modeling zip"))
     assert set(opened.text_leftovers()) == {"positional_embedding", "logit_scale"}
     assert not any("attn_mask" in key for key in opened.state)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
-def test_head_pickles(tmp_path, form):
+def test_head_pickles(tmp_path: Path, form: str) -> None:
     weight = torch.randn(5, 8)
     save_head_pickle(tmp_path / "head_Cars.pt", weight, form)
     opened = open_checkpoint(tmp_path / "head_Cars.pt")
@@ -134,7 +135,7 @@ def test_head_pickles(tmp_path, form):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_widened(tmp_path, dtype):
+def test_other_precisions_are_widened(tmp_path: Path, dtype: Any) -> None:
     save_file({k: v.to(dtype) for k, v in vision_state().items()}, tmp_path / "a.safetensors")
     encoder = open_checkpoint(tmp_path / "a.safetensors").image_encoder()
     assert {value.dtype for value in encoder.values()} == {torch.float32}
@@ -142,7 +143,7 @@ def test_other_precisions_are_widened(tmp_path, dtype):
 
 @given(st.integers(1, 4), st.sampled_from([4, 8, 12]), st.booleans())
 @settings(max_examples=25, deadline=None)
-def test_the_key_map_is_its_own_inverse(blocks, width, prefixed):
+def test_the_key_map_is_its_own_inverse(blocks: Any, width: Any, prefixed: Any) -> None:
     state = {
         "visual.class_embedding": torch.randn(width),
         "visual.positional_embedding": torch.randn(5, width),
@@ -183,7 +184,9 @@ def test_the_key_map_is_its_own_inverse(blocks, width, prefixed):
         ("ViT-L-14-quickgelu", 296, 391, 303_966_208, 303_179_776),
     ],
 )
-def test_rows_and_sizes_of_the_reference(model, rows, hf_rows, numel, hf_numel):
+def test_rows_and_sizes_of_the_reference(
+    model: str, rows: int, hf_rows: int, numel: int, hf_numel: int
+) -> None:
     """As the papers count them, on the meta device: live rows, rows with q, k and v apart, numbers of elements."""
     from adamerge.merging import layer_table
     from adamerge.merging.layers import row_count
@@ -198,7 +201,7 @@ def test_rows_and_sizes_of_the_reference(model, rows, hf_rows, numel, hf_numel):
 
 
 @pytest.mark.parametrize(("model", "rows"), [("ViT-B-32", 158), ("ViT-B-16", 158), ("ViT-L-14", 302)])
-def test_state_dict_of_the_published_wrapper(model, rows):
+def test_state_dict_of_the_published_wrapper(model: str, rows: int) -> None:
     """With the text tensors that the published checkpoints carry along: 158 and 302 rows."""
     from adamerge.checkpoints.keys import TEXT_LEFTOVERS
 

@@ -7,6 +7,7 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ from adamerge.errors import CheckpointError
 class Call:
     """Pickles to a call of any function."""
 
-    def __init__(self, function, *arguments):
+    def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return self.call
 
 
@@ -43,7 +44,7 @@ def stack_global(module: str, name: str, *arguments: str) -> bytes:
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
 @pytest.mark.parametrize("inside", ["top", "state dict"])
-def test_a_call_in_a_pickle_does_not_run(tmp_path, form, inside):
+def test_a_call_in_a_pickle_does_not_run(tmp_path: Path, form: str, inside: str) -> None:
     sentinel = tmp_path / "ran"
     payload = (
         touch(sentinel) if inside == "top" else {"visual.conv1.weight": torch.zeros(1), "x": touch(sentinel)}
@@ -77,7 +78,7 @@ def test_a_call_in_a_pickle_does_not_run(tmp_path, form, inside):
         ("numpy.core.multiarray", "_reconstruct"),
     ],
 )
-def test_names_off_the_list_are_refused(tmp_path, module, name):
+def test_names_off_the_list_are_refused(tmp_path: Path, module: str, name: str) -> None:
     path = tmp_path / "expert.pt"
     path.write_bytes(stack_global(module, name, "touch " + str(tmp_path / "ran")))
     with pytest.raises(CheckpointError, match="was not opened|names"):
@@ -85,7 +86,7 @@ def test_names_off_the_list_are_refused(tmp_path, module, name):
     assert not (tmp_path / "ran").exists()
 
 
-def test_storage_bytes_inside_a_plain_pickle_are_opened_safely(tmp_path):
+def test_storage_bytes_inside_a_plain_pickle_are_opened_safely(tmp_path: Path) -> None:
     """torch.storage._load_from_bytes runs torch.load: its bytes may hide a second pickle."""
     inner = tmp_path / "inner.pt"
     torch.save(touch(tmp_path / "ran"), inner)
@@ -96,7 +97,7 @@ def test_storage_bytes_inside_a_plain_pickle_are_opened_safely(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_state_given_to_an_allowed_function_leaves_no_mark(tmp_path):
+def test_state_given_to_an_allowed_function_leaves_no_mark(tmp_path: Path) -> None:
     """BUILD on a function would set its attributes: the functions handed out are made anew for each file."""
     rebuild = torch._utils._rebuild_tensor_v2
     before = dict(vars(rebuild))
@@ -122,7 +123,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_no_checkpoint_is_named(tmp_path, kind):
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, kind: Any) -> None:
     content, message = BROKEN[kind]
     path = tmp_path / "expert.pt"
     path.write_bytes(content)
@@ -131,7 +132,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path, kind):
     assert str(path) in str(error.value)
 
 
-def test_a_truncated_file(tmp_path):
+def test_a_truncated_file(tmp_path: Path) -> None:
     torch.save(vision_state(), tmp_path / "a.pt")
     save_file(vision_state(), tmp_path / "a.safetensors")
     for name in ("a.pt", "a.safetensors"):
@@ -141,7 +142,7 @@ def test_a_truncated_file(tmp_path):
             open_checkpoint(tmp_path / name)
 
 
-def test_a_flipped_byte_is_noticed_by_the_sum_beside_the_file(tmp_path):
+def test_a_flipped_byte_is_noticed_by_the_sum_beside_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(path, vision_state())
     open_checkpoint(path)
@@ -152,7 +153,7 @@ def test_a_flipped_byte_is_noticed_by_the_sum_beside_the_file(tmp_path):
         open_checkpoint(path)
 
 
-def test_a_torchscript_archive_is_not_opened(tmp_path):
+def test_a_torchscript_archive_is_not_opened(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ViT-B-32.pt", "w") as archive:
         archive.writestr("archive/constants.pkl", b"\x80\x02).")
         archive.writestr("archive/code/model.py", b"def f(): pass")
@@ -160,13 +161,13 @@ def test_a_torchscript_archive_is_not_opened(tmp_path):
         open_checkpoint(tmp_path / "ViT-B-32.pt")
 
 
-def test_shards_outside_the_folder_are_refused(tmp_path):
+def test_shards_outside_the_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
     with pytest.raises(CheckpointError, match="outside its folder"):
         open_checkpoint(tmp_path)
 
 
-def test_missing_files_folders_and_shards(tmp_path):
+def test_missing_files_folders_and_shards(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         open_checkpoint(tmp_path / "nothing.pt")
     with pytest.raises(CheckpointError, match="holds no weights"):
@@ -176,7 +177,7 @@ def test_missing_files_folders_and_shards(tmp_path):
         open_checkpoint(tmp_path)
 
 
-def test_numbers_that_are_not_finite_and_foreign_tensors():
+def test_numbers_that_are_not_finite_and_foreign_tensors() -> None:
     state = vision_state()
     state["visual.proj"][0, 0] = float("inf")
     with pytest.raises(CheckpointError, match=r"not finite in 1 tensors, e.g. visual.proj"):

@@ -95,7 +95,9 @@ def test_it_is_what_peft_merges(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [CLIPVisionModel, CLIPModel])
-def test_whatever_class_it_was_made_on(kind: type[nn.Module], tmp_path: Path, caplog) -> None:
+def test_whatever_class_it_was_made_on(
+    kind: type[nn.Module], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = hugging_face(kind)
     model.load_state_dict({k: v for k, v in BASE.items() if k in model.state_dict()} | {}, strict=False)
     if kind is CLIPVisionModel:  # without the prefix in transformers 5
@@ -112,12 +114,13 @@ def test_whatever_class_it_was_made_on(kind: type[nn.Module], tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_open_clips_fused_attention(whole: bool, tmp_path: Path, caplog) -> None:
+def test_open_clips_fused_attention(whole: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def model() -> nn.Module:
         clip = adapting.open_clip()
-        return clip if whole else clip.visual
+        visual: nn.Module = clip.visual  # type: ignore[assignment]
+        return clip if whole else visual
 
-    config = {
+    config: dict[str, Any] = {
         "target_modules": ["attn", "c_fc", "c_proj"],
         "bias": "lora_only",
         "rank_pattern": {"0.attn": 3},
@@ -213,7 +216,7 @@ def by_hand(tensors: dict[str, Tensor], scale: float, stem: str = STEM) -> dict[
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
-def test_the_public_layout(name: str, tmp_path: Path, caplog) -> None:
+def test_the_public_layout(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tensors = factors(16)
     folder = written(tmp_path / "mnist", tensors, KNOTS, name)
     check(folder, by_hand(tensors, 16 / 16))
@@ -382,7 +385,9 @@ def with_head(folder: Path, **config: Any) -> tuple[Path, dict[str, Tensor]]:
     return folder, merged_by_peft(Classifier(), folder)
 
 
-def test_a_head_in_modules_to_save_comes_through_or_is_named(tmp_path: Path, caplog) -> None:
+def test_a_head_in_modules_to_save_comes_through_or_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, merged = with_head(tmp_path / "a")
     base = {k: v for k, v in adapting.open_clip().state_dict().items() if k.startswith("visual.")}
     pool = adamerge.open_pool(base, {"a": folder}, {"a": folder}, backbone=MODEL)

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,9 @@ from adamerge.errors import CheckpointError, RunError
 from adamerge.files import atomic_write_text, write_atomically
 
 
-def test_a_full_disk_leaves_the_last_version_and_nothing_else(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_last_version_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "last.ckpt"
     atomic_write_text(path, "good")
 
@@ -37,7 +41,7 @@ def test_a_full_disk_leaves_the_last_version_and_nothing_else(tmp_path, monkeypa
         atomic_write_text(tmp_path / "first.ckpt", "new")
 
 
-def test_an_error_in_the_block_leaves_the_last_version(tmp_path):
+def test_an_error_in_the_block_leaves_the_last_version(tmp_path: Path) -> None:
     path = tmp_path / "a"
     atomic_write_text(path, "good")
     with pytest.raises(ZeroDivisionError), write_atomically(path) as file:
@@ -46,28 +50,33 @@ def test_an_error_in_the_block_leaves_the_last_version(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_sum_beside_the_file_is_the_file_s(tmp_path):
+def test_the_sum_beside_the_file_is_the_file_s(tmp_path: Path) -> None:
     digest = save_tensors(tmp_path / "a.safetensors", {"w": torch.arange(3.0)}, {"note": "x"})
     assert digest == sha256_of(tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors.sha256").read_text() == f"{digest}  a.safetensors\n"
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("ADAMERGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("adamerge.digests._SETTLED_NS", -1)
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def reads(monkeypatch):
+def reads(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The files that were read for their digest."""
-    read = []
-    monkeypatch.setattr("adamerge.digests.sha256_of", lambda file: read.append(file.name) or sha256_of(file))
+    read: list[str] = []
+
+    def seen(file: Path) -> str:
+        read.append(file.name)
+        return sha256_of(file)
+
+    monkeypatch.setattr("adamerge.digests.sha256_of", seen)
     return read
 
 
-def test_one_byte_anywhere_in_a_large_file_makes_another_fingerprint(tmp_path, cache):
+def test_one_byte_anywhere_in_a_large_file_makes_another_fingerprint(tmp_path: Path, cache: Path) -> None:
     (folder := tmp_path / "model").mkdir()
     small, large = folder / "small.pt", folder / "large.pt"
     small.write_bytes(b"a")
@@ -82,7 +91,9 @@ def test_one_byte_anywhere_in_a_large_file_makes_another_fingerprint(tmp_path, c
     assert len(found) == 3 + 2 * 2
 
 
-def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path, cache, reads):
+def test_an_unchanged_file_is_read_once_and_a_changed_one_again(
+    tmp_path: Path, cache: Path, reads: Any
+) -> None:
     file = tmp_path / "a.pt"
     file.write_bytes(b"one")
     times = os.stat(file)
@@ -97,7 +108,9 @@ def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path, cache,
     assert fingerprint(file) == sha256_of(file)
 
 
-def test_a_file_that_has_only_just_changed_is_read_again(tmp_path, cache, reads, monkeypatch):
+def test_a_file_that_has_only_just_changed_is_read_again(
+    tmp_path: Path, cache: Path, reads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("adamerge.digests._SETTLED_NS", 60_000_000_000)
     (tmp_path / "a.pt").write_bytes(b"one")
     assert fingerprint(tmp_path / "a.pt") == fingerprint(tmp_path / "a.pt")
@@ -105,7 +118,9 @@ def test_a_file_that_has_only_just_changed_is_read_again(tmp_path, cache, reads,
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"of": 1}', "[]"])
-def test_a_memory_that_is_damaged_or_cannot_be_written_makes_it_slower_only(tmp_path, cache, damage):
+def test_a_memory_that_is_damaged_or_cannot_be_written_makes_it_slower_only(
+    tmp_path: Path, cache: Path, damage: str
+) -> None:
     file = tmp_path / "a.pt"
     file.write_bytes(b"one")
     assert fingerprint(file) == sha256_of(file)
@@ -117,12 +132,14 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_makes_it_slower_only(tmp_
     assert fingerprint(file) == sha256_of(file)
 
 
-def _younger(file):
+def _younger(file: Any) -> None:
     time.sleep(0.02)  # more than the grain of the file system's clock
     os.utime(file)
 
 
-def test_a_sum_beside_the_file_serves_while_it_is_not_older_than_the_file(tmp_path, cache, reads):
+def test_a_sum_beside_the_file_serves_while_it_is_not_older_than_the_file(
+    tmp_path: Path, cache: Path, reads: Any
+) -> None:
     path = tmp_path / "a.safetensors"
     digest = save_tensors(path, {"w": torch.arange(3.0)})
     _younger(tmp_path / "a.safetensors.sha256")
@@ -135,7 +152,7 @@ def test_a_sum_beside_the_file_serves_while_it_is_not_older_than_the_file(tmp_pa
     assert fingerprint(path) == sha256_of(path)
 
 
-def test_the_hub_s_name_of_a_file_is_its_fingerprint(tmp_path, cache, reads):
+def test_the_hub_s_name_of_a_file_is_its_fingerprint(tmp_path: Path, cache: Path, reads: Any) -> None:
     content = b"weights"
     digest = hashlib.sha256(content).hexdigest()
     blob, link = tmp_path / "blobs" / digest, tmp_path / "snapshots" / "main" / "model.safetensors"
@@ -151,7 +168,7 @@ def test_the_hub_s_name_of_a_file_is_its_fingerprint(tmp_path, cache, reads):
     assert fingerprint(link) == sha256_of(blob) != digest
 
 
-def test_an_index_of_several_files_stands_for_all_of_them(tmp_path, cache):
+def test_an_index_of_several_files_stands_for_all_of_them(tmp_path: Path, cache: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}))
     for name in "12":
@@ -166,7 +183,9 @@ def test_an_index_of_several_files_stands_for_all_of_them(tmp_path, cache):
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
-def test_convert_writes_safetensors_with_provenance(tmp_path, form, capsys):
+def test_convert_writes_safetensors_with_provenance(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "finetuned.pt"
     save_task_vectors_pickle(source, vision_state(), vision="VisualTransformer", form=form)
     main(["convert", str(source)])
@@ -181,14 +200,14 @@ def test_convert_writes_safetensors_with_provenance(tmp_path, form, capsys):
     assert json.dumps(metadata).count(str(tmp_path)) == 0
 
 
-def test_convert_a_head(tmp_path):
+def test_convert_a_head(tmp_path: Path) -> None:
     weight = torch.randn(4, 8)
     save_head_pickle(tmp_path / "head_DTD.pt", weight)
     main(["convert", str(tmp_path / "head_DTD.pt"), "--out", str(tmp_path / "dtd.safetensors")])
     assert torch.equal(open_checkpoint(tmp_path / "dtd.safetensors").head().weight, weight)
 
 
-def test_convert_does_not_overwrite_its_source(tmp_path, capsys):
+def test_convert_does_not_overwrite_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_tensors(tmp_path / "a.safetensors", vision_state())
     with pytest.raises(SystemExit) as stop:
         main(["convert", str(tmp_path / "a.safetensors")])

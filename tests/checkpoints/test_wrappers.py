@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,9 @@ def test_the_prefix_is_said(caplog: pytest.LogCaptureFixture) -> None:
         (lambda a, b: a | under("ema.", b), "that at the top", "ema"),
     ],
 )
-def test_of_a_model_and_its_average_the_model_is_taken(tmp_path, caplog, both, taken, other) -> None:
+def test_of_a_model_and_its_average_the_model_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, both: Any, taken: str, other: str
+) -> None:
     average = vision_state(1)
     torch.save(both(STATE, average), tmp_path / "x.ckpt")
     assert equal(open_checkpoint(tmp_path / "x.ckpt").image_encoder(), STATE)

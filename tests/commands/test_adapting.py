@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,12 @@ from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import read_results
 
 
-def state(folder):
+def state(folder: Any) -> Any:
     return open_checkpoint(folder / "state.safetensors").state
 
 
 @pytest.mark.parametrize("method", ["surgery", "surgery_v2", "tinting", "tinting_head", "surgery_online"])
-def test_a_recorded_run_is_the_unrecorded_one(train, home, method):
+def test_a_recorded_run_is_the_unrecorded_one(train: Any, home: Path, method: str) -> None:
     """The same images in the same order: equal losses and equal trained parts, up to the size of a matrix product."""
     recorded, _ = train(method, steps=4)
     (home / "outputs").rename(home / "recorded")
@@ -31,7 +33,7 @@ def test_a_recorded_run_is_the_unrecorded_one(train, home, method):
         torch.testing.assert_close(value, state(computed)[key], rtol=1e-3, atol=1e-4)
 
 
-def test_recordings_are_made_once(train, home, cache):
+def test_recordings_are_made_once(train: Any, home: Path, cache: Path) -> None:
     train("surgery")
     folder = cache / "representations"
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
@@ -42,7 +44,7 @@ def test_recordings_are_made_once(train, home, cache):
     assert {path: time for path, time in after.items() if path in before} == before
 
 
-def test_another_encoder_is_recorded_anew(train, home):
+def test_another_encoder_is_recorded_anew(train: Any, home: Path) -> None:
     """The key is the encoder itself: whatever changes the merge changes it."""
     losses = {}
     for words in (["suite.prior=0.1"], ["suite.prior=0.2"], ["rule=weight_average"]):
@@ -55,7 +57,7 @@ def test_another_encoder_is_recorded_anew(train, home):
     assert losses["suite.prior=0.2"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_learned_coefficients_are_a_start_for_other_methods(train):
+def test_learned_coefficients_are_a_start_for_other_methods(train: Any) -> None:
     folder, _ = train("adamerging_layerwise", steps=4)
     learned = json.loads((folder / "coefficients.json").read_text())
     merged = open_checkpoint(folder / "merged.safetensors").state
@@ -69,7 +71,7 @@ def test_learned_coefficients_are_a_start_for_other_methods(train):
     torch.testing.assert_close(torch.tensor(again["values"]), torch.tensor(learned["values"]))
 
 
-def test_a_start_is_part_of_the_run_and_may_be_task_wise(train, home):
+def test_a_start_is_part_of_the_run_and_may_be_task_wise(train: Any, home: Path) -> None:
     one, _ = train("adamerging_taskwise", steps=2)
     table = json.loads((one / "coefficients.json").read_text())
     file = home / "table.json"
@@ -90,7 +92,9 @@ def test_a_start_is_part_of_the_run_and_may_be_task_wise(train, home):
         ({"tasks": []}, "is no table of coefficients"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(home, capsys, content, complaint):
+def test_a_start_that_does_not_fit_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], content: Any, complaint: str
+) -> None:
     (home / "bad.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit) as stop:
         main(["train", "method=surgery", "start=bad.json", *QUICK])
@@ -98,14 +102,16 @@ def test_a_start_that_does_not_fit_is_refused(home, capsys, content, complaint):
     assert complaint in capsys.readouterr().err
 
 
-def test_a_start_that_is_not_there_is_named(home, capsys):
+def test_a_start_that_is_not_there_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "method=surgery", "start=nowhere", *QUICK])
     assert "start: nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["fw_hard", "fw_soft", "supermerge", "atm"])
-def test_methods_with_labels_are_refused_where_there_are_none(home, capsys, method):
+def test_methods_with_labels_are_refused_where_there_are_none(
+    home: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
     from PIL import Image
 
     from adamerge.tasks.mini import Mini
@@ -127,7 +133,9 @@ def test_methods_with_labels_are_refused_where_there_are_none(home, capsys, meth
     assert not finished(home)
 
 
-def test_an_unknown_option_of_a_training_loop_is_a_mistake(home, capsys):
+def test_an_unknown_option_of_a_training_loop_is_a_mistake(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         main(["train", "method=dam", "+method.training.wieght=0.2", *QUICK])
     assert "did you mean 'weight'" in capsys.readouterr().err
@@ -157,7 +165,7 @@ EVERY = (
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_every_method_runs_and_restores(home, method, capsys):
+def test_every_method_runs_and_restores(home: Path, method: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["suite.steps=4", "suite.tuned.atm.steps=2", *QUICK[:3], "evaluation.batch_size=100"]
     if method in ("fw_hard",):
         words.append("method.schedule.steps=2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from commands.conftest import QUICK, finished
 
@@ -10,7 +11,7 @@ from adamerge.__main__ import main
 from adamerge.tracking.preset import coefficients_digest, read_preset
 
 
-def test_a_run_and_one_that_starts_from_it(home):
+def test_a_run_and_one_that_starts_from_it(home: Path) -> None:
     main(["train", "method=adamerging_layerwise", "method.schedule.steps=2", *QUICK])
     folder = finished(home)["adamerging_layerwise"]
     told = read_preset(folder)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from commands.conftest import QUICK
 
 from adamerge.__main__ import main
 
 
-def test_a_cache_that_cannot_be_written_is_no_silent_loss(home, capsys, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_no_silent_loss(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ADAMERGE_CACHE", "/proc/x")
     with pytest.raises(SystemExit) as stop:
         main(["merge", *QUICK[:3]])

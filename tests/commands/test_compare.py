@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ BASELINES = {
 
 
 def make_run(
-    root: Path, method: str, seed: int, digits: float, signs: float, suite: str = "mini", **model
+    root: Path, method: str, seed: int, digits: float, signs: float, suite: str = "mini", **model: Any
 ) -> Path:
     folder = root / method / f"{seed}-{len(list(root.rglob('config.yaml')))}"
     folder.mkdir(parents=True)
@@ -63,7 +64,7 @@ def sweep(tmp_path: Path) -> Path:
     return root
 
 
-def test_means_and_spreads_are_those_computed_by_hand(sweep, capsys):
+def test_means_and_spreads_are_those_computed_by_hand(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     main(["compare", str(sweep)])
     out = capsys.readouterr().out
     assert "70.0 ± 10.0" in out  # of 0.6, 0.7, 0.8
@@ -84,7 +85,7 @@ def test_means_and_spreads_are_those_computed_by_hand(sweep, capsys):
     )  # the upper reference is never the best
 
 
-def test_equal_bests_are_all_marked(sweep):
+def test_equal_bests_are_all_marked(sweep: Any) -> None:
     main(["compare", str(sweep)])
     text = (sweep / "report" / "compare.md").read_text()
     for row in (
@@ -94,7 +95,7 @@ def test_equal_bests_are_all_marked(sweep):
         assert row in text
 
 
-def test_csv_has_plain_numbers(sweep):
+def test_csv_has_plain_numbers(sweep: Any) -> None:
     main(["compare", str(sweep), f"out={sweep / 'elsewhere'}"])
     with (sweep / "elsewhere" / "compare.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "surgery (rank=16)"]
@@ -106,7 +107,7 @@ def test_csv_has_plain_numbers(sweep):
     assert rows[0]["seeds"] == "0 1 2"
 
 
-def test_latex_is_a_booktabs_table(sweep):
+def test_latex_is_a_booktabs_table(sweep: Any) -> None:
     main(["compare", str(sweep)])
     text = (sweep / "report" / "compare.tex").read_text()
     assert text.startswith(r"\begin{tabular}{lrrr}" + "\n" + r"\toprule")
@@ -114,7 +115,9 @@ def test_latex_is_a_booktabs_table(sweep):
     assert r"\textbf{70.0 {\tiny$\pm$10.0}}" in text
 
 
-def test_suites_have_tables_of_their_own_and_unfinished_runs_are_named(sweep, capsys):
+def test_suites_have_tables_of_their_own_and_unfinished_runs_are_named(
+    sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_run(sweep, "wemoe", 0, 0.2, 0.2, suite="mini, jpeg 2")
     (make_run(sweep, "ties", 0, 0.5, 0.5) / "results.json").unlink()
     (make_run(sweep, "dam", 0, 0.5, 0.5) / "results.json").write_text("{")
@@ -128,7 +131,9 @@ def test_suites_have_tables_of_their_own_and_unfinished_runs_are_named(sweep, ca
     assert "ties" not in (sweep / "report" / "compare.md").read_text()
 
 
-def test_runs_without_labels_are_compared_by_agreement(tmp_path, capsys):
+def test_runs_without_labels_are_compared_by_agreement(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = make_run(tmp_path, "surgery", 0, 0.5, 0.5)
     content = json.loads((folder / "results.json").read_text())
     for task in content["tasks"].values():
@@ -141,7 +146,9 @@ def test_runs_without_labels_are_compared_by_agreement(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words", [[], ["nowhere"], ["rank=3"]])
-def test_wrong_words_are_explained(words, tmp_path, monkeypatch, capsys):
+def test_wrong_words_are_explained(
+    words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["compare", *words])
@@ -150,13 +157,13 @@ def test_wrong_words_are_explained(words, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_without_runs_is_an_error(tmp_path, capsys):
+def test_a_folder_without_runs_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["compare", str(tmp_path)])
     assert "no run" in capsys.readouterr().err
 
 
-def test_it_needs_no_torch(sweep):
+def test_it_needs_no_torch(sweep: Any) -> None:
     code = (
         "import sys; from adamerge.__main__ import main; main(sys.argv[1:]);"
         "sys.exit(any(m in sys.modules for m in ('torch', 'pytorch_lightning', 'hydra')))"
@@ -164,7 +171,9 @@ def test_it_needs_no_torch(sweep):
     subprocess.run([sys.executable, "-c", code, "compare", str(sweep)], check=True)
 
 
-def test_pick_chooses_by_the_estimate_and_says_what_it_cannot_tell_apart(tmp_path, capsys):
+def test_pick_chooses_by_the_estimate_and_says_what_it_cannot_tell_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "outputs"
     # The accuracies are the other way round: no label is looked at.
     for method, accuracy, value, low, high in (

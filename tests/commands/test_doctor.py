@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from composing import settings
@@ -41,7 +44,7 @@ def sick(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, tup
     return lines_of(told.out), told.err
 
 
-def test_nothing_is_wrong_with_the_embedded_suite(home, capsys):
+def test_nothing_is_wrong_with_the_embedded_suite(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", *TWO])
     out = capsys.readouterr().out
     found = lines_of(out)
@@ -54,7 +57,7 @@ def test_nothing_is_wrong_with_the_embedded_suite(home, capsys):
     assert list(home.iterdir()) == []
 
 
-def test_every_problem_of_the_files_is_found(home, capsys):
+def test_every_problem_of_the_files_is_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoder = open_checkpoint(BASE).image_encoder()
     (home / "base.safetensors").write_bytes(b"")
     save_tensors(home / "base.safetensors", encoder)
@@ -90,7 +93,7 @@ def test_every_problem_of_the_files_is_found(home, capsys):
     assert "7 problems and 1 warning" in error
 
 
-def test_mistakes_of_the_config_do_not_stop_it(home, capsys):
+def test_mistakes_of_the_config_do_not_stop_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, error = sick(capsys, *TWO, "sede=1", "suite=nope", "method.schedule.batch_size=0")
     assert found["config"][0] == "problem"
     assert found["data digits"][0] == "ok"
@@ -104,24 +107,24 @@ def test_mistakes_of_the_config_do_not_stop_it(home, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(home, capsys):
+def test_a_gpu_that_is_not_there(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found, _ = sick(capsys, TWO[0], "trainer=gpu")
     assert found["device"][0] == "problem"
     assert found["memory to open"][0] == "ok"
 
 
-def test_the_options_are_those_of_train(home, capsys):
+def test_the_options_are_those_of_train(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--cfg", "job", "method=surgery"])
     doctor = capsys.readouterr().out
     main(["train", "--cfg", "job", "method=surgery"])
     assert doctor == capsys.readouterr().out
 
 
-def config(method: str):
+def config(method: str) -> Any:
     return settings("train", f"method={method}", "backbone=vit_b_32")
 
 
-def test_the_memory_need_of_vit_b_32():
+def test_the_memory_need_of_vit_b_32() -> None:
     """The counts of ViT-B/32: 87.8 M parameters, 4 bytes each, 8 tasks, 152 tensors."""
     need = memory_need(config("adamerging_layerwise"))
     encoder = 87_849_216 * 4
@@ -133,15 +136,15 @@ def test_the_memory_need_of_vit_b_32():
     assert (static.gradient, static.trained) == (0, 0)
 
 
-def test_activations_are_those_that_autograd_keeps():
-    model = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone" / "mini.yaml").model)
+def test_activations_are_those_that_autograd_keeps() -> None:
+    model: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone" / "mini.yaml").model)
     from adamerge.models.clip import ImageEncoder, build_clip
 
     encoder = ImageEncoder(build_clip(model).visual)
     own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
     kept = {}
 
-    def keep(tensor):
+    def keep(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)
@@ -153,7 +156,7 @@ def test_activations_are_those_that_autograd_keeps():
     assert activation_bytes(meta_pool(model, ["a"], torch.float32), 32) == pytest.approx(real, rel=0.15)
 
 
-def test_too_little_memory_disk_or_a_wrong_version(tmp_path, monkeypatch):
+def test_too_little_memory_disk_or_a_wrong_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from packaging.requirements import Requirement
 
     need = Need(base=10, expert=20, vectors=20, merged=10, gradient=10, trained=1, activations=5)
@@ -168,7 +171,7 @@ def test_too_little_memory_disk_or_a_wrong_version(tmp_path, monkeypatch):
     assert package(Requirement("no-such-package")).text == "is not installed"
 
 
-def test_free_memory_is_what_system_and_container_leave(tmp_path):
+def test_free_memory_is_what_system_and_container_leave(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
     assert _available(tmp_path / "meminfo") == 7 * 1024
     assert _left_in_container(tmp_path) is None

@@ -24,7 +24,9 @@ def evaluated(folder: Path, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["adamerging_taskwise", "surgery"])
-def test_a_run_is_evaluated_on_corrupted_pictures_and_on_a_part_of_its_tasks(train, method, capsys):
+def test_a_run_is_evaluated_on_corrupted_pictures_and_on_a_part_of_its_tasks(
+    train: Any, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With per-task parts too: a part of the tasks leaves each task its own."""
     folder, clean = train(method)
     recorded = (folder / "results.json").read_bytes()
@@ -44,7 +46,7 @@ def test_a_run_is_evaluated_on_corrupted_pictures_and_on_a_part_of_its_tasks(tra
     assert (folder / "results.json").read_bytes() == recorded
 
 
-def test_a_merge_evaluated_on_corrupted_pictures_is_the_merge_made_on_them(home):
+def test_a_merge_evaluated_on_corrupted_pictures_is_the_merge_made_on_them(home: Path) -> None:
     merge = ["merge", "rule=task_arithmetic", *QUICK[:3]]
     main(merge)
     (clean,) = finished(home).values()
@@ -57,7 +59,9 @@ def test_a_merge_evaluated_on_corrupted_pictures_is_the_merge_made_on_them(home)
         assert other[key] == expected[key], key
 
 
-def test_a_run_without_options_gives_the_table_that_it_recorded_and_writes_nothing(train, capsys):
+def test_a_run_without_options_gives_the_table_that_it_recorded_and_writes_nothing(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, results = train("surgery")
     capsys.readouterr()
     before = sorted(folder.rglob("*"))
@@ -101,7 +105,9 @@ def test_a_run_without_options_gives_the_table_that_it_recorded_and_writes_nothi
         (["-m", "suite.limit=1,2"], "leave out -m"),
     ],
 )
-def test_what_cannot_apply_is_refused_by_name(fixed_run, capsys, words, text):
+def test_what_cannot_apply_is_refused_by_name(
+    fixed_run: Any, capsys: pytest.CaptureFixture[str], words: Any, text: str
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", f"run={fixed_run}", *words])
     assert stop.value.code == 2
@@ -110,7 +116,7 @@ def test_what_cannot_apply_is_refused_by_name(fixed_run, capsys, words, text):
 
 
 @pytest.fixture
-def fixed_run(home, tmp_path_factory) -> Path:
+def fixed_run(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run for all refusals: none of them gets as far as its weights' numbers."""
     kept = tmp_path_factory.getbasetemp() / "refusals"
     if not kept.exists():
@@ -121,7 +127,9 @@ def fixed_run(home, tmp_path_factory) -> Path:
     return results.parent
 
 
-def test_other_pictures_of_the_same_classes_and_no_others(home, capsys):
+def test_other_pictures_of_the_same_classes_and_no_others(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["merge", *on_folders(digit_folders(home / "data", 5), "suite.prior=1.0")])
     (folder,) = finished(home).values()
     digit_folders(home / "more", 8)
@@ -134,7 +142,9 @@ def test_other_pictures_of_the_same_classes_and_no_others(home, capsys):
     assert "Task digits: label" in capsys.readouterr().err
 
 
-def test_options_that_make_no_difference_to_an_encoder_are_refused(home, capsys):
+def test_options_that_make_no_difference_to_an_encoder_are_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         main(["evaluate", "checkpoint=a.safetensors", "method=surgery", "seed=1"])
     said = capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +19,7 @@ MAKING = ["checkpoints=mini", "steps=2", "batch_size=16", "warmup=1", *QUICK[1:3
 
 
 @pytest.mark.parametrize("method", ["adamerging_layerwise", "surgery", "surgery_v2", "tinting", "wemoe"])
-def test_unseen_tasks_are_evaluated_with_their_own_heads(train, method):
+def test_unseen_tasks_are_evaluated_with_their_own_heads(train: Any, method: str) -> None:
     folder, results = train(method, "suite.unseen=[scenes]", "evaluation.batch_size=200", steps=1)
     scenes = results.unseen["scenes"]
     assert scenes.accuracy is not None
@@ -28,7 +30,7 @@ def test_unseen_tasks_are_evaluated_with_their_own_heads(train, method):
         assert json.loads((folder / "coefficients.json").read_text())["tasks"] == ["digits", "signs"]
 
 
-def test_at_coefficient_zero_an_unseen_task_is_the_base(home):
+def test_at_coefficient_zero_an_unseen_task_is_the_base(home: Path) -> None:
     main(["merge", "rule=task_arithmetic", "rule.scale=0.0", "suite.unseen=[scenes]", *QUICK[:3]])
     results = read_results(finished(home)["task_arithmetic"])
     assert results.unseen["scenes"].accuracy == results.unseen["scenes"].pretrained
@@ -41,21 +43,25 @@ def test_at_coefficient_zero_an_unseen_task_is_the_base(home):
 @pytest.mark.parametrize(
     ("unseen", "complaint"), [("[scene]", "did you mean 'scenes'"), ("[digits]", "already")]
 )
-def test_an_unseen_task_must_be_another_task_of_the_suite(home, capsys, unseen, complaint):
+def test_an_unseen_task_must_be_another_task_of_the_suite(
+    home: Path, capsys: pytest.CaptureFixture[str], unseen: str, complaint: str
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", f"suite.unseen={unseen}", *QUICK])
     assert stop.value.code == 2
     assert complaint in capsys.readouterr().err
 
 
-def test_a_rule_with_an_encoder_per_task_has_none_for_an_unseen_one(home, capsys):
+def test_a_rule_with_an_encoder_per_task_has_none_for_an_unseen_one(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["merge", "rule=emr", "suite.unseen=[scenes]", *QUICK[:3]])
     assert stop.value.code == 2
     assert "no task vector 'scenes'" in capsys.readouterr().err
 
 
-def test_experts_of_no_use_are_merged_too(home, monkeypatch):
+def test_experts_of_no_use_are_merged_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAMERGE_CACHE", str(home / "own"))
     main(["finetune", "suite.tasks=[digits]", "shuffle=1", *MAKING])
     assert (home / "own/zoo/mini/mini/irrelevant/digits_1.safetensors").exists()
@@ -70,7 +76,9 @@ def test_experts_of_no_use_are_merged_too(home, monkeypatch):
     assert read_results(finished(home)["surgery"]).trainable_parameters == 2 * 2 * 16 * 64
 
 
-def test_a_backdoor_is_made_merged_and_measured(home, monkeypatch, capsys):
+def test_a_backdoor_is_made_merged_and_measured(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("ADAMERGE_CACHE", str(home / "own"))
     attack = ["attack=patch", "attack.tasks=[signs]", "attack.target=2"]
     main(["finetune", *attack, *MAKING[:1], "steps=40", "batch_size=64", "warmup=1", *QUICK[1:3]])
@@ -93,7 +101,9 @@ EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.y
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_with_its_sweep(name, home, capsys):
+def test_every_experiment_composes_with_its_sweep(
+    name: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     content = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text())
     assert content["experiment_name"] == name
     methods = content["hydra"]["sweeper"]["params"]["method"].split(",")
@@ -103,7 +113,7 @@ def test_every_experiment_composes_with_its_sweep(name, home, capsys):
     assert f"experiment_name: {name}" in capsys.readouterr().out
 
 
-def test_an_experiment_runs_as_a_sweep(home):
+def test_an_experiment_runs_as_a_sweep(home: Path) -> None:
     words = ["experiment=robustness", "method=weight_average", "suite.corruption=jpeg", "suite.tasks=[signs]"]
     main(["train", "-m", *words, *QUICK[1:3]])
     (path,) = home.glob("outputs/robustness/weight_average/*/results.json")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def test_open_clip_loads_the_whole_clip(runs, home, images):
+def test_open_clip_loads_the_whole_clip(runs: Any, home: Path, images: Any) -> None:
     import open_clip
 
     run = runs("adamerging_layerwise")
@@ -96,7 +97,7 @@ def test_open_clip_loads_the_whole_clip(runs, home, images):
     assert torch.equal(state["merging.values"], load_file(run / "state.safetensors")["merging.values"])
 
 
-def test_hugging_face_folder(runs, home, images):
+def test_hugging_face_folder(runs: Any, home: Path, images: Any) -> None:
     run = runs("adamerging_layerwise")
     out = export(run, "hf", home / "out")
     config = json.loads((out / "config.json").read_text())
@@ -105,7 +106,7 @@ def test_hugging_face_folder(runs, home, images):
     equal(features_of(out, run, images), expected(run, images))
 
 
-def test_hugging_face_folder_in_transformers(runs, home, images):
+def test_hugging_face_folder_in_transformers(runs: Any, home: Path, images: Any) -> None:
     transformers = pytest.importorskip("transformers")
     run = runs("adamerging_layerwise")
     out = export(run, "hf", home / "out")
@@ -115,7 +116,7 @@ def test_hugging_face_folder_in_transformers(runs, home, images):
     assert transformers.CLIPImageProcessor.from_pretrained(out).size["shortest_edge"] == 32
 
 
-def test_safetensors(runs, home, images):
+def test_safetensors(runs: Any, home: Path, images: Any) -> None:
     run = runs("adamerging_layerwise")
     out = export(run, "safetensors", home / "out")
     equal(features_of(out / "image_encoder.safetensors", run, images), expected(run, images))
@@ -124,7 +125,9 @@ def test_safetensors(runs, home, images):
 @pytest.mark.parametrize(
     ("method", "task"), [("adamerging_layerwise", None), ("surgery", "signs"), ("individual", "digits")]
 )
-def test_a_program_takes_any_number_of_images(runs, home, images, method, task):
+def test_a_program_takes_any_number_of_images(
+    runs: Any, home: Path, images: Any, method: str, task: Any
+) -> None:
     run = runs(method)
     out = export(run, "torch_export", home / "out", *([f"task={task}"] if task else []))
     program = torch.export.load(out / "model.pt2").module()
@@ -133,7 +136,7 @@ def test_a_program_takes_any_number_of_images(runs, home, images, method, task):
 
 
 @pytest.mark.parametrize("task", [None, "signs"])
-def test_onnx(runs, home, images, task):
+def test_onnx(runs: Any, home: Path, images: Any, task: Any) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -145,14 +148,16 @@ def test_onnx(runs, home, images, task):
         equal(torch.from_numpy(given), expected(run, images[:count], task))
 
 
-def test_onnx_without_its_packages(runs, home, capsys, monkeypatch):
+def test_onnx_without_its_packages(
+    runs: Any, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("adamerge.export.program.find_spec", lambda name: None)
     error = fails(capsys, f"run={runs('adamerging_layerwise')}", "format=onnx", "out=out")
     assert "adamerge[onnx]" in error
     assert list(home.iterdir()) == []
 
 
-def test_a_trained_head_is_exported_with_its_bias(runs, home, images):
+def test_a_trained_head_is_exported_with_its_bias(runs: Any, home: Path, images: Any) -> None:
     run = runs("tinting")
     heads = load_file(export(run, "safetensors", home / "out") / "heads.safetensors")
     logits = linear(normalize(expected(run, images), dim=-1), heads["signs"], heads["signs.bias"])
@@ -160,7 +165,7 @@ def test_a_trained_head_is_exported_with_its_bias(runs, home, images):
     assert "alone do not" not in (home / "out" / "README.md").read_text()
 
 
-def test_given_heads_are_exported_with_bias_and_normalisation(home, images):
+def test_given_heads_are_exported_with_bias_and_normalisation(home: Path, images: Any) -> None:
     from safetensors.torch import save_file
 
     given = {"weight": torch.randn(12, 64), "bias": torch.randn(12)}
@@ -183,7 +188,7 @@ def test_given_heads_are_exported_with_bias_and_normalisation(home, images):
     equal(program(images), linear(features, given["weight"], given["bias"]))
 
 
-def test_the_card_says_what_it_is(runs, home):
+def test_the_card_says_what_it_is(runs: Any, home: Path) -> None:
     run = runs("surgery")
     out = export(run, "open_clip", home / "out")
     text = (out / "README.md").read_text()
@@ -199,7 +204,7 @@ def test_the_card_says_what_it_is(runs, home):
     assert str(Path(expert).parent) not in text
 
 
-def test_refusals(runs, home, capsys):
+def test_refusals(runs: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, single = runs("adamerging_layerwise"), runs("individual")
     (home / "full").mkdir()
     (home / "full" / "mine").write_text("mine")
@@ -214,7 +219,9 @@ def test_refusals(runs, home, capsys):
     assert [p.name for p in home.iterdir()] == ["full"]
 
 
-def test_a_base_without_a_text_tower_is_said(runs, home, capsys):
+def test_a_base_without_a_text_tower_is_said(
+    runs: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from omegaconf import OmegaConf
 
     run = home / "run"
@@ -237,8 +244,8 @@ def test_a_base_without_a_text_tower_is_said(runs, home, capsys):
     )
 
 
-def test_quick_gelu_and_what_hugging_face_does_not_have():
-    model = {
+def test_quick_gelu_and_what_hugging_face_does_not_have() -> None:
+    model: dict[str, Any] = {
         "embed_dim": 8,
         "quick_gelu": True,
         "vision_cfg": {"image_size": 8, "layers": 2, "width": 16, "head_width": 8, "patch_size": 4},
@@ -259,7 +266,7 @@ def test_quick_gelu_and_what_hugging_face_does_not_have():
         vision_state({**state, "visual.extra": torch.zeros(1)})
 
 
-def test_a_failed_export_leaves_nothing(tmp_path):
+def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="half-way"), folder_atomically(tmp_path / "out") as folder:
         (folder / "model").write_text("half")
         raise ValueError("half-way")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from adamerge.__main__ import main
 
@@ -52,7 +55,9 @@ power: 1.0
 """
 
 
-def test_a_method_and_an_objective_of_ones_own(home, monkeypatch, capsys) -> None:
+def test_a_method_and_an_objective_of_ones_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, text in (("method/shift", METHOD), ("objective/furthest", OBJECTIVE)):
         path = home / "conf" / f"{name}.yaml"
         path.parent.mkdir(parents=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ def photos(home: Path) -> Path:
     return home / "photos"
 
 
-def test_predictions_are_the_method_s(train, home, photos, capsys):
+def test_predictions_are_the_method_s(
+    train: Any, home: Path, photos: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, _ = train("adamerging_layerwise", steps=2)
     capsys.readouterr()
     main(["predict", f"run={run}", "images=photos", "task=signs", "top=2"])
@@ -54,7 +57,9 @@ def test_predictions_are_the_method_s(train, home, photos, capsys):
     assert "24 pictures classified" in shown
 
 
-def test_only_the_weights_are_needed(home, cache, photos, capsys):
+def test_only_the_weights_are_needed(
+    home: Path, cache: Path, photos: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The data's folder is gone and no head is cached: the run itself knows its heads and class names."""
     for task in ("digits", "signs"):
         for index, name in enumerate(("zero", "one", "two")):
@@ -71,7 +76,9 @@ def test_only_the_weights_are_needed(home, cache, photos, capsys):
     assert sum(float(row["probability"]) for row in found) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos, capsys):
+def test_a_picture_that_cannot_be_read_is_named_and_skipped(
+    train: Any, home: Path, photos: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["merge", "rule=individual", *QUICK[:3]])
     run = finished(home)["individual"]
     (photos / "03.jpg").write_bytes(b"no picture")
@@ -99,7 +106,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_skipped(train, home, photos,
     assert (home / "predictions.csv").read_bytes() == before
 
 
-def test_predict_reads_a_picture_as_a_run_does(train, home):
+def test_predict_reads_a_picture_as_a_run_does(train: Any, home: Path) -> None:
     """A JPEG that its tag turns, and 16 bits: the same class as the upright picture of 8 bits."""
     main(["merge", "rule=individual", *QUICK[:3]])
     run = finished(home)["individual"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,11 +22,11 @@ TASKS = ("digits", "signs")
 
 
 @pytest.fixture
-def shown(monkeypatch) -> list[Stream]:
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
     """The streams that training sees."""
     streams: list[Stream] = []
 
-    def make(*args, **options) -> Stream:
+    def make(*args: Any, **options: Any) -> Stream:
         streams.append(Stream(*args, **options))
         return streams[-1]
 
@@ -36,7 +38,7 @@ def pixels(task: str, split: str = "test") -> torch.Tensor:
     return torch.from_numpy(Mini(task).images(split)).permute(0, 3, 1, 2)
 
 
-def test_with_a_share_only_the_adapted_part_is_seen_and_the_rest_is_scored(train, shown):
+def test_with_a_share_only_the_adapted_part_is_seen_and_the_rest_is_scored(train: Any, shown: Any) -> None:
     _, results = train("surgery", "suite.adapt_on={share: 0.5}", "eval_every=2", "eval_images=16")
     (stream,) = shown
     for task in TASKS:
@@ -49,7 +51,7 @@ def test_with_a_share_only_the_adapted_part_is_seen_and_the_rest_is_scored(train
     assert results.gap == pytest.approx(results.adapted_average - results.average)
 
 
-def test_both_parts_together_are_the_whole_split(train, home):
+def test_both_parts_together_are_the_whole_split(train: Any, home: Path) -> None:
     """A static rule adapts on nothing: its parts' accuracies add up to that of the whole split."""
     words = ["rule=task_arithmetic", *QUICK[:3]]
     main(["merge", "suite.adapt_on={share: 0.3, cut: 2}", *words])
@@ -68,7 +70,7 @@ def test_both_parts_together_are_the_whole_split(train, home):
     assert not whole.adapted
 
 
-def test_a_pool_of_images_is_all_that_is_seen(train, shown):
+def test_a_pool_of_images_is_all_that_is_seen(train: Any, shown: Any) -> None:
     _, results = train("surgery", "suite.adapt_images=20", "seed=3")
     (stream,) = shown
     assert [len(images) for images in stream.image_sets.values()] == [20, 20]
@@ -79,7 +81,9 @@ def test_a_pool_of_images_is_all_that_is_seen(train, shown):
 
 
 @pytest.mark.parametrize(("method", "split"), [("twin", "validation"), ("prodistill", "train")])
-def test_the_papers_sources_of_images_are_the_presets(train, home, shown, method, split):
+def test_the_papers_sources_of_images_are_the_presets(
+    train: Any, home: Path, shown: Any, method: str, split: str
+) -> None:
     steps = ["suite.tuned.prodistill.steps=4"] if method == "prodistill" else []
     _, results = train(method, *steps, *(["suite.adapt_images=64"]))
     assert results.protocol == "inductive"
@@ -94,7 +98,9 @@ def test_the_papers_sources_of_images_are_the_presets(train, home, shown, method
     assert len(shown[1].image_sets["signs"]) == 1000
 
 
-def test_training_images_that_are_not_there_are_asked_for(home, capsys):
+def test_training_images_that_are_not_there_are_asked_for(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from reports.inputs import digit_folders, on_folders
 
     words = on_folders(
@@ -108,7 +114,9 @@ def test_training_images_that_are_not_there_are_asked_for(home, capsys):
     assert "method.adapt_on=test" in error
 
 
-def test_a_stream_in_an_order_is_followed_and_reported(train, shown, capsys):
+def test_a_stream_in_an_order_is_followed_and_reported(
+    train: Any, shown: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, results = train("surgery", "stream=few_1_4")
     (stream,) = shown
     for task in TASKS:
@@ -123,7 +131,7 @@ def test_a_stream_in_an_order_is_followed_and_reported(train, shown, capsys):
     assert [r["step"] for r in Journal(folder / "journal.jsonl").read()] == [0, 1, 2]
 
 
-def test_tasks_mixed_in_a_batch_are_trained_on(train):
+def test_tasks_mixed_in_a_batch_are_trained_on(train: Any) -> None:
     for method in ("adamerging_layerwise", "concrete_layerwise"):
         extra = ["suite.tuned.concrete_layerwise.meta_steps=2"] if method.startswith("concrete") else []
         folder, results = train(method, "stream=mixed_tasks", *extra)
@@ -132,7 +140,9 @@ def test_tasks_mixed_in_a_batch_are_trained_on(train):
         assert all(record["loss"] is not None for record in losses)
 
 
-def test_a_method_that_learns_from_labels_sees_no_stream(home, capsys):
+def test_a_method_that_learns_from_labels_sees_no_stream(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", "method=supermerge", "stream=class_by_class", "method.schedule.steps=2", *QUICK])
     assert stop.value.code == 2
@@ -142,7 +152,7 @@ def test_a_method_that_learns_from_labels_sees_no_stream(home, capsys):
     assert not (home / "outputs").exists()
 
 
-def test_evaluation_while_training_changes_nothing_and_is_drawn(train, home):
+def test_evaluation_while_training_changes_nothing_and_is_drawn(train: Any, home: Path) -> None:
     plain, _ = train("wemoe")
     losses = [r["loss"] for r in Journal(plain / "journal.jsonl").read()]
     content = (plain / "state.safetensors").read_bytes()
@@ -162,7 +172,9 @@ def test_evaluation_while_training_changes_nothing_and_is_drawn(train, home):
     assert "Calibration" in page
 
 
-def test_tables_say_how_a_number_came_about(train, home, capsys):
+def test_tables_say_how_a_number_came_about(
+    train: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train("surgery", "suite.adapt_on={share: 0.5}")
     main(["merge", "rule=task_arithmetic", "suite.adapt_on={share: 0.5}", *QUICK[:3]])
     capsys.readouterr()
@@ -181,7 +193,7 @@ def test_tables_say_how_a_number_came_about(train, home, capsys):
     assert "protocol,task_known,scale_chosen_by,experts,stream" in (report / "compare.csv").read_text()
 
 
-def test_streams_stand_beside_each_other(train, home, capsys):
+def test_streams_stand_beside_each_other(train: Any, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for stream in ("independent", "class_by_class", "dirichlet_01", "dirichlet_001"):
         train("surgery", f"stream={stream}", steps=1)
         main(["train", "method=task_arithmetic", f"stream={stream}", *QUICK[:3]])
@@ -197,7 +209,9 @@ def test_streams_stand_beside_each_other(train, home, capsys):
     assert json.loads((next(home.glob("outputs/*/surgery/*/results.json"))).read_text())["schema"] == 2
 
 
-def test_a_cut_run_is_evaluated_on_its_own_part_and_on_no_others(train, home, capsys):
+def test_a_cut_run_is_evaluated_on_its_own_part_and_on_no_others(
+    train: Any, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The other part is known by its pictures' numbers: corrupted they keep them, other pictures have others."""
     folder, results = train("surgery", "suite.adapt_on={share: 0.5}", steps=1)
     main(["evaluate", f"run={folder}", "suite.corruption=jpeg", "suite.strengths=cifar", "out=jpeg.json"])

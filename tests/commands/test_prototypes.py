@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,12 +33,12 @@ def on_mini(*words: str) -> list[str]:
     return ["merge", "rule=weight_average", *options, *words]
 
 
-def heads_in(folder):
+def heads_in(folder: Any) -> Any:
     return heads_of_tensors(open_checkpoint(folder / "heads.safetensors").state)
 
 
 @pytest.mark.parametrize("shots", [None, 2])
-def test_heads_are_the_class_means_of_the_base_s_features(home, cache, shots):
+def test_heads_are_the_class_means_of_the_base_s_features(home: Path, cache: Path, shots: Any) -> None:
     main(on_mini(*([] if shots is None else [f"checkpoints.shots={shots}"])))
     (folder,) = finished(home).values()
     model = settings("merge").backbone.model
@@ -57,7 +59,7 @@ def test_heads_are_the_class_means_of_the_base_s_features(home, cache, shots):
         assert float(torch.nn.functional.cosine_similarity(found, expected).mean()) > 0.5
 
 
-def test_pictures_that_made_the_heads_are_part_of_the_run(home, cache):
+def test_pictures_that_made_the_heads_are_part_of_the_run(home: Path, cache: Path) -> None:
     data = digit_folders(home / "data")
     for path in sorted((data / "digits").glob("*/*.png")):
         split = "train" if int(path.stem) < 5 else "test"
@@ -80,7 +82,9 @@ def test_pictures_that_made_the_heads_are_part_of_the_run(home, cache):
     assert len(list(home.glob("outputs/*/*/*/results.json"))) == 2
 
 
-def test_without_training_labels_the_reason_is_said(home, cache, capsys):
+def test_without_training_labels_the_reason_is_said(
+    home: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flat = home / "data" / "digits"
     flat.mkdir(parents=True)
     for index, picture in enumerate(Mini(task="digits").images("test")[:4]):
@@ -102,7 +106,9 @@ def test_without_training_labels_the_reason_is_said(home, cache, capsys):
     assert "has no train pictures" in capsys.readouterr().err
 
 
-def test_an_expert_is_finetuned_through_prototypes_where_there_is_no_text_tower(home, cache, capsys):
+def test_an_expert_is_finetuned_through_prototypes_where_there_is_no_text_tower(
+    home: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tower = home / "tower.safetensors"
     from adamerge.checkpoints import save_tensors
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from commands.conftest import QUICK
@@ -11,7 +14,7 @@ from adamerge.runs.run import open_run
 
 
 @pytest.mark.parametrize("rule", ["ties", "doge_ta"])
-def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home, rule):
+def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home: Path, rule: str) -> None:
     words = [f"rule={rule}", "suite.tasks=[digits,signs]", *QUICK[1:3]]
     if rule == "doge_ta":
         words.append("rule.steps=1")
@@ -28,7 +31,7 @@ def test_bfloat16_vectors_keep_the_entries_that_float32_keeps(home, rule):
     assert ranked_narrow > sum(int(mask.sum()) for mask in kept["bfloat16"].values())
 
 
-def _ruled_as_kept(run, pool):
+def _ruled_as_kept(run: Any, pool: Any) -> Any:
     from adamerge.settings import instantiate
 
     return instantiate(run.settings.rule.component)(pool).vectors

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def test_a_run_folder_keeps_its_contract(train, capsys):
+def test_a_run_folder_keeps_its_contract(train: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder, results = train("adamerging_layerwise")
     content = json.loads((folder / "results.json").read_text())
     assert set(content) >= CONTRACT
@@ -80,7 +81,9 @@ def test_a_run_folder_keeps_its_contract(train, capsys):
     assert results.trainable_parameters == load_file(folder / "state.safetensors")["merging.values"].numel()
 
 
-def test_the_same_command_again_finds_the_finished_run(train, capsys):
+def test_the_same_command_again_finds_the_finished_run(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, first = train("adamerging_taskwise")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     capsys.readouterr()
@@ -98,17 +101,17 @@ def test_the_same_command_again_finds_the_finished_run(train, capsys):
         ("tinting_pp", "cross-entropy to the expert (nats)"),
     ],
 )
-def test_a_run_notes_what_its_loss_is(train, method, name):
+def test_a_run_notes_what_its_loss_is(train: Any, method: str, name: str) -> None:
     assert train(method, steps=1)[1].objective == name
 
 
-def test_another_seed_is_another_run(train, home):
+def test_another_seed_is_another_run(train: Any, home: Path) -> None:
     train("adamerging_taskwise")
     train("adamerging_taskwise", "seed=1")
     assert len(list(home.glob("outputs/mini/adamerging_taskwise/*"))) == 2
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(home, cache, train):
+def test_a_killed_run_goes_on_to_the_same_bits(home: Path, cache: Path, train: Any) -> None:
     whole, _ = train("adamerging_layerwise", "checkpoint_every=7", steps=30)
     elsewhere = home / "killed"
     elsewhere.mkdir()
@@ -136,7 +139,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(home, cache, train):
     assert read_results(whole).tasks == read_results(resumed).tasks
 
 
-def test_a_terminated_run_says_what_it_keeps_and_goes_on(home, cache):
+def test_a_terminated_run_says_what_it_keeps_and_goes_on(home: Path, cache: Path) -> None:
     """By a real signal to a real process: Lightning has a handler of its own, after which the run looks finished."""
     words = ["train", "method=adamerging_taskwise", "method.schedule.steps=150", *QUICK, "checkpoint_every=7"]
     command = [sys.executable, "-m", "adamerge", *words]
@@ -174,7 +177,7 @@ def _wait_for_lines(folder: Path, lines: int, process: subprocess.Popen) -> Path
 
 
 @pytest.mark.parametrize("rule", ["pretrained", "weight_average", "task_arithmetic", "ties", "individual"])
-def test_every_rule_merges(home, rule):
+def test_every_rule_merges(home: Path, rule: str) -> None:
     main(["merge", f"rule={rule}", *QUICK[:3]])
     folder = finished(home)[rule]
     results = read_results(folder)
@@ -190,21 +193,23 @@ def test_every_rule_merges(home, rule):
         assert (folder / "merged.safetensors").exists()
 
 
-def test_a_sweep_runs_methods_and_rules_side_by_side(home):
+def test_a_sweep_runs_methods_and_rules_side_by_side(home: Path) -> None:
     main(["train", "-m", "method=task_arithmetic,adamerging_taskwise_pp", *QUICK[:3], "suite.steps=2"])
     runs = finished(home)
     assert set(runs) == {"task_arithmetic", "adamerging_taskwise_pp"}
     assert read_results(runs["adamerging_taskwise_pp"]).rule == "ties"
 
 
-def test_fusion_bench_preset_splits_the_attention(train):
+def test_fusion_bench_preset_splits_the_attention(train: Any) -> None:
     folder, results = train("adamerging_layerwise_fb")
     layers = json.loads((folder / "coefficients.json").read_text())["layers"]
     assert sum("q_proj" in layer for layer in layers) == 2 * 4
     assert results.trainable_parameters == 2 * len(layers)
 
 
-def test_evaluating_a_run_and_its_merged_encoder_gives_the_same_table(train, capsys):
+def test_evaluating_a_run_and_its_merged_encoder_gives_the_same_table(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, _ = train("adamerging_layerwise")
     capsys.readouterr()
     main(["evaluate", f"run={folder}"])
@@ -219,7 +224,9 @@ def test_evaluating_a_run_and_its_merged_encoder_gives_the_same_table(train, cap
     assert len(rows[0]) == 3
 
 
-def test_a_corrupted_suite_is_adapted_and_evaluated_on_its_corrupted_pictures(train, capsys):
+def test_a_corrupted_suite_is_adapted_and_evaluated_on_its_corrupted_pictures(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     clean_folder, clean = train("adamerging_taskwise")
     folder, results = train("adamerging_taskwise", "suite.corruption=contrast", "suite.severity=5")
     assert folder.parents[1].name == "mini-contrast"
@@ -238,14 +245,16 @@ def test_a_corrupted_suite_is_adapted_and_evaluated_on_its_corrupted_pictures(tr
     assert f"{100 * results.average:.1f}" in capsys.readouterr().out
 
 
-def test_evaluate_needs_one_thing_to_evaluate(home, capsys):
+def test_evaluate_needs_one_thing_to_evaluate(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["evaluate"])
     assert stop.value.code == 2
     assert "run=" in capsys.readouterr().err
 
 
-def test_unlabeled_folders_of_images_give_the_agreement_only(home, capsys):
+def test_unlabeled_folders_of_images_give_the_agreement_only(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from PIL import Image
 
     from adamerge.tasks.mini import Mini
@@ -268,7 +277,9 @@ def test_unlabeled_folders_of_images_give_the_agreement_only(home, capsys):
     assert "–" in capsys.readouterr().out
 
 
-def test_an_expert_of_another_architecture_is_named_before_any_work(home, capsys):
+def test_an_expert_of_another_architecture_is_named_before_any_work(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from adamerge.checkpoints import open_checkpoint, save_tensors
     from adamerge.settings.paths import PACKAGE
 
@@ -286,7 +297,9 @@ def test_an_expert_of_another_architecture_is_named_before_any_work(home, capsys
     assert not list(home.glob("outputs/*/*/*/results.json"))
 
 
-def test_making_a_base_and_an_expert(home, monkeypatch, capsys):
+def test_making_a_base_and_an_expert(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("ADAMERGE_CACHE", str(home / "own"))
     quiet = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "warmup=1"]
     main(["pretrain", "suite.tasks=[digits,signs]", "steps=2", "batch_size=16", *quiet])
@@ -304,7 +317,9 @@ def test_making_a_base_and_an_expert(home, monkeypatch, capsys):
     assert finished(home)["task_arithmetic"]
 
 
-def test_rerun_begins_a_finished_run_anew_in_its_folder(train, capsys):
+def test_rerun_begins_a_finished_run_anew_in_its_folder(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, first = train("adamerging_taskwise")
     (folder / "figures" / "old.png").write_text("")
     (folder / "notes.txt").write_text("the user's")
@@ -318,7 +333,7 @@ def test_rerun_begins_a_finished_run_anew_in_its_folder(train, capsys):
     assert (folder / "notes.txt").exists()
 
 
-def test_nothing_of_a_lock_is_left_and_a_killed_holder_holds_nothing(tmp_path):
+def test_nothing_of_a_lock_is_left_and_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
     from adamerge.errors import RunError
     from adamerge.tracking.lock import FILE, holder, locked
 
@@ -340,7 +355,9 @@ def test_nothing_of_a_lock_is_left_and_a_killed_holder_holds_nothing(tmp_path):
     assert not (tmp_path / FILE).exists()
 
 
-def test_pictures_that_change_while_they_are_read_give_no_result(home, monkeypatch, capsys):
+def test_pictures_that_change_while_they_are_read_give_no_result(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from reports.inputs import digit_folders, on_folders
 
     from adamerge.runs import recipe
@@ -348,7 +365,7 @@ def test_pictures_that_change_while_they_are_read_give_no_result(home, monkeypat
     words = ["merge", *on_folders(digit_folders(home / "data", 2))]
     evaluate = recipe.evaluate
 
-    def meanwhile(*args):
+    def meanwhile(*args: Any) -> Any:
         picture = next((home / "data").rglob("*.png"))
         picture.write_bytes(picture.read_bytes() + b"x")
         return evaluate(*args)
@@ -363,7 +380,9 @@ def test_pictures_that_change_while_they_are_read_give_no_result(home, monkeypat
     assert not finished(home)
 
 
-def test_a_run_folder_does_not_serve_with_other_weights(home, capsys):
+def test_a_run_folder_does_not_serve_with_other_weights(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import shutil
 
     from reports.inputs import digit_folders, on_folders
@@ -383,7 +402,9 @@ def test_a_run_folder_does_not_serve_with_other_weights(home, capsys):
     assert str(expert) in error
 
 
-def test_an_own_method_edited_in_place_is_another_run(home, monkeypatch, capsys):
+def test_an_own_method_edited_in_place_is_another_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = "from adamerge.methods import Static\n\n\nclass Mine(Static):\n    pass\n"
     (home / "mine_runs.py").write_text(source)
     monkeypatch.syspath_prepend(home)
@@ -398,7 +419,7 @@ def test_an_own_method_edited_in_place_is_another_run(home, monkeypatch, capsys)
     assert len(list(home.glob("outputs/*/*/*/results.json"))) == 2
 
 
-def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
+def test_a_start_has_the_baselines_of_every_other_run(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from adamerge.evaluation import baselines
     from adamerge.runs import evaluating
 
@@ -406,7 +427,7 @@ def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
     evaluated = []
     predict = evaluating.predict_logits
 
-    def counted(*args, **kwargs):
+    def counted(*args: Any, **kwargs: Any) -> Any:
         evaluated.append(args[0])
         return predict(*args, **kwargs)
 
@@ -414,7 +435,12 @@ def test_a_start_has_the_baselines_of_every_other_run(train, monkeypatch):
         monkeypatch.setattr(room, "predict_logits", counted)
     read = []
     cached = baselines.cached
-    monkeypatch.setattr(baselines, "cached", lambda *args: read.append(args[0]) or cached(*args))
+
+    def reading(*args: Any) -> Any:
+        read.append(args[0])
+        return cached(*args)
+
+    monkeypatch.setattr(baselines, "cached", reading)
     train("surgery", f"start={folder}")
     assert len(evaluated) == 1  # the run's own; its four baselines are known
     assert len(read) == 4  # and read once, for the results and for what the folder keeps of them

@@ -43,7 +43,7 @@ def test_what_a_method_inherits_is_listed(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_narrow_terminal_gets_a_few_lines_per_method(
-    capsys: pytest.CaptureFixture[str], monkeypatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     run(["methods"])

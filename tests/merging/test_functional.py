@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -53,7 +55,9 @@ def round_gradient(method: AdaMerging, images: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize(("granularity", "layout"), VARIANTS)
 @pytest.mark.parametrize("clamp", [True, False])
-def test_gradient_equals_naive_autograd(pool, images, granularity, layout, clamp):
+def test_gradient_equals_naive_autograd(
+    pool: Any, images: Any, granularity: Any, layout: Any, clamp: bool
+) -> None:
     method = AdaMerging(pool, granularity, clamp=clamp, layout=layout).double()
     with torch.no_grad():
         method.merging.values.add_(0.6 * torch.randn_like(method.merging.values))
@@ -64,7 +68,7 @@ def test_gradient_equals_naive_autograd(pool, images, granularity, layout, clamp
 
 
 @pytest.mark.parametrize(("granularity", "layout"), VARIANTS)
-def test_gradient_equals_finite_differences(pool, images, granularity, layout):
+def test_gradient_equals_finite_differences(pool: Any, images: Any, granularity: Any, layout: Any) -> None:
     method = AdaMerging(pool, granularity, layout=layout).double()
     ours = round_gradient(method, images)
     values = method.merging.values
@@ -81,7 +85,7 @@ def test_gradient_equals_finite_differences(pool, images, granularity, layout):
         torch.testing.assert_close(ours[tuple(index)], numeric, rtol=1e-5, atol=1e-8)
 
 
-def test_gradient_is_the_inner_product_with_the_task_vector(pool, images):
+def test_gradient_is_the_inner_product_with_the_task_vector(pool: Any, images: Any) -> None:
     """dL/dlambda[l, k] = <dL/dtheta[l], tau[k, l]>, zero strictly outside the clamp and not at its bounds."""
     method = AdaMerging(pool).double()
     with torch.no_grad():
@@ -103,7 +107,7 @@ def test_gradient_is_the_inner_product_with_the_task_vector(pool, images):
     assert expected[1, 1] != 0
 
 
-def test_one_update_equals_the_naive_joint_update(pool, images):
+def test_one_update_equals_the_naive_joint_update(pool: Any, images: Any) -> None:
     ours, naive = AdaMerging(pool).double(), AdaMerging(pool).double()
     for method, gradient in ((ours, round_gradient(ours, images)), (naive, None)):
         optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
@@ -120,7 +124,7 @@ def test_one_update_equals_the_naive_joint_update(pool, images):
     st.sampled_from([torch.float32, torch.bfloat16]),
 )
 @settings(max_examples=40, deadline=None)
-def test_merge_tensor_adds_scaled_vectors(tasks, parts, length, dtype):
+def test_merge_tensor_adds_scaled_vectors(tasks: Any, parts: Any, length: Any, dtype: Any) -> None:
     torch.manual_seed(tasks * 100 + parts * 10 + length)
     base, rows = torch.randn(parts, length), torch.randn(parts, tasks)
     vectors = torch.randn(tasks, parts * length).to(dtype)
@@ -128,7 +132,7 @@ def test_merge_tensor_adds_scaled_vectors(tasks, parts, length, dtype):
     torch.testing.assert_close(merge_tensor(rows, base, vectors), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_narrow_vectors_are_merged_in_pieces(monkeypatch):
+def test_narrow_vectors_are_merged_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adamerge.merging.functional._PIECE", 7)
     torch.manual_seed(0)
     base, vectors = torch.randn(5, 10), torch.randn(3, 50).bfloat16()
@@ -141,11 +145,16 @@ def test_narrow_vectors_are_merged_in_pieces(monkeypatch):
     )
 
 
-def test_memory_of_a_round_does_not_grow_with_batches(pool, images):
+def test_memory_of_a_round_does_not_grow_with_batches(pool: Any, images: Any) -> None:
     """Nothing of the merge is kept for autograd but the task vectors themselves."""
     method = AdaMerging(pool).double()
     saved: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         method.merge()
     storages = {stack.untyped_storage().data_ptr() for stack in pool.vectors.values()}
     large = [t for t in saved if t.numel() > len(pool.names) * len(method.layers)]
@@ -154,32 +163,32 @@ def test_memory_of_a_round_does_not_grow_with_batches(pool, images):
 
 
 class TestIdentities:
-    def test_start_is_task_arithmetic(self, pool: Pool):
+    def test_start_is_task_arithmetic(self, pool: Pool) -> None:
         merged = AdaMerging(pool, start=0.3).double().merged_state_dict()
         for key, stack in pool.vectors.items():
             torch.testing.assert_close(
                 merged[key].flatten(), pool.base[key].flatten() + 0.3 * stack.sum(dim=0)
             )
 
-    def test_zero_is_the_base(self, pool: Pool):
+    def test_zero_is_the_base(self, pool: Pool) -> None:
         merged = AdaMerging(pool, start=0.0).double().merged_state_dict()
         assert all(torch.equal(merged[key], value) for key, value in pool.base.items())
 
     @pytest.mark.parametrize("column", range(3))
-    def test_one_hot_is_the_expert(self, pool: Pool, column: int):
+    def test_one_hot_is_the_expert(self, pool: Pool, column: int) -> None:
         method = AdaMerging(pool, start=torch.eye(3)[column]).double()
         merged, expert = method.merged_state_dict(), pool.expert(pool.names[column])
         for key, value in expert.items():
             torch.testing.assert_close(merged[key], value, rtol=1e-12, atol=1e-12)
 
-    def test_layouts_agree_at_the_start(self, pool: Pool, images):
+    def test_layouts_agree_at_the_start(self, pool: Pool, images: Any) -> None:
         one, other = AdaMerging(pool).double(), AdaMerging(pool, layout="hf").double()
         torch.testing.assert_close(
             one.logits(images["signs"], "signs"), other.logits(images["signs"], "signs")
         )
         assert len(other.merging.layers) == len(one.merging.layers) + 4
 
-    def test_order_of_tasks_does_not_matter(self, images):
+    def test_order_of_tasks_does_not_matter(self, images: Any) -> None:
         from conftest import make_pool
 
         pool = make_pool()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,7 +29,9 @@ def task_vectors(pool: Pool) -> InMemory:
     st.data(),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_rank_among_all_tensors_equals_sorting_them(lengths, tasks, seed, kind, data):
+def test_a_rank_among_all_tensors_equals_sorting_them(
+    lengths: Any, tasks: Any, seed: int, kind: Any, data: Any
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     vectors = {}
     for i, length in enumerate(lengths):
@@ -45,7 +49,7 @@ def test_a_rank_among_all_tensors_equals_sorting_them(lengths, tasks, seed, kind
         assert found[t].item() == (ordered[rank - 1] if rank else 0.0)
 
 
-def test_a_wrong_guess_is_mended_by_another_pass():
+def test_a_wrong_guess_is_mended_by_another_pass() -> None:
     """Every entry that the sample sees is large, every other one small: the first bracket misses the answer."""
     count = 1 << 19
     values = torch.arange(1.0, count + 1).view(1, -1) / count
@@ -55,7 +59,7 @@ def test_a_wrong_guess_is_mended_by_another_pass():
         assert kth_magnitudes(vectors, [rank]).item() == values.kthvalue(rank).values.item()
 
 
-def test_query_key_and_value_are_three_matrices_or_one():
+def test_query_key_and_value_are_three_matrices_or_one() -> None:
     stack = torch.randn(2, 12, 4)
     apart = as_matrices("visual.transformer.resblocks.0.attn.in_proj_weight", stack)
     assert [tuple(m.shape) for m in apart] == [(2, 4, 4)] * 3
@@ -64,7 +68,7 @@ def test_query_key_and_value_are_three_matrices_or_one():
     assert torch.equal(together, stack)
 
 
-def test_a_convolution_is_a_matrix_of_its_kernels():
+def test_a_convolution_is_a_matrix_of_its_kernels() -> None:
     stack = torch.randn(2, 6, 3, 2, 2)
     (matrices,) = as_matrices("visual.conv1.weight", stack)
     assert matrices.shape == (2, 6, 12)
@@ -73,7 +77,7 @@ def test_a_convolution_is_a_matrix_of_its_kernels():
         as_matrices("visual.ln_post.bias", torch.randn(2, 5))
 
 
-def test_about_the_average_the_vectors_add_up_to_nothing_and_give_the_same_experts(pool):
+def test_about_the_average_the_vectors_add_up_to_nothing_and_give_the_same_experts(pool: Any) -> None:
     vectors = task_vectors(pool)
     centred = AboutAverage(vectors)
     for key in centred.keys:
@@ -84,13 +88,13 @@ def test_about_the_average_the_vectors_add_up_to_nothing_and_give_the_same_exper
 
 
 @pytest.mark.parametrize("rule", [TaskArithmetic(0.4), Ties(top_k=0.5, scale=0.7)])
-def test_tensor_by_tensor_is_the_merge_of_the_pool(pool, rule):
+def test_tensor_by_tensor_is_the_merge_of_the_pool(pool: Any, rule: Any) -> None:
     vectors = task_vectors(pool)
     changed, weights = rule.prepare(vectors), rule.weights(pool.names)
     for key, expected in rule(pool).static().items():
         assert torch.equal(merged_tensor(key, vectors, changed, weights, torch.float64), expected)
 
 
-def test_a_linear_rule_copies_no_vector(pool):
+def test_a_linear_rule_copies_no_vector(pool: Any) -> None:
     for key, stack in TaskArithmetic()(pool).vectors.items():
         assert stack.data_ptr() == pool.vectors[key].data_ptr()

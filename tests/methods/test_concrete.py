@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 
-def concrete(pool, table: Tensor, masks: list[Tensor], seed: int, draw: int, binary: bool = False):
+def concrete(
+    pool: Any, table: Tensor, masks: list[Tensor], seed: int, draw: int, binary: bool = False
+) -> Any:
     """theta_0 + sum_k lambda tau_k m / mean(m), the mask from the draw's noise."""
     theta = {}
     for row, key in enumerate(pool.keys):
@@ -37,7 +40,7 @@ def concrete(pool, table: Tensor, masks: list[Tensor], seed: int, draw: int, bin
     return theta
 
 
-def test_concrete_task_arithmetic():
+def test_concrete_task_arithmetic() -> None:
     pool, images = pool64(), images64()
     method = seeded(lambda: Concrete(RULED(pool)))
     seed = int(method.seed)
@@ -56,7 +59,7 @@ def test_concrete_task_arithmetic():
 
 @pytest.mark.parametrize("fresh_mask", [True, False])
 @pytest.mark.parametrize("binary", [True, False])
-def test_concrete_adamerging(fresh_mask, binary):
+def test_concrete_adamerging(fresh_mask: bool, binary: bool) -> None:
     """The published loop, its order of operations included: see the reference, section 9."""
     pool, first, second = pool64(), images64(seed=1), images64(seed=2)
     final = "binary" if binary else "relaxed"
@@ -97,10 +100,10 @@ def test_concrete_adamerging(fresh_mask, binary):
         close(value, expected[key])
 
 
-def test_a_binary_mask_predicts_and_a_relaxed_one_is_learned():
+def test_a_binary_mask_predicts_and_a_relaxed_one_is_learned() -> None:
     """Concrete TA: relaxed while training, a Bernoulli sample of the same logits afterwards."""
     pool, images = pool64(), images64()
-    relaxed, binary = (seeded(lambda f=f: Concrete(RULED(pool), final_mask=f)) for f in ("relaxed", "binary"))
+    relaxed, binary = (seeded(partial(Concrete, RULED(pool), final_mask=f)) for f in ("relaxed", "binary"))
     for method in (relaxed, binary):
         adapt(method, Entropy(), images, Schedule(2, batch_size=4))
     for one, other in zip(relaxed.logits_of_mask, binary.logits_of_mask, strict=True):

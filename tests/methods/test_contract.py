@@ -72,7 +72,7 @@ class StopAt(pl.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if pl_module.step == self.step:
             raise ConnectionAbortedError("killed")
 
@@ -113,7 +113,7 @@ def adapted(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_trains_its_own_parts_and_nothing_else(name):
+def test_it_trains_its_own_parts_and_nothing_else(name: Any) -> None:
     cfg = config(name)
     untouched = build(cfg, make_vit_pool()).pool
     start = {k: v.clone() for k, v in build(cfg, make_vit_pool()).state_dict().items()}
@@ -130,7 +130,7 @@ def test_it_trains_its_own_parts_and_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_is_deterministic_and_its_parts_restore_it(name):
+def test_it_is_deterministic_and_its_parts_restore_it(name: Any) -> None:
     first, second = adapted(name), adapted(name)
     fresh = build(config(name), make_vit_pool())
     fresh.load_state_dict(first.state_dict())
@@ -143,7 +143,7 @@ def test_it_is_deterministic_and_its_parts_restore_it(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_finished_model_needs_no_experts(name, tmp_path):
+def test_a_finished_model_needs_no_experts(name: Any, tmp_path: Path) -> None:
     """What is kept of it, written and read again, gives the same logits to the bit."""
     method = adapted(name)
     pool = method.kept()
@@ -166,13 +166,13 @@ def test_a_finished_model_needs_no_experts(name, tmp_path):
         assert all(torch.equal(value, whole[key]) for key, value in method.merged_state_dict().items())
 
 
-def test_a_method_with_a_pass_of_its_own_does_not_lose_it_unseen():
+def test_a_method_with_a_pass_of_its_own_does_not_lose_it_unseen() -> None:
     class Doubled(Static):
-        def correct(self, encoded, task):
+        def correct(self, encoded: Any, task: Any) -> Any:
             return (2 * encoded[-1] + 1,)
 
     class Shifted(FullFinetuning):
-        def classify(self, features, task):
+        def classify(self, features: Any, task: Any) -> Any:
             return super().classify(features, task) + 1
 
     assert Shifted(make_vit_pool()).kept() is None
@@ -185,7 +185,7 @@ TRAINED = [name for name in METHODS if config(name).method.schedule is not None]
 
 @pytest.mark.parametrize("stop", [2, 3])
 @pytest.mark.parametrize("name", TRAINED)
-def test_it_resumes_bit_by_bit(name, stop, tmp_path):
+def test_it_resumes_bit_by_bit(name: Any, stop: int, tmp_path: Path) -> None:
     whole = adapted(name, folder=tmp_path / "whole")
     with pytest.raises(ConnectionAbortedError):
         adapted(name, folder=tmp_path / "cut", stop=stop)
@@ -197,7 +197,7 @@ def test_it_resumes_bit_by_bit(name, stop, tmp_path):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_fit_trains_it_by_its_own_loop(name):
+def test_fit_trains_it_by_its_own_loop(name: Any) -> None:
     """From Python, with nothing said of the loop but its options, the result is that of the YAML to the bit."""
     cfg = config(name)
     method = build(cfg, make_vit_pool())
@@ -229,20 +229,20 @@ def path_of(kind: type) -> str:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_activation_checkpointing_changes_nothing(name):
+def test_activation_checkpointing_changes_nothing(name: Any) -> None:
     kept, recomputed = adapted(name).state_dict(), adapted(name, recompute=True).state_dict()
     for key, value in kept.items():
         torch.testing.assert_close(value, recomputed[key])
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_works_with_one_task(name):
+def test_it_works_with_one_task(name: Any) -> None:
     method = adapted(name, TASKS[:1])
     assert method.logits(torch.randn(2, 3, 4, 4), TASKS[0]).shape == (2, 4)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_describes_itself(name):
+def test_it_describes_itself(name: Any) -> None:
     cfg = config(name).method
     assert cfg.name == name
     assert cfg.summary
@@ -251,7 +251,7 @@ def test_it_describes_itself(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_round_and_single_calls_give_the_same_features(name):
+def test_a_round_and_single_calls_give_the_same_features(name: Any) -> None:
     method = build(config(name), make_vit_pool())
     images = torch.randn(3, 3, 4, 4)
     task = TASKS[1]
@@ -260,19 +260,19 @@ def test_a_round_and_single_calls_give_the_same_features(name):
     torch.testing.assert_close(method.logits(images, task).detach(), inside)
 
 
-def test_rounds_do_not_nest():
+def test_rounds_do_not_nest() -> None:
     method = build(config("adamerging_layerwise"), make_vit_pool())
     with method.merged_once(), pytest.raises(RuntimeError, match="do not nest"), method.merged_once():
         pass
 
 
-def test_start_may_come_from_the_rule():
+def test_start_may_come_from_the_rule() -> None:
     cfg = config("adamerging_layerwise", ("method.model.start=null", "rule=weight_average"))
     method = build(cfg, make_vit_pool())
     torch.testing.assert_close(method.merging.values, torch.full_like(method.merging.values, 1 / 3))
 
 
-def test_adamerging_refuses_a_rule_that_keeps_an_encoder_per_task():
+def test_adamerging_refuses_a_rule_that_keeps_an_encoder_per_task() -> None:
     from adamerge.errors import PoolError
 
     cfg = config("adamerging_layerwise", ("rule=individual",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,9 @@ def shaken(x: Tensor, delta: Tensor, space: str, bounded: bool) -> Tensor:
     return ((in_range.clamp(0, 1) if bounded else in_range) - MEAN) / STD
 
 
-def restated(pool, thirds, seed, steps, meta_steps, space, keeps, learns):
+def restated(
+    pool: Any, thirds: Any, seed: Any, steps: Any, meta_steps: Any, space: Any, keeps: Any, learns: Any
+) -> Any:
     """Three steps a round, each on images of its own; then the coefficients under the last mask."""
     masks = [torch.zeros_like(pool.base[key], requires_grad=True) for key in pool.keys]
     table = torch.full((len(pool.keys), 3), 0.3, requires_grad=True)
@@ -84,7 +87,7 @@ def restated(pool, thirds, seed, steps, meta_steps, space, keeps, learns):
     return masks, table, deltas
 
 
-def merged(pool, table, masks, seed, draw):
+def merged(pool: Any, table: Any, masks: Any, seed: Any, draw: Any) -> Any:
     return concrete(pool, table, masks, seed, draw)
 
 
@@ -92,7 +95,7 @@ def merged(pool, table, masks, seed, draw):
 @pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("space", ["normalised", "pixels"])
 @pytest.mark.parametrize("draw", [pixels, images64], ids=["uint8", "floats"])
-def test_dam(keeps, learns, space, draw):
+def test_dam(keeps: bool, learns: bool, space: str, draw: Any) -> None:
     pool = pool64()
     thirds = [draw(4, seed=i) for i in range(3)]
     method = seeded(lambda: DAM(RULED(pool), 4, learns, space))
@@ -116,7 +119,7 @@ def test_dam(keeps, learns, space, draw):
         close(own, wanted)
 
 
-def test_a_perturbation_is_scaled_down_to_its_norm():
+def test_a_perturbation_is_scaled_down_to_its_norm() -> None:
     method = seeded(lambda: DAM(RULED(pool64()), 4, trigger_norm=2.0)).requires_grad_(False)
     method.perturbations[0].data.fill_(0.01)
     assert float(method.perturbation(TASKS[0]).abs().sum()) == pytest.approx(0.48), "within the norm"

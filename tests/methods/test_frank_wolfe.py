@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def unequal() -> dict:
     }
 
 
-def gradient_at(pool, theta, task: str, given) -> dict[str, Tensor]:
+def gradient_at(pool: Any, theta: Any, task: str, given: Any) -> dict[str, Tensor]:
     """Of the mean cross-entropy of the task's labelled images, image by image."""
     leaves = {key: theta[key].detach().clone().requires_grad_() for key in pool.keys}
     count = len(given["images"])
@@ -59,7 +60,7 @@ def gradient_at(pool, theta, task: str, given) -> dict[str, Tensor]:
 
 def layers(state: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
     """Its tensors as the layout counts them."""
-    named = {}
+    named: dict[str, Tensor] = {}
     for key, value in state.items():
         if layout == "hf" and "in_proj" in key:
             third = len(value) // 3
@@ -69,19 +70,19 @@ def layers(state: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
     return named
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
+def cosine(a: Any, b: Any) -> float:
     if a.norm() < 1e-12:  # a key's bias cannot change the attention: its gradient is rounding
         return 0.0
     return float((a * b).sum() / (a.norm() * b.norm()))
 
 
-def close_merge(method, theta, layout) -> None:
+def close_merge(method: Any, theta: Any, layout: Any) -> None:
     merged = method.merge()
     for key, value in layers({k: merged[k] for k in method.pool.keys}, layout).items():
         close(value, theta[key])
 
 
-def joined(theta: dict[str, Tensor], pool) -> dict[str, Tensor]:
+def joined(theta: dict[str, Tensor], pool: Any) -> dict[str, Tensor]:
     """Back to the encoder's tensors."""
     return {
         key: torch.cat([theta[f"{key} {i}"] for i in range(3)]) if key not in theta else theta[key]
@@ -91,7 +92,7 @@ def joined(theta: dict[str, Tensor], pool) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("layout", ["open_clip", "hf"])
 @pytest.mark.parametrize("choose", ["layer", "model"])
-def test_hard(choose, layout):
+def test_hard(choose: Any, layout: str) -> None:
     pool, given = pool64(), unequal()
     method = FrankWolfe(RULED(pool), layout=layout).double()
     training = partial(HardSteps, choose=choose)
@@ -99,7 +100,7 @@ def test_hard(choose, layout):
 
     start = layers({k: arithmetic(pool)[k] for k in pool.keys}, layout)
     vertices = [layers({k: expert(pool, task)[k] for k in pool.keys}, layout) for task in TASKS] + [start]
-    theta, picks = dict(start), []
+    theta, picks = dict(start), list[int]()
     for t in range(4):
         at = joined(theta, pool)
         gradients = [layers(gradient_at(pool, at, task, given[task]), layout) for task in TASKS]
@@ -115,7 +116,7 @@ def test_hard(choose, layout):
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "hf"])
-def test_soft(layout):
+def test_soft(layout: str) -> None:
     """theta <- theta + sum_k lambda_k (theta_k - theta): the vectors of an iteration start at its own merged model."""
     pool, given = pool64(), labeled64(8)
     method = FrankWolfe(RULED(pool), layout=layout).double()
@@ -131,12 +132,13 @@ def test_soft(layout):
             new = {"images": given[task]["images"][rows], "target": (given[task]["target"][0][rows],)}
             g = layers(gradient_at(pool, joined(theta, pool), task, new), layout)
             left = [t for t in TASKS if t not in picked]
-            picked.append(min(left, key=lambda t, g=g: sum(cosine(g[k], experts[t][k]) for k in theta)))
+            scores = {t: sum(cosine(g[k], experts[t][k]) for k in theta) for t in left}
+            picked.append(min(scores, key=lambda t: scores[t]))
         start = 0.3 if iteration == 0 else 0.05
         table = {key: torch.full((3,), start, requires_grad=True) for key in theta}
         optimizer = ADAM(table.values())
 
-        def moved(table=table, theta=theta, picked=picked):
+        def moved(table: Any = table, theta: Any = theta, picked: Any = picked) -> Any:
             return {
                 key: theta[key]
                 + sum(table[key][i] * (experts[t][key] - theta[key]) for i, t in enumerate(picked))
@@ -151,7 +153,7 @@ def test_soft(layout):
     close_merge(method, theta, layout)
 
 
-def test_fewer_experts_than_tasks_are_picked_where_some_are_left_out():
+def test_fewer_experts_than_tasks_are_picked_where_some_are_left_out() -> None:
     """With irrelevant experts only as many are picked as there are tasks, each once."""
     pool = pool64(tasks=(*TASKS, "noise"))
     pool.heads.pop("noise")
@@ -161,7 +163,7 @@ def test_fewer_experts_than_tasks_are_picked_where_some_are_left_out():
     assert method.picked.sum() == 3
 
 
-def test_each_iteration_looks_at_labelled_images_that_none_has_used_as_long_as_there_are_any():
+def test_each_iteration_looks_at_labelled_images_that_none_has_used_as_long_as_there_are_any() -> None:
     method = FrankWolfe(RULED(pool64())).double()
     given = labeled64(5)
     soft = partial(SoftSteps, iterations=3, labeled_images=2)

@@ -34,7 +34,7 @@ RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 
-def test_full_fine_tuning_by_entropy():
+def test_full_fine_tuning_by_entropy() -> None:
     pool, images = pool64(), images64()
     method = FullFinetuning(RULED(pool)).double()
     adapt(method, Entropy(), images, Schedule(2, batch_size=4))
@@ -48,7 +48,7 @@ def test_full_fine_tuning_by_entropy():
         close(own, restated)
 
 
-def test_alternating_tuning():
+def test_alternating_tuning() -> None:
     pool = pool64()
     method = FullFinetuning(Pretrained()(pool)).double()
     sgd = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from conftest import TASKS, make_vit_pool
 from restating import arithmetic, expert, forward, images64, logits, pool64
+from torch import Tensor
 
 from adamerge.merging import Coefficients, Head, Pool
 from adamerge.methods import (
@@ -48,14 +51,14 @@ STARTS = {
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
+def double_precision() -> Iterator[Any]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_at_first_it_is_task_arithmetic(name):
+def test_at_first_it_is_task_arithmetic(name: Any) -> None:
     pool = pool64()
     method = STARTS[name](TaskArithmetic()(pool))
     for task, images in images64().items():
@@ -65,7 +68,7 @@ def test_at_first_it_is_task_arithmetic(name):
 
 
 @pytest.mark.parametrize("method", [Surgery, SurgeryV2])
-def test_surgery_stands_over_any_rule(method):
+def test_surgery_stands_over_any_rule(method: Any) -> None:
     ruled = Ties(top_k=0.5)(pool64())
     state = ruled.static()
     for task, images in images64().items():
@@ -74,7 +77,7 @@ def test_surgery_stands_over_any_rule(method):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_wemoe_without_weights_in_the_gate_is_task_arithmetic(shared):
+def test_wemoe_without_weights_in_the_gate_is_task_arithmetic(shared: bool) -> None:
     pool = pool64()
     method = WEMoE(TaskArithmetic()(pool), 2, shared_router=shared)
     for router in method.routers:
@@ -84,7 +87,7 @@ def test_wemoe_without_weights_in_the_gate_is_task_arithmetic(shared):
         torch.testing.assert_close(method.features(images), forward(arithmetic(pool), images)[1])
 
 
-def test_pruning_keeps_the_largest_entries_of_each_task_vector():
+def test_pruning_keeps_the_largest_entries_of_each_task_vector() -> None:
     pool = pool64()
     key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
     kept = WEMoE(TaskArithmetic()(pool), prune=0.75).pool.vectors[key]
@@ -95,7 +98,9 @@ def test_pruning_keeps_the_largest_entries_of_each_task_vector():
 
 
 @pytest.mark.parametrize("method", [Concrete, lambda pool: DAM(pool, image_size=4)])
-def test_concrete_with_a_constant_mask_is_task_arithmetic(method, monkeypatch):
+def test_concrete_with_a_constant_mask_is_task_arithmetic(
+    method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "adamerge.methods.concrete.uniform_noise", lambda like, *_: torch.full_like(like, 0.3)
     )
@@ -106,7 +111,7 @@ def test_concrete_with_a_constant_mask_is_task_arithmetic(method, monkeypatch):
     torch.testing.assert_close(features, forward(arithmetic(pool), images)[1])
 
 
-def test_twin_with_one_expert_and_full_rank_is_that_expert():
+def test_twin_with_one_expert_and_full_rank_is_that_expert() -> None:
     pool = pool64()
     method = Twin(TaskArithmetic()(pool), rank_share=1.0).eval()
     method.route = lambda features: torch.tensor([-1e9, 0.0, -1e9]).expand(len(features), -1)
@@ -114,7 +119,7 @@ def test_twin_with_one_expert_and_full_rank_is_that_expert():
     torch.testing.assert_close(method.features(images, "signs"), forward(expert(pool, "digits"), images)[1])
 
 
-def test_teachers_are_the_experts_and_keep_one_model_at_a_time():
+def test_teachers_are_the_experts_and_keep_one_model_at_a_time() -> None:
     pool = pool64()
     teachers = experts(pool, block_means=True)
     for task, images in images64().items():
@@ -137,7 +142,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_confidence_filter(case):
+def test_confidence_filter(case: Any) -> None:
     own, teacher, kept = CASES[case]
     assert confident(torch.tensor([own]).log(), torch.tensor([teacher]).log()).tolist() == [kept]
 
@@ -145,26 +150,27 @@ def test_confidence_filter(case):
 class _Answers:
     """A classifier whose features are its logits, with the identity as the teacher's head."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pool = SimpleNamespace(heads={"digits": Head(torch.eye(2))})
 
-    def classify(self, features, task):
+    def classify(self, features: Any, task: Any) -> Any:
         return features
 
 
-def test_nothing_confident_is_no_loss_and_no_update():
+def test_nothing_confident_is_no_loss_and_no_update() -> None:
     sure, unsure = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 0.1]])
     assert PseudoLabels(confidence=True)(_Answers(), (sure,), "digits", (unsure,)) is None
     assert PseudoLabels(confidence=False)(_Answers(), (sure,), "digits", (unsure,)) is not None
 
     class Never(PseudoLabels):
-        def __call__(self, *args):
+        def __call__(self, *args: Any) -> Tensor | None:
             return None
 
+    never: Any = Never()
     method = Tinting(TaskArithmetic()(pool64()))
     before = {key: value.clone() for key, value in method.state_dict().items()}
     module = Adaptation(
-        method, Never(), _ADAM, Schedule(2, batch_size=4, update="task"), None, experts(pool64())
+        method, never, _ADAM, Schedule(2, batch_size=4, update="task"), None, experts(pool64())
     )
     run_steps(module, _Same(), 2, trainer=_QUIET)
     assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
@@ -174,17 +180,17 @@ def test_nothing_confident_is_no_loss_and_no_update():
 _QUIET = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
 
 
-def _ADAM(parameters):
+def _ADAM(parameters: Any) -> Any:
     return torch.optim.Adam(parameters, lr=1e-2)
 
 
 class _Same(torch.utils.data.Dataset):
-    def __getitem__(self, step):
+    def __getitem__(self, step: Any) -> Any:
         return images64()
 
 
 @pytest.mark.parametrize("zero_fill", [True, False])
-def test_zero_filled_gradients_let_momentum_leak_to_the_other_tasks(zero_fill):
+def test_zero_filled_gradients_let_momentum_leak_to_the_other_tasks(zero_fill: bool) -> None:
     """Step the first task's adapter alone, once all have momentum."""
     torch.manual_seed(0)
     method = Surgery(TaskArithmetic()(pool64()), rank=2)
@@ -205,7 +211,7 @@ def test_zero_filled_gradients_let_momentum_leak_to_the_other_tasks(zero_fill):
 
 
 @pytest.mark.parametrize("objective", [Entropy(), Alignment()])
-def test_fifty_steps_reduce_the_loss(objective):
+def test_fifty_steps_reduce_the_loss(objective: Any) -> None:
     torch.manual_seed(0)
     method = (AdaMerging if isinstance(objective, Entropy) else Surgery)(TaskArithmetic()(pool64()))
     module = Adaptation(method, objective, _ADAM, Schedule(50, batch_size=4), None, experts(pool64()))
@@ -254,7 +260,7 @@ COUNTS = [  # method, on ViT-B, on ViT-L/14: the papers' tables of cost
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_trainable_counts_of_the_reference(backbone):
+def test_trainable_counts_of_the_reference(backbone: Any) -> None:
     torch.set_default_dtype(torch.float32)
     pool, large = meta_pool(BACKBONES[backbone]), backbone == "L/14"
     for make, small_count, large_count in COUNTS:
@@ -264,7 +270,7 @@ def test_trainable_counts_of_the_reference(backbone):
                 assert make(pool, large).trainable_count() == expected
 
 
-def test_concrete_learns_one_logit_per_merged_parameter():
+def test_concrete_learns_one_logit_per_merged_parameter() -> None:
     pool = make_vit_pool()
     numel = sum(value.numel() for value in pool.base.values())
     assert Concrete(pool).trainable_count() == numel

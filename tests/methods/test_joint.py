@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -26,10 +25,10 @@ from adamerge.training import Schedule
 pytestmark = pytest.mark.usefixtures("double_precision")
 LAYERWISE = partial(learned, granularity="layer", start=0.3)
 TASKWISE = partial(learned, granularity="task", start=0.3)
-PARTS: dict[str, Callable[..., WithCoefficients]] = {
+PARTS: dict[str, partial[WithCoefficients]] = {
     "surgery": partial(Surgery, rank=2),
     "surgery_v2": partial(SurgeryV2, rank=2),
-    "tinted head": Tinting,
+    "tinted head": partial(Tinting),
     "tinted layer": partial(Tinting, layer="visual.transformer.resblocks.1.mlp"),
 }
 
@@ -136,7 +135,7 @@ def test_a_finished_model_keeps_what_the_coefficients_merged(part: str) -> None:
     method = made(part, pool).eval()
     kept = method.kept()
     assert kept is not None
-    options = {"coefficients": LAYERWISE, **PARTS[part].keywords} if isinstance(PARTS[part], partial) else {}
+    options = {"coefficients": LAYERWISE, **PARTS[part].keywords}
     state = {key: value.clone() for key, value in method.state_dict().items()}
     again = type(method).restore(kept, state, **options).eval()
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.mark.parametrize(("minibatch", "seed"), [(12, 0), (5, 0), (5, 1)])
-def test_prodistill(minibatch, seed):
+def test_prodistill(minibatch: int, seed: int) -> None:
     """Three epochs a block; each epoch goes through all tasks' images in minibatches, in an order that it draws."""
     pool, images = pool64(), images64()
     method = ElementWise(RULED(pool)).double()
@@ -39,7 +40,7 @@ def test_prodistill(minibatch, seed):
         teacher = {task: block(expert(pool, task), index, teacher[task]) for task in TASKS}
         wanted = torch.cat([teacher[task] for task in TASKS])
 
-        def theta(own=own):
+        def theta(own: Any = own) -> Any:
             return {
                 k: pool.base[k] + (s * pool.vectors[k]).sum(0).view(pool.base[k].shape)
                 for k, s in own.items()
@@ -64,12 +65,12 @@ def test_prodistill(minibatch, seed):
         close(own[:, live], scales[key][:, live])
 
 
-def test_the_order_of_the_images_follows_the_seed():
+def test_the_order_of_the_images_follows_the_seed() -> None:
     plans = [Schedule(1, seed=seed) for seed in range(3)]
     assert len({tuple(plan.order(12, 0, "images")) for plan in plans}) == 3
 
 
-def test_an_objective_of_predictions_is_refused():
+def test_an_objective_of_predictions_is_refused() -> None:
     method = ElementWise(TaskArithmetic()(pool64()))
     with pytest.raises(ConfigError, match="Entropy is no distance to the expert's tokens"):
         adapt(method, Entropy(), images64(), Schedule(2))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from adamerge.errors import PoolError
+from adamerge.merging import Coefficients
 from adamerge.methods import SuperMerge
 from adamerge.methods.supermerge import Hierarchical
 from adamerge.objectives.labels import CrossEntropy
@@ -22,7 +25,7 @@ RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
 
 
-def test_supermerge():
+def test_supermerge() -> None:
     pool = pool64()
     method = SuperMerge(RULED(pool)).double()
     adapt(method, CrossEntropy(), labeled64(), Schedule(2, batch_size=4))
@@ -35,26 +38,30 @@ def test_supermerge():
         }
         optimizer.zero_grad()
         sum(
-            cross_entropy(logits(pool.heads[t].weight, forward(theta, x)[1]), labels64()[t])
-            for t, x in images64().items()
+            (
+                cross_entropy(logits(pool.heads[t].weight, forward(theta, x)[1]), labels64()[t])
+                for t, x in images64().items()
+            ),
+            torch.zeros(()),
         ).backward()
         optimizer.step()
     close(method.merging.values, w)
 
 
-def supervised(pool, coefficients: Tensor, tasks) -> Tensor:
+def supervised(pool: Any, coefficients: Tensor, tasks: Any) -> Tensor:
     """Cross-entropy of the tasks at theta_0 + sum_k coefficients[l, k] tau_k,l."""
     theta = {
         key: pool.base[key] + sum(coefficients[row, k] * tau(pool, t)[key] for k, t in enumerate(TASKS))
         for row, key in enumerate(pool.keys)
     }
-    return sum(
+    loss: Tensor = sum(  # type: ignore[assignment]  # sum's start is the integer 0
         cross_entropy(logits(pool.heads[t].weight, forward(theta, images64()[t])[1]), labels64()[t])
         for t in tasks
     )
+    return loss
 
 
-def test_groups_are_merged_first_and_then_the_merged_models():
+def test_groups_are_merged_first_and_then_the_merged_models() -> None:
     """Groups (signs, digits) and (scenes): two rounds within them, two among them."""
     pool = pool64()
     method = SuperMerge(RULED(pool), group_size=2).double()
@@ -87,10 +94,10 @@ def test_groups_are_merged_first_and_then_the_merged_models():
     close(method.table(), whole())
 
 
-def test_it_starts_from_the_rules_coefficients_where_tanh_reaches_them():
+def test_it_starts_from_the_rules_coefficients_where_tanh_reaches_them() -> None:
     method = SuperMerge(WeightAverage()(pool64()), start=None).double()
     close(method.table(), torch.full((len(pool64().keys), 3), 1 / 3))
     with pytest.raises(PoolError, match=r"between -1 and 1(.|\n)*3 are not, e.g. 1"):
-        SuperMerge(TaskArithmetic(torch.tensor([[1.0, 1.0, 1.0]]))(pool64()), start=None)
+        SuperMerge(replace(pool64(), coefficients=Coefficients(torch.ones(1, 3))), start=None)
     with pytest.raises(ValueError, match="in .-1, 1."):
         SuperMerge(RULED(pool64()), start=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import TASKS
@@ -23,7 +25,7 @@ def adapter(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("normalise", [False, True])
-def test_surgery(normalise):
+def test_surgery(normalise: bool) -> None:
     pool, images = pool64(), images64()
     method = seeded(lambda: Surgery(RULED(pool), rank=2, normalize=normalise))
     start = clones(method.parameters())
@@ -52,7 +54,7 @@ def test_surgery(normalise):
 class HandAdam:
     """Adam in the open, with gradients as torch before 2.0 kept them: filled with zeros, not dropped."""
 
-    def __init__(self, parameters, lr: float = 1e-2) -> None:
+    def __init__(self, parameters: Any, lr: float = 1e-2) -> None:
         self.parameters = list(parameters)
         self.lr = lr
         self.state = [(0, torch.zeros_like(p), torch.zeros_like(p)) for p in self.parameters]
@@ -73,7 +75,7 @@ class HandAdam:
 
 
 @pytest.mark.parametrize("zero_fill", [True, False])
-def test_with_gradients_filled_with_zeros_the_other_tasks_move_on_by_their_momentum(zero_fill):
+def test_with_gradients_filled_with_zeros_the_other_tasks_move_on_by_their_momentum(zero_fill: bool) -> None:
     pool, images = pool64(), images64()
     method = seeded(lambda: Surgery(RULED(pool), rank=2))
     start = clones(method.parameters())
@@ -93,7 +95,7 @@ def test_with_gradients_filled_with_zeros_the_other_tasks_move_on_by_their_momen
         close(own, restated)
 
 
-def test_surgery_v2():
+def test_surgery_v2() -> None:
     pool, images = pool64(), images64()
     method = seeded(lambda: SurgeryV2(RULED(pool), rank=2))
     state = {key: value.detach().clone().requires_grad_() for key, value in method.named_parameters()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.mark.parametrize(("confidence", "soft"), [(False, False), (True, False), (False, True)])
-def test_tinting(confidence, soft):
+def test_tinting(confidence: bool, soft: bool) -> None:
     pool, images = pool64(), images64(8)
     method = Tinting(RULED(pool)).double()
     objective = Agreement() if soft else PseudoLabels(confidence)
@@ -58,7 +59,7 @@ def test_tinting(confidence, soft):
         close(own, restated)
 
 
-def test_tinting_of_a_layer_in_the_encoder():
+def test_tinting_of_a_layer_in_the_encoder() -> None:
     pool, images = pool64(), images64()
     layer = "visual.transformer.resblocks.1.mlp"
     method = Tinting(RULED(pool), layer, coefficients=None).double()
@@ -82,7 +83,7 @@ def test_tinting_of_a_layer_in_the_encoder():
             close(tinted, restated)
 
 
-def in_order(orders) -> torch.Tensor:
+def in_order(orders: Any) -> torch.Tensor:
     """The coefficients after the rounds of plain Tinting that take the tasks in these orders."""
     pool, images = pool64(), images64()
     table = torch.full((len(pool.keys), 3), 0.3, requires_grad=True)
@@ -102,7 +103,7 @@ def in_order(orders) -> torch.Tensor:
     return table
 
 
-def test_shuffled_tasks_are_updated_in_the_orders_that_the_seed_draws():
+def test_shuffled_tasks_are_updated_in_the_orders_that_the_seed_draws() -> None:
     """Each round is one of the six orders; which one depends on the round and the seed."""
     results = {}
     for seed in range(4):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 @pytest.mark.parametrize("biases", ["merged", "own"])
-def test_twin(biases):
+def test_twin(biases: str) -> None:
     pool, images = pool64(), images64()
     options = {"rank_share": 0.5, "hidden": 6, "dropout": 0.0, "biases": biases}
     method = seeded(lambda: Twin(RULED(pool), **options))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -36,11 +37,11 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("reduce", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_wemoe(layers, reduce, shared):
+def test_wemoe(layers: Any, reduce: bool, shared: bool) -> None:
     restated(layers, reduce, shared, "none")
 
 
-def restated(layers, reduce, shared, decay):
+def restated(layers: Any, reduce: Any, shared: Any, decay: Any) -> None:
     pool, images = pool64(), images64()
     method = seeded(lambda: WEMoE(RULED(pool), layers, batch_reduce=reduce, shared_router=shared))
     state = {key: value.detach().clone().requires_grad_() for key, value in method.named_parameters()}
@@ -88,12 +89,12 @@ def restated(layers, reduce, shared, decay):
         close(own, state[key])
 
 
-def test_cosine_decay_ends_at_zero():
+def test_cosine_decay_ends_at_zero() -> None:
     restated(2, False, False, "cosine")
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
-def test_a_router_starts_close_to_task_arithmetic(layers):
+def test_a_router_starts_close_to_task_arithmetic(layers: Any) -> None:
     """Weights N(0, 0.01), biases 0, but the gates' at the coefficient."""
     torch.manual_seed(0)
     router = Router(64, 8, layers, 0.3)

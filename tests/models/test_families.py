@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,10 @@ def replica(family: str, folder: Path) -> Any:
         heads = "checkpoints.heads='${checkpoints.root}/ViT-B-32/head_{task}.pt'"
         return config(family, f"checkpoints.root={folder}", heads, text)
     if family == "tall_masks":
-        files = {"ViT-B-32/MNISTVal/nonlinear_zeroshot.pt": lambda path: torch.save(visual(BASE), path)}
+        files = {"ViT-B-32/MNISTVal/nonlinear_zeroshot.pt": partial(torch.save, visual(BASE))}
         for task, name in NAMES.items():
             state = {f"model.{key}": value for key, value in EXPERTS[task].items()}
-            files[f"ViT-B-32/{name}Val/nonlinear_finetuned.pt"] = lambda path, state=state: torch.save(
-                state, path
-            )
+            files[f"ViT-B-32/{name}Val/nonlinear_finetuned.pt"] = partial(torch.save, state)
         hub(cache, "nik-dim/tall_masks", files)
         return config(family, text)
     if family == "fusion_bench":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from checkpoints.formats import published_classes, vision_state
@@ -44,18 +47,18 @@ def layer() -> nn.Linear:
     ],
     ids=lambda given: next(iter(given)) if isinstance(given, dict) else type(given).__name__,
 )  # fmt: skip
-def test_every_form_is_one_head(given):
+def test_every_form_is_one_head(given: Any) -> None:
     head = open_head(given)
     assert torch.equal(head.logits(FEATURES), NORMALISED)
     assert head.classes == 3
 
 
-def test_a_bias_of_zeros_is_none():
+def test_a_bias_of_zeros_is_none() -> None:
     assert open_head({"weight": WEIGHT, "bias": torch.zeros(3)}).bias is None
     assert torch.equal(open_head(WEIGHT).logits(FEATURES), linear(normalize(FEATURES, dim=-1), WEIGHT))
 
 
-def save_pickled(path, normalises):
+def save_pickled(path: Any, normalises: Any) -> None:
     with published_classes() as made:
         head = made["ClassificationHead"]()
         head.normalize = normalises
@@ -63,7 +66,7 @@ def save_pickled(path, normalises):
         torch.save(head, path)
 
 
-def test_the_file_says_whether_features_are_normalised(tmp_path):
+def test_the_file_says_whether_features_are_normalised(tmp_path: Path) -> None:
     plain = linear(FEATURES, WEIGHT, BIAS)
     save_pickled(tmp_path / "normal.pt", True)
     save_pickled(tmp_path / "plain.pt", False)
@@ -89,12 +92,12 @@ def test_the_file_says_whether_features_are_normalised(tmp_path):
     ],
     ids=lambda given: None if isinstance(given, dict) else given[:12],
 )
-def test_what_is_not_one_linear_head_is_refused(state, message):
+def test_what_is_not_one_linear_head_is_refused(state: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         open_head(state)
 
 
-def test_heads_of_one_file(tmp_path):
+def test_heads_of_one_file(tmp_path: Path) -> None:
     heads = {"a": Head(WEIGHT), "b": Head(WEIGHT, BIAS), "c.d": Head(WEIGHT, BIAS, normalize=False)}
     heads = {task: head.map(torch.clone) for task, head in heads.items()}  # a file holds no shared storage
     save_file(tensors_of_heads(heads), tmp_path / "heads.safetensors")
@@ -113,7 +116,7 @@ def test_heads_of_one_file(tmp_path):
     assert len({head_digest(head) for head in heads.values()}) == 3
 
 
-def test_methods_classify_with_the_bias_and_tinting_starts_from_it():
+def test_methods_classify_with_the_bias_and_tinting_starts_from_it() -> None:
     pool = make_vit_pool()
     weight, features = pool.heads["signs"].weight, torch.randn(2, 4)
     pool.heads["signs"] = Head(weight, torch.arange(4.0), normalize=False)

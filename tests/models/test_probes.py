@@ -11,7 +11,7 @@ from adamerge.errors import DataError
 from adamerge.models.probes import prototypes
 
 
-def test_two_classes_by_hand():
+def test_two_classes_by_hand() -> None:
     features = torch.tensor([[2.0, 0.0], [0.0, 3.0], [0.0, 1.0]])
     head = prototypes(features, torch.tensor([0, 1, 1]), 2)
     # Class means (1, 0) and (0, 1); their mean (1/2, 1/2).
@@ -21,7 +21,7 @@ def test_two_classes_by_hand():
 
 
 @given(st.integers(0, 1000))
-def test_predictions_are_those_of_the_nearest_class_mean(seed):
+def test_predictions_are_those_of_the_nearest_class_mean(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(40, 6, generator=generator) + 2.0
     labels = torch.arange(40) % 5
@@ -33,6 +33,6 @@ def test_predictions_are_those_of_the_nearest_class_mean(seed):
     assert torch.allclose(head.weight.sum(0), torch.zeros(6), atol=1e-3)
 
 
-def test_a_class_without_a_picture_is_refused():
+def test_a_class_without_a_picture_is_refused() -> None:
     with pytest.raises(DataError, match="1 of 3 classes have no labeled picture.*number 1"):
         prototypes(torch.randn(4, 2), torch.tensor([0, 2, 0, 2]), 3)

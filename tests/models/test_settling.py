@@ -118,7 +118,7 @@ def test_a_guess_names_everything_that_shapes_cannot_tell(
     assert "QuickGELU" in caplog.text
 
 
-CONTRADICTIONS = {
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "activation": (
         {"config": {**VISION, "hidden_act": "gelu"}},
         r"backbone says quick_gelu.*config.json: hidden_act.*gelu",
@@ -137,7 +137,7 @@ CONTRADICTIONS = {
         "activation: the backbone",
     ),
 }
-BEYOND = {
+BEYOND: dict[str, tuple[dict[str, Any], str]] = {
     "activation": ({"config": {**VISION, "hidden_act": "relu"}}, "the activation relu"),
     "eps": ({"config": {**VISION, "layer_norm_eps": 1e-6}}, "eps 1e-06"),
     "classifier": (
@@ -185,7 +185,10 @@ def test_a_backbone_that_speaks_is_compared(tmp_path: Path) -> None:
 
 
 def test_files_that_contradict_each_other_or_are_no_json(tmp_path: Path) -> None:
-    clash = {"preprocessor_config": PROCESSOR, "open_clip_config": {"preprocess_cfg": {"mean": list(MEAN)}}}
+    clash: dict[str, Any] = {
+        "preprocessor_config": PROCESSOR,
+        "open_clip_config": {"preprocess_cfg": {"mean": list(MEAN)}},
+    }
     with pytest.raises(CheckpointError, match="contradict each other about the mean"):
         opened(tmp_path, **clash)
     (tmp_path / "base" / "config.json").write_text("{")

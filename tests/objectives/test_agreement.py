@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Model:
         return features
 
 
-def value(objective, own: Tensor, expert: Tensor) -> Tensor | None:
+def value(objective: Any, own: Tensor, expert: Tensor) -> Tensor | None:
     return objective(Model(), (own,), "t", (expert,))
 
 
@@ -55,7 +56,7 @@ def test_hard_labels_are_the_limit_of_a_certain_teacher() -> None:
 
 
 @pytest.mark.parametrize("make", [Agreement, PseudoLabels])
-def test_the_filter_keeps_the_mean_over_what_is_kept(make) -> None:
+def test_the_filter_keeps_the_mean_over_what_is_kept(make: Any) -> None:
     own = torch.tensor([[9.0, 0.0], [1.0, 0.0]])
     teacher = torch.tensor(
         [[0.0, 1.0], [0.0, 8.0]]
@@ -66,6 +67,6 @@ def test_the_filter_keeps_the_mean_over_what_is_kept(make) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_temperature_is_a_number_above_0(temperature) -> None:
+def test_a_temperature_is_a_number_above_0(temperature: Any) -> None:
     with pytest.raises(ValueError, match="temperature should be a number above 0"):
         Agreement(temperature)

@@ -32,7 +32,8 @@ class Browser:
     """One page. Console messages of kind error and exceptions are gathered in `errors`."""
 
     def __init__(self, program: str, profile: Path, timeout: float = 30.0) -> None:
-        self.timeout, self.errors, self._id, self._rest = timeout, [], 0, b""
+        self.timeout, self._id, self._rest = timeout, 0, b""
+        self.errors: list[str] = []
         self._events: list[str] = []
         to_read, self._to = os.pipe()
         self._from, to_write = os.pipe()

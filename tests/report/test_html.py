@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report.runs import LAYERS, OBJECTIVES, TASKS, write_representations, write_run
@@ -37,7 +38,7 @@ class Page(HTMLParser):
         self.close()
         assert not self.open
 
-    def handle_starttag(self, name, attributes):
+    def handle_starttag(self, name: Any, attributes: Any) -> None:
         assert len(dict(attributes)) == len(attributes), "an attribute twice"
         self.elements.append((name, dict(attributes)))
         if name not in VOID:
@@ -49,10 +50,10 @@ class Page(HTMLParser):
         elif name in ("th", "td"):
             self.tables[-1][-1].append("")
 
-    def handle_endtag(self, name):
+    def handle_endtag(self, name: Any) -> None:
         assert self.open.pop() == name
 
-    def handle_data(self, data):
+    def handle_data(self, data: Any) -> None:
         self.texts.append((self.open[-1] if self.open else "", data))
         if "th" in self.open or "td" in self.open:
             self.tables[-1][-1][-1] += data
@@ -73,7 +74,7 @@ def found(tmp_path: Path) -> Collected:
     return collect([tmp_path])
 
 
-def test_the_page_is_sound_and_loads_nothing(found):
+def test_the_page_is_sound_and_loads_nothing(found: Any) -> None:
     text = page(found)
     parsed = Page(text)
     assert not re.search(r"""(src|href|action|xlink:href)=["']?\s*(https?:)?//""", text)
@@ -85,7 +86,7 @@ def test_the_page_is_sound_and_loads_nothing(found):
     assert {href[1:] for href in hrefs if href[0] == "#"} <= set(ids)
 
 
-def test_it_can_be_read_by_ear(found):
+def test_it_can_be_read_by_ear(found: Any) -> None:
     parsed = Page(page(found))
     assert parsed.all("html") == [{"lang": "en"}]
     assert all(
@@ -101,7 +102,7 @@ def test_it_can_be_read_by_ear(found):
     assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
 
 
-def test_the_table_has_the_numbers_of_the_comparison(found):
+def test_the_table_has_the_numbers_of_the_comparison(found: Any) -> None:
     (comparison,) = found.comparisons
     head, *rows = Page(page(found)).tables[0]
     assert head == ["method", "average", "normalised", "agreement", *TASKS, "seeds"]
@@ -114,13 +115,13 @@ def test_the_table_has_the_numbers_of_the_comparison(found):
     assert by_name["Individual"][1:4] == ["90.0", "–", "90.0"]
 
 
-def test_the_best_are_bold_among_as_many_seeds_and_never_the_experts(found):
+def test_the_best_are_bold_among_as_many_seeds_and_never_the_experts(found: Any) -> None:
     strong = Page(page(found)).words("strong")
     # Of surgery's three seeds: adamerging's one seed has more (83.5), and the experts have 90.
     assert strong == [f"{value} ± 10.0" for value in ("68.5", "70.0", "69.0", "68.0", "67.0")]
 
 
-def test_settings_that_differ_are_listed(found):
+def test_settings_that_differ_are_listed(found: Any) -> None:
     (table,) = (t for t in Page(page(found)).tables if t[0][0] == "setting")
     rows = {row[0]: row[1:] for row in table}
     assert rows["setting"] == ["adamerging", "surgery (rank=16)", "surgery (rank=4)"]
@@ -128,7 +129,7 @@ def test_settings_that_differ_are_listed(found):
     assert "suite.name" not in rows
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
     name = """<script>alert(1)</script>"'&</style><img src=x>"""
     write_run(tmp_path, name, tasks=("<b>", "</script>", '"onload="', "x"), suite="</title>", layers=["<i>"])
     write_representations(
@@ -142,7 +143,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert [row[0] for row in parsed.tables[0]].count(name) == 1
 
 
-def test_without_labels_the_agreement_is_compared(tmp_path):
+def test_without_labels_the_agreement_is_compared(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, "surgery", seed, None)
     parsed = Page(page(collect([tmp_path])))
@@ -152,7 +153,7 @@ def test_without_labels_the_agreement_is_compared(tmp_path):
     assert "Agreement and cost" in parsed.words("h3")
 
 
-def test_sections_without_data_are_left_out(tmp_path):
+def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "ties", tasks=("digits",))
     for name in ("journal.jsonl", "coefficients.json"):
         (folder / name).unlink()
@@ -162,7 +163,7 @@ def test_sections_without_data_are_left_out(tmp_path):
     assert "Representation bias" in Page(page(collect([tmp_path]))).words("h3")
 
 
-def test_damaged_and_unfinished_runs_are_named_without_the_machine_s_folders(tmp_path):
+def test_damaged_and_unfinished_runs_are_named_without_the_machine_s_folders(tmp_path: Path) -> None:
     first = write_run(tmp_path, "a")
     (first / "coefficients.json").write_text('{"layers": ["x"], "tasks": [], "values": [[1]]}')
     (write_run(tmp_path, "b") / "journal.jsonl").write_text("[1]\n")
@@ -174,19 +175,19 @@ def test_damaged_and_unfinished_runs_are_named_without_the_machine_s_folders(tmp
     assert str(tmp_path) not in text
 
 
-def test_only_unfinished_runs_give_a_page_too(tmp_path):
+def test_only_unfinished_runs_give_a_page_too(tmp_path: Path) -> None:
     (write_run(tmp_path, "c") / "results.json").unlink()
     assert "no finished run" in "".join(Page(page(collect([tmp_path]))).words("h1"))
 
 
-def test_each_suite_has_a_section(tmp_path):
+def test_each_suite_has_a_section(tmp_path: Path) -> None:
     for suite in ("mini", "mini, jpeg 2"):
         write_run(tmp_path, "surgery", suite=suite)
     parsed = Page(page(collect([tmp_path])))
     assert parsed.words("h2") == ["mini, small, 4 tasks", "mini, jpeg 2, small, 4 tasks"]
 
 
-def test_layers_are_in_the_order_of_depth_and_means_are_over_seeds(found):
+def test_layers_are_in_the_order_of_depth_and_means_are_over_seeds(found: Any) -> None:
     (group,) = (g for g in found.comparisons[0].groups if len(g.runs) == 3)
     table = read_artifacts(group, []).coefficients
     assert table.layers == [LAYERS[1], LAYERS[3], LAYERS[2], LAYERS[0], LAYERS[4]]
@@ -194,7 +195,7 @@ def test_layers_are_in_the_order_of_depth_and_means_are_over_seeds(found):
     assert table.values[0][1] == pytest.approx(0.1 + 0.03 + 0.01)  # of seeds 0, 1, 2
 
 
-def test_curves_are_the_mean_over_tasks_in_few_points(tmp_path):
+def test_curves_are_the_mean_over_tasks_in_few_points(tmp_path: Path) -> None:
     write_run(tmp_path, "a", steps=1001)
     (group,) = collect([tmp_path]).comparisons[0].groups
     curve = read_artifacts(group, []).curve
@@ -203,20 +204,20 @@ def test_curves_are_the_mean_over_tasks_in_few_points(tmp_path):
     assert curve[0] == pytest.approx((2.5, sum(expected) / 6))
 
 
-def test_every_objective_gets_a_colour_at_first(tmp_path):
+def test_every_objective_gets_a_colour_at_first(tmp_path: Path) -> None:
     for i in range(7):
         write_run(tmp_path, f"m{i}", 0, 0.9 - 0.1 * i, objective="Entropy" if i < 6 else "Alignment")
     (comparison,) = collect([tmp_path]).comparisons
     assert View.of(comparison, "s").picked == (0, 1, 2, 3, 6)
 
 
-def test_losses_of_different_objectives_have_charts_and_axes_of_their_own(found):
+def test_losses_of_different_objectives_have_charts_and_axes_of_their_own(found: Any) -> None:
     text = page(found)
     for name in OBJECTIVES.values():
         assert f"Line chart: {name} over the steps" in text
 
 
-def test_axes_have_round_ticks():
+def test_axes_have_round_ticks() -> None:
     assert linear([0.13, 0.87], 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert linear([5.0], 0, 100).at(5.0) == pytest.approx(50)
     axis = logarithmic([0, 8, 448, 2_000_000], 0, 100)
@@ -224,12 +225,12 @@ def test_axes_have_round_ticks():
     assert axis.at(0) == 0 < axis.at(8) < axis.at(448) < axis.at(2_000_000) <= 100
 
 
-def test_markup_is_escaped_once():
+def test_markup_is_escaped_once() -> None:
     assert tag("p", "a<b", Markup("<br>"), title='"') == '<p title="&quot;">a&lt;b<br></p>'
     assert tag("input", checked=True, disabled=False, data_m=0) == '<input checked data-m="0">'
 
 
-def test_a_hundred_runs_take_seconds_and_no_torch(tmp_path):
+def test_a_hundred_runs_take_seconds_and_no_torch(tmp_path: Path) -> None:
     layers = [f"visual.transformer.resblocks.{i // 12}.part{i % 12}" for i in range(144)]
     for i in range(100):
         write_run(
@@ -264,7 +265,7 @@ def range_of_tasks(count: int) -> list[str]:
     return [f"task {i}" for i in range(count)]
 
 
-def test_no_value_that_is_not_finite_reaches_a_picture(tmp_path):
+def test_no_value_that_is_not_finite_reaches_a_picture(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "a")
     (folder / "journal.jsonl").write_text(json.dumps({"step": 0, "loss": None, "loss/digits": None}) + "\n")
     (folder / "coefficients.json").write_text('{"layers": ["a"], "tasks": ["b"], "values": [[NaN]]}')

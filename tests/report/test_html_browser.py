@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report.browser import NAMES, Browser, executable
@@ -58,7 +59,7 @@ def shown(browser: Browser, report: Path) -> Browser:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_body_never_scrolls_sideways(shown, report, width, scheme):
+def test_the_body_never_scrolls_sideways(shown: Any, report: Any, width: Any, scheme: str) -> None:
     shown.resize(width)
     shown.media("screen", scheme)
     shown.open(report)
@@ -69,7 +70,7 @@ def test_the_body_never_scrolls_sideways(shown, report, width, scheme):
     assert shown.errors == []
 
 
-def test_dark_ground_where_it_is_asked_for(shown):
+def test_dark_ground_where_it_is_asked_for(shown: Any) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     light = shown.evaluate(ground)
     shown.media("screen", "dark")
@@ -78,7 +79,7 @@ def test_dark_ground_where_it_is_asked_for(shown):
     assert shown.evaluate(ground) == light
 
 
-def test_a_table_is_sorted_by_keyboard(shown):
+def test_a_table_is_sorted_by_keyboard(shown: Any) -> None:
     column = f"{ROWS}.map((row) => Number(row.cells[1].dataset.v))"
     head = "document.querySelectorAll('table.sortable thead th')[1]"
     shown.evaluate(f"{head}.querySelector('button').focus()")
@@ -93,7 +94,7 @@ def test_a_table_is_sorted_by_keyboard(shown):
     assert shown.errors == []
 
 
-def test_what_is_not_known_is_sorted_to_the_end(shown):
+def test_what_is_not_known_is_sorted_to_the_end(shown: Any) -> None:
     rows = f"{ROWS}.map((row) => row.cells[2].dataset.v ?? null)"
     for _ in range(2):
         shown.evaluate("document.querySelectorAll('table.sortable thead button')[2].click()")
@@ -101,7 +102,7 @@ def test_what_is_not_known_is_sorted_to_the_end(shown):
         assert values.index(None) == len([v for v in values if v is not None])
 
 
-def test_the_map_changes_with_the_method(shown):
+def test_the_map_changes_with_the_method(shown: Any) -> None:
     current = f"{visible('.switch svg')}.map((svg) => svg.getAttribute('aria-label'))"
     before = shown.evaluate(current)
     shown.evaluate("document.querySelector('.switch select').focus()")
@@ -112,7 +113,7 @@ def test_the_map_changes_with_the_method(shown):
     assert shown.evaluate("document.querySelector('.switch option:checked').textContent") in after[0]
 
 
-def test_a_picked_method_gets_a_colour_of_its_own(shown):
+def test_a_picked_method_gets_a_colour_of_its_own(shown: Any) -> None:
     shown.evaluate("document.querySelector('.picker').open = true")
     lines = f"{visible('.pick.line')}.map((line) => getComputedStyle(line).stroke)"
     before = shown.evaluate(lines)
@@ -128,7 +129,7 @@ def test_a_picked_method_gets_a_colour_of_its_own(shown):
     assert shown.errors == []
 
 
-def test_names_beside_points_do_not_cover_each_other(shown):
+def test_names_beside_points_do_not_cover_each_other(shown: Any) -> None:
     covering = """[...document.querySelectorAll('svg:has(.point)')].map((svg) => {
         const boxes = [...svg.querySelectorAll('.point:not(.off) .beside')].map((name) => name.getBBox());
         return boxes.some((a, i) => boxes.slice(i + 1).some((b) =>
@@ -137,7 +138,7 @@ def test_names_beside_points_do_not_cover_each_other(shown):
     assert shown.evaluate(covering) == [False, False, False]
 
 
-def test_everything_is_there_without_the_script(shown, report):
+def test_everything_is_there_without_the_script(shown: Any, report: Any) -> None:
     shown.send("Emulation.setScriptExecutionDisabled", value=True)
     try:
         shown.open(report)
@@ -151,7 +152,7 @@ def test_everything_is_there_without_the_script(shown, report):
         shown.send("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def test_on_paper_there_are_no_controls_and_tables_are_whole(shown, report):
+def test_on_paper_there_are_no_controls_and_tables_are_whole(shown: Any, report: Any) -> None:
     shown.media("print")
     controls = (
         "[...document.querySelectorAll('.picker, select, .skip')].filter((e) => e.checkVisibility()).length"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report.runs import TASKS, write_run
@@ -36,9 +37,12 @@ def names(collected: Collected) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("what", "kind"), [("pictures", "pictures"), ("expert", "experts"), ("head", "heads")]
 )
-def test_what_runs_rest_on_tells_tables_apart(tmp_path, capsys, what, kind):
+def test_what_runs_rest_on_tells_tables_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, kind: Any
+) -> None:
     run(tmp_path, "surgery")
-    run(tmp_path, "wemoe", **{what: "other"})
+    other: dict[str, Any] = {what: "other"}
+    run(tmp_path, "wemoe", **other)
     collected = collect([tmp_path])
     assert sorted(names(collected)) == [["surgery"], ["wemoe"]]
     assert all(comparison.apart.startswith(f"{kind} ") for comparison in collected.comparisons)
@@ -46,7 +50,7 @@ def test_what_runs_rest_on_tells_tables_apart(tmp_path, capsys, what, kind):
     assert f"runs on other {kind} cannot be compared" in " ".join(capsys.readouterr().out.split())
 
 
-def test_runs_on_the_same_share_a_table_and_one_that_does_not_say_has_its_own(tmp_path):
+def test_runs_on_the_same_share_a_table_and_one_that_does_not_say_has_its_own(tmp_path: Path) -> None:
     run(tmp_path, "surgery")
     run(tmp_path, "wemoe")
     write_run(tmp_path, "twin")
@@ -57,7 +61,7 @@ def test_runs_on_the_same_share_a_table_and_one_that_does_not_say_has_its_own(tm
 
 
 @pytest.mark.parametrize("what", ["code", "start"])
-def test_a_method_or_start_edited_between_two_seeds_is_two_methods(tmp_path, what):
+def test_a_method_or_start_edited_between_two_seeds_is_two_methods(tmp_path: Path, what: str) -> None:
     run(tmp_path, "mine", seed=0, accuracy=0.6, **{what: "before"})
     run(tmp_path, "mine", seed=7, accuracy=0.1, **{what: "after"})
     (comparison,) = collect([tmp_path]).comparisons
@@ -65,7 +69,7 @@ def test_a_method_or_start_edited_between_two_seeds_is_two_methods(tmp_path, wha
     assert all(group.name.startswith(f"mine ({what}=") for group in comparison.groups)
 
 
-def test_the_best_is_among_rows_of_as_many_seeds(tmp_path):
+def test_the_best_is_among_rows_of_as_many_seeds(tmp_path: Path) -> None:
     """One lucky seed does not beat a mean of three."""
     for seed in (0, 1, 2):
         run(tmp_path, "surgery", seed, 0.6)

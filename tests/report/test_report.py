@@ -20,13 +20,13 @@ from adamerge.tracking.journal import Journal
 from adamerge.tracking.results import Reference, TaskResult
 
 
-def text(results, width: int = 80) -> str:
+def text(results: Any, width: int = 80) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(results_table(results))
     return console.export_text()
 
 
-def test_the_table_fits_eighty_columns_and_holds_the_numbers():
+def test_the_table_fits_eighty_columns_and_holds_the_numbers() -> None:
     names = ("pretrained", "weight_average", "task_arithmetic", "individual")
     baselines = {n: Reference({"signs": 0.4, "digits": 0.2}, {"signs": 0.5, "digits": 0.5}) for n in names}
     shown = text(example(baselines=baselines))
@@ -37,21 +37,21 @@ def test_the_table_fits_eighty_columns_and_holds_the_numbers():
     assert "30.0" in average
 
 
-def test_without_labels_dashes_and_the_agreement():
+def test_without_labels_dashes_and_the_agreement() -> None:
     tasks = {"birds": TaskResult(None, 10, None, None, None, 0.9)}
     shown = text(example(tasks=tasks, baselines={}))
     assert "–" in shown
     assert "90.0" in shown
 
 
-def test_markdown():
+def test_markdown() -> None:
     lines = to_markdown(example()).splitlines()
     assert lines[0].startswith("| task | Pre-trained | adamerging_layerwise |")
     assert lines[-1] == "| **average** | 30.0 | 70.0 | 62.5 |"
 
 
 @pytest.mark.parametrize("rows", [1, 40])
-def test_figures_are_written_for_what_there_is(tmp_path, rows):
+def test_figures_are_written_for_what_there_is(tmp_path: Path, rows: int) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     for step in range(30):
         journal.append({"step": step, "loss": 2.0, "loss/signs": 1.0, "loss/digits": 1.0})
@@ -85,14 +85,14 @@ def axes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("name", ["entropy (nats)", "distance to the expert (mean absolute difference)"])
-def test_the_loss_is_called_what_the_run_minimised(tmp_path, axes_of, name):
+def test_the_loss_is_called_what_the_run_minimised(tmp_path: Path, axes_of: Any, name: str) -> None:
     Journal(tmp_path / "journal.jsonl").append({"step": 0, "loss": 1.0, "loss/signs": 1.0})
     write_figures(tmp_path, example(objective=name))
     assert axes_of["loss.png"][0].get_ylabel() == f"{name}, summed over a step's batches"
     assert axes_of["loss.png"][0].get_xlabel() == "step"
 
 
-def test_a_step_without_a_loss_is_a_gap_and_no_zero(tmp_path, axes_of):
+def test_a_step_without_a_loss_is_a_gap_and_no_zero(tmp_path: Path, axes_of: Any) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append({"step": 0, "loss": 1.0, "loss/digits": 1.0})
     journal.append({"step": 1, "loss": 3.0, "loss/digits": None, "loss/signs": 3.0})
@@ -104,7 +104,7 @@ def test_a_step_without_a_loss_is_a_gap_and_no_zero(tmp_path, axes_of):
     np.testing.assert_equal(signs, [np.nan, 3.0, 3.0])
 
 
-def test_an_unknown_accuracy_has_no_bar(tmp_path, axes_of):
+def test_an_unknown_accuracy_has_no_bar(tmp_path: Path, axes_of: Any) -> None:
     tasks = {
         "signs": TaskResult(0.8, 10, None, None, None, 0.9),
         "birds": TaskResult(None, 10, None, None, None, 0.9),
@@ -114,7 +114,7 @@ def test_an_unknown_accuracy_has_no_bar(tmp_path, axes_of):
     np.testing.assert_equal(heights, [80.0, np.nan, np.nan])
 
 
-def test_numbers_for_people():
+def test_numbers_for_people() -> None:
     assert percent(0.1234) == "12.3"
     assert percent(None) == "–"
     assert seconds(3.21) == "3.2 s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from reports.inputs import with_experts
@@ -108,7 +109,7 @@ HALF = [0.5, 0.5, 0.5]
 CONFIG = {"model_type": "clip_vision_model", "hidden_act": "gelu", "num_attention_heads": 4, "image_size": 32}
 
 
-def described(**configs: object) -> Callable[[Path], Path]:
+def described(**configs: Any) -> Callable[[Path], Path]:
     """The digits expert with configuration files beside it."""
     return lambda home: saved(home / "described", open_clip_to_hf(expert()), **configs)
 

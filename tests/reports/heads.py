@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -43,7 +44,7 @@ def _two_class_probe(home: Path) -> list[str]:
     )  # fmt: skip
     source = Folder("digits", str(data))
     pixels, labels = ImageSet(source.images("test"), 32)[slice(None)], torch.as_tensor(source.labels("test"))
-    model = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone/mini.yaml").model)
+    model: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone/mini.yaml").model)
     encoder = ImageEncoder(build_clip(model).visual)
     encoder.load_state_dict(open_checkpoint(EXPERTS / "digits.safetensors").image_encoder())
     with torch.no_grad():
@@ -74,7 +75,7 @@ def _unrelated_base(command: str) -> Callable[[Path], list[str]]:
         from adamerge.models.pretrained import pretrained_state
         from adamerge.settings.paths import conf_dir
 
-        model = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone/mini.yaml").model)
+        model: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "backbone/mini.yaml").model)
         save_tensors(home / "base.safetensors", pretrained_state("random:1", model))
         return [
             command,

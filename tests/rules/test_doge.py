@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import make_pool, make_vit_pool
@@ -31,7 +33,7 @@ def objective(tau: Tensor, delta: Tensor, scale: Tensor, gap: str) -> Tensor:
 
 @pytest.mark.parametrize("gap", ["row", "matrix"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_gradient_in_closed_form_is_that_of_autograd(gap, shared):
+def test_the_gradient_in_closed_form_is_that_of_autograd(gap: str, shared: bool) -> None:
     tau = matrices()
     delta = (0.01 * torch.randn(1 if shared else T, ROWS, COLUMNS, dtype=torch.float64)).requires_grad_()
     scale = (0.07 / tau.flatten(1).norm(dim=1)).view(-1, 1, 1)
@@ -59,12 +61,12 @@ def restated(tau: Tensor, variant: str, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", ["ta", "am"])
-def test_three_updates_equal_the_restatement(variant):
+def test_three_updates_equal_the_restatement(variant: Any) -> None:
     own = Doge(variant, steps=3)._changed(matrices())
     torch.testing.assert_close(own, restated(matrices(), variant, 3), rtol=1e-9, atol=1e-9)
 
 
-def test_the_basis_is_orthonormal_and_the_projected_gradient_leaves_it():
+def test_the_basis_is_orthonormal_and_the_projected_gradient_leaves_it() -> None:
     basis = shared_basis(matrices(), divisor=2)
     assert basis.shape == (ROWS, min(ROWS, COLUMNS) // 2)
     identity = torch.eye(basis.shape[1], dtype=torch.float64)
@@ -74,7 +76,7 @@ def test_the_basis_is_orthonormal_and_the_projected_gradient_leaves_it():
     torch.testing.assert_close(basis.t() @ projected, torch.zeros_like(basis.t() @ projected))
 
 
-def test_matrices_of_the_blocks_change_and_all_else_stays_the_base():
+def test_matrices_of_the_blocks_change_and_all_else_stays_the_base() -> None:
     pool = make_vit_pool()
     ruled = Doge(steps=5)(pool)
     changed = {key for key, value in ruled.static().items() if not torch.equal(value, pool.base[key])}
@@ -83,7 +85,7 @@ def test_matrices_of_the_blocks_change_and_all_else_stays_the_base():
 
 
 @pytest.mark.parametrize("variant", ["ta", "am"])
-def test_other_tensors_keep_their_task_vectors_by_the_factor_asked_for(variant):
+def test_other_tensors_keep_their_task_vectors_by_the_factor_asked_for(variant: Any) -> None:
     pool = make_vit_pool()
     assert "visual.proj" not in Doge(variant, steps=5)(pool).vectors
     ruled = Doge(variant, steps=5, others=0.5)(pool)
@@ -93,7 +95,7 @@ def test_other_tensors_keep_their_task_vectors_by_the_factor_asked_for(variant):
 
 @pytest.mark.parametrize("counted", ["all", "matrices"])
 @pytest.mark.parametrize("keep", [0.1, 0.3, 1.0])
-def test_the_masks_keep_the_largest_entries_of_those_that_are_counted(keep, counted):
+def test_the_masks_keep_the_largest_entries_of_those_that_are_counted(keep: float, counted: Any) -> None:
     pool = make_vit_pool()
     # What else the encoder has must not matter where only the blocks' matrices count.
     pool.vectors["visual.proj"].mul_(1e3)
@@ -111,7 +113,7 @@ def test_the_masks_keep_the_largest_entries_of_those_that_are_counted(keep, coun
         assert torch.equal(ruled.vectors[key][t] != 0, pool.vectors[key][t].abs() >= cut)
 
 
-def test_an_expert_that_changed_nothing_adds_nothing_of_its_own():
+def test_an_expert_that_changed_nothing_adds_nothing_of_its_own() -> None:
     tau = matrices()
     tau[1] = 0.0
     changed = Doge(steps=3)._changed(tau)
@@ -119,11 +121,11 @@ def test_an_expert_that_changed_nothing_adds_nothing_of_its_own():
     assert torch.equal(changed[1], torch.zeros_like(changed[1]))
 
 
-def test_an_encoder_without_blocks_is_refused():
+def test_an_encoder_without_blocks_is_refused() -> None:
     with pytest.raises(PoolError, match=r"transformer blocks"):
         Doge()(make_pool())
 
 
-def test_keep_is_a_share():
+def test_keep_is_a_share() -> None:
     with pytest.raises(ValueError, match="share"):
         Doge(keep=0.0)

@@ -10,7 +10,7 @@ from adamerge.merging import Head, Pool
 from adamerge.rules.emr import Emr
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     first = torch.tensor([[1.0, -2.0, 3.0, 0.0], [2.0, -1.0, -3.0, 0.0]])
     second = torch.tensor([[-4.0, 1.0], [1.0, 1.0]])
     heads = {task: Head(torch.ones(2, 1)) for task in "ab"}
@@ -28,13 +28,13 @@ def test_by_hand():
             torch.testing.assert_close(pool.static(task)[key], rescale[task] * torch.tensor(expected))
 
 
-def test_one_expert_is_itself():
+def test_one_expert_is_itself() -> None:
     pool = make_vit_pool(tasks=TASKS[:1])
     for key, value in Emr()(pool).static(TASKS[0]).items():
         torch.testing.assert_close(value, pool.expert(TASKS[0])[key])
 
 
-def test_the_order_of_the_tasks_does_not_matter():
+def test_the_order_of_the_tasks_does_not_matter() -> None:
     pool = make_vit_pool()
     order = [2, 0, 1]
     names = tuple(TASKS[i] for i in order)

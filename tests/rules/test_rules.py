@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ class TestTies:
         ]
     )
 
-    def test_by_hand(self):
+    def test_by_hand(self) -> None:
         # top_k 0.4 drops 6 of 10: the 6th smallest magnitude is the threshold, so 5 entries survive.
         # kept: t0 {4,-3,2,1,-2}  t1 {-4,-1,3,-5,2}  t2 {1,2,-2.5,6,4}
         # sums: 1, -2, ., 2.5, 6, 0, 0: signs +,-,0,+,+,0,0,... majority of the elected signs is +.
@@ -64,33 +65,33 @@ class TestTies:
         expected = [4 + 1, -3 - 1, 0, 2 + 3, 6, 1 + 4, 2, 0, 0, 0]
         torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
 
-    def test_mean_divides_by_those_who_agree(self):
+    def test_mean_divides_by_those_who_agree(self) -> None:
         result = merged(Ties(top_k=0.4, scale=1.0, aggregate="mean")(flat_pool(self.vectors)))
         expected = [5 / 2, -4 / 2, 0, 5 / 2, 6, 5 / 2, 2, 0, 0, 0]
         torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
 
-    def test_max_takes_the_largest_of_those_who_agree(self):
+    def test_max_takes_the_largest_of_those_who_agree(self) -> None:
         result = merged(Ties(top_k=0.4, scale=1.0, aggregate="max")(flat_pool(self.vectors)))
         expected = [4, -3, 0, 3, 6, 4, 2, 0, 0, 0]
         torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float32))
 
-    def test_max_takes_one_of_equally_large(self):
+    def test_max_takes_one_of_equally_large(self) -> None:
         result = merged(Ties(top_k=1.0, scale=1.0, aggregate="max")(flat_pool(torch.full((3, 10), -2.0))))
         assert torch.equal(result, torch.full((10,), -2.0))
 
     @pytest.mark.parametrize("size", [0, -3])
-    def test_a_reference_size_is_a_number_of_entries(self, size):
+    def test_a_reference_size_is_a_number_of_entries(self, size: int) -> None:
         with pytest.raises(ValueError, match="reference_size"):
             Ties(reference_size=size)
 
-    def test_the_rule_of_its_own_counts_the_encoder(self):
+    def test_the_rule_of_its_own_counts_the_encoder(self) -> None:
         assert Ties().reference_size is None
 
-    def test_equal_magnitudes_at_the_threshold_are_all_kept(self):
+    def test_equal_magnitudes_at_the_threshold_are_all_kept(self) -> None:
         result = merged(Ties(top_k=0.2, scale=1.0)(flat_pool(torch.ones(1, 10))))
         assert torch.equal(result, torch.ones(10))
 
-    def test_reference_size_keeps_more(self):
+    def test_reference_size_keeps_more(self) -> None:
         few = Ties(top_k=0.2, scale=1.0)(flat_pool(self.vectors[:1]))
         more = Ties(top_k=0.2, scale=1.0, reference_size=20)(flat_pool(self.vectors[:1]))
         assert int((merged(few) != 0).sum()) == 4  # 4, -3 and both at the threshold 2
@@ -105,7 +106,9 @@ class TestTies:
         st.integers(0, 1000),
     )
     @settings(max_examples=80, deadline=None)
-    def test_equals_the_restatement(self, tasks, length, top_k, aggregate, extra, seed):
+    def test_equals_the_restatement(
+        self, tasks: Any, length: Any, top_k: Any, aggregate: Any, extra: Any, seed: int
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         # Small integers make zero sums and ties at the threshold common.
         vectors = torch.randint(-3, 4, (tasks, length), generator=generator).float()
@@ -113,25 +116,25 @@ class TestTies:
         expected = naive_ties(vectors, top_k, aggregate, length + extra)
         torch.testing.assert_close(merged(rule(flat_pool(vectors))), expected)
 
-    def test_one_task_untrimmed_is_the_expert(self, pool):
+    def test_one_task_untrimmed_is_the_expert(self, pool: Any) -> None:
         single = replace(pool, vectors={k: v[:1] for k, v in pool.vectors.items()}, names=pool.names[:1])
         state = Ties(top_k=1.0, scale=1.0)(single).static()
         for key, value in single.expert(pool.names[0]).items():
             torch.testing.assert_close(state[key], value)
 
-    def test_threshold_counts_the_whole_vector(self, pool):
+    def test_threshold_counts_the_whole_vector(self, pool: Any) -> None:
         """The share is of all entries together, not of each tensor."""
         kept = sum(int((stack[0] != 0).sum()) for stack in Ties(top_k=0.25)(pool).vectors.values())
         total = sum(value.numel() for value in pool.base.values())
         assert kept <= int(0.25 * total) + 1
 
     @pytest.mark.parametrize("top_k", [0.0, 1.5, -0.2])
-    def test_share_out_of_range(self, top_k):
+    def test_share_out_of_range(self, top_k: float) -> None:
         with pytest.raises(ValueError, match="top_k"):
             Ties(top_k=top_k)
 
 
-def test_task_arithmetic_at_one_over_t_is_the_average(pool):
+def test_task_arithmetic_at_one_over_t_is_the_average(pool: Any) -> None:
     average, arithmetic = WeightAverage()(pool).static(), TaskArithmetic(1 / 3)(pool).static()
     experts = [pool.expert(task) for task in pool.names]
     for key in pool.base:
@@ -139,11 +142,11 @@ def test_task_arithmetic_at_one_over_t_is_the_average(pool):
         torch.testing.assert_close(average[key], sum(e[key] for e in experts) / 3)
 
 
-def test_pretrained_is_the_base(pool):
+def test_pretrained_is_the_base(pool: Any) -> None:
     assert all(torch.equal(Pretrained()(pool).static()[key], value) for key, value in pool.base.items())
 
 
-def test_individual_is_each_expert_and_no_single_model(pool):
+def test_individual_is_each_expert_and_no_single_model(pool: Any) -> None:
     rule = Individual()(pool)
     for task in pool.names:
         for key, value in pool.expert(task).items():
@@ -153,7 +156,7 @@ def test_individual_is_each_expert_and_no_single_model(pool):
 
 
 @pytest.mark.parametrize("rule", [Pretrained(), Individual(), WeightAverage(), TaskArithmetic(), Ties()])
-def test_rules_leave_the_pool_untouched(pool, rule):
+def test_rules_leave_the_pool_untouched(pool: Any, rule: Any) -> None:
     before = {key: stack.clone() for key, stack in pool.vectors.items()}
     rule(pool).map(lambda t: t.clone())
     assert all(torch.equal(before[key], stack) for key, stack in pool.vectors.items())

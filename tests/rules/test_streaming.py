@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,9 @@ def streamed(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", RULES)
-def test_every_rule_writes_the_bytes_of_the_merge_in_memory(name, dtype, plain, tmp_path) -> None:
+def test_every_rule_writes_the_bytes_of_the_merge_in_memory(
+    name: Any, dtype: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
     rule = rule_named(name)
     found = streamed(rule, *plain, dtype, tmp_path)
     assert found == in_memory(rule, *plain, dtype, tmp_path)
@@ -125,14 +128,18 @@ def test_so_do_task_vectors_about_the_average(posts, dtype, plain, tmp_path) -> 
 
 
 @pytest.mark.parametrize("form", ["hf", "shards", "wrapped"])
-def test_whatever_the_tensors_are_called_and_however_they_lie(form, plain, tmp_path) -> None:
+def test_whatever_the_tensors_are_called_and_however_they_lie(
+    form: str, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
     paths = files(tmp_path, form)
     rule = Ties()
     assert streamed(rule, *paths, torch.float32, tmp_path) == in_memory(rule, *plain, torch.float32, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["emr", "individual"])
-def test_an_encoder_per_task_is_no_single_file(name, plain, tmp_path) -> None:
+def test_an_encoder_per_task_is_no_single_file(
+    name: str, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
     vectors = open_vectors(*plain, MODEL)
     with pytest.raises(PoolError, match="one encoder per task"):
         write_merged(tmp_path / "m.safetensors", rule_named(name), vectors)
@@ -140,7 +147,7 @@ def test_an_encoder_per_task_is_no_single_file(name, plain, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_vectors_are_those_of_the_pool(dtype, plain) -> None:
+def test_the_vectors_are_those_of_the_pool(dtype: Any, plain: tuple[Path, dict[str, Path]]) -> None:
     pool = adamerge.open_pool(*plain, HEADS, backbone=MODEL, dtype=dtype)
     slices, whole = open_vectors(*plain, MODEL, dtype), InMemory(pool.names, pool.base, pool.vectors)
     assert (slices.names, slices.keys) == (whole.names, whole.keys)
@@ -151,7 +158,9 @@ def test_the_vectors_are_those_of_the_pool(dtype, plain) -> None:
         assert torch.equal(slices.stack(key), whole.stack(key))
 
 
-def test_what_cannot_be_read_tensor_by_tensor_is_read_whole_and_said(plain, tmp_path, caplog) -> None:
+def test_what_cannot_be_read_tensor_by_tensor_is_read_whole_and_said(
+    plain: tuple[Path, dict[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     base, experts = plain
     torch.save(load_file(experts["DTD"]), tmp_path / "DTD.pt")
     vectors = open_vectors(base, {**experts, "DTD": tmp_path / "DTD.pt"}, MODEL)
@@ -163,7 +172,7 @@ def test_what_cannot_be_read_tensor_by_tensor_is_read_whole_and_said(plain, tmp_
     )
 
 
-def spoiled(plain: tuple[Path, dict[str, Path]], folder: Path, change) -> dict[str, Path]:
+def spoiled(plain: tuple[Path, dict[str, Path]], folder: Path, change: Any) -> dict[str, Path]:
     state = load_file(plain[1]["DTD"])
     change(state)
     save_file(state, folder / "DTD.safetensors")
@@ -181,7 +190,9 @@ def spoiled(plain: tuple[Path, dict[str, Path]], folder: Path, change) -> dict[s
         lambda s: s.update({"visual.proj": torch.zeros(16, 8, dtype=torch.int8)}),
     ],
 )
-def test_an_expert_is_refused_in_the_same_words(change, plain, tmp_path) -> None:
+def test_an_expert_is_refused_in_the_same_words(
+    change: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
     experts = spoiled(plain, tmp_path, change)
     with pytest.raises((PoolError, CheckpointError)) as whole:
         adamerge.open_pool(plain[0], experts, HEADS, backbone=MODEL)
@@ -190,7 +201,9 @@ def test_an_expert_is_refused_in_the_same_words(change, plain, tmp_path) -> None
     assert str(sliced.value) == str(whole.value)
 
 
-def test_experts_that_are_the_base_and_twins_are_seen(plain, tmp_path, caplog) -> None:
+def test_experts_that_are_the_base_and_twins_are_seen(
+    plain: tuple[Path, dict[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(PoolError, match="no task vectors"):
         open_vectors(plain[0], {"Cars": plain[0]}, MODEL)
     caplog.clear()
@@ -198,7 +211,7 @@ def test_experts_that_are_the_base_and_twins_are_seen(plain, tmp_path, caplog) -
     assert "DTD equals Cars" in caplog.text
 
 
-def test_a_flipped_byte_is_seen(plain, tmp_path) -> None:
+def test_a_flipped_byte_is_seen(plain: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_tensors(path, load_file(plain[1]["Cars"]))
     data = bytearray(path.read_bytes())

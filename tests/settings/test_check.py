@@ -106,12 +106,12 @@ from adamerge.settings.sections import CheckpointsSection, SuiteSection
         (["+checkpoint_evry=5"], "checkpoint_evry: no such option; did you mean 'checkpoint_every'"),
     ],
 )
-def test_a_wrong_value_is_named_with_what_is_expected(check, words: list[str], line: str) -> None:
+def test_a_wrong_value_is_named_with_what_is_expected(check: Any, words: list[str], line: str) -> None:
     found = check(*words)
     assert found[0].startswith(line), found
 
 
-def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
+def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own: Any) -> None:
     """Composing a file adds any key it has: only the check of the whole config can find it."""
     text = "defaults: [adamerging_layerwise, _self_]\nname: mine\nlables: 100\n"
     text += "traning: {_target_: adamerge.methods.frank_wolfe.SoftSteps}\n"
@@ -136,24 +136,24 @@ def test_a_yaml_of_the_users_with_a_misspelt_key_is_refused(own) -> None:
     assert all(f"did you mean '{name}'" in hints for name in ("evaluation", "training", "labels"))
 
 
-def test_missing_values_are_named_once_with_the_way_to_give_them(check) -> None:
+def test_missing_values_are_named_once_with_the_way_to_give_them(check: Any) -> None:
     assert check("checkpoints=files") == [
         "checkpoints.base: has no value; give checkpoints.base=...",
         "checkpoints.experts: has no value; give checkpoints.experts=...",
     ]
 
 
-def test_what_refers_to_a_missing_value_is_no_mistake_of_its_own(check) -> None:
+def test_what_refers_to_a_missing_value_is_no_mistake_of_its_own(check: Any) -> None:
     found = check("checkpoints=files", "checkpoints.experts=e", command="pretrain")
     assert found == ["checkpoints.base: has no value; give checkpoints.base=..."]
 
 
-def test_a_suite_that_takes_any_task(check) -> None:
+def test_a_suite_that_takes_any_task(check: Any) -> None:
     assert check("suite=folders", "suite.tasks=[birds,tools]", "suite.data=/d") == []
     assert check("suite=folders") == ["suite.tasks: has no value; give suite.tasks=..."]
 
 
-def test_the_error_counts_and_indents(compose) -> None:
+def test_the_error_counts_and_indents(compose: Any) -> None:
     config = compose("train", "seed=-1", "checkpoint_every=0")
     with pytest.raises(ConfigError) as caught:
         settings_of(config, "train")
@@ -164,7 +164,7 @@ def test_the_error_counts_and_indents(compose) -> None:
     )
 
 
-def test_the_check_leaves_the_config_as_it_is(compose) -> None:
+def test_the_check_leaves_the_config_as_it_is(compose: Any) -> None:
     config = compose("train")
     before = OmegaConf.to_yaml(config)
     settings_of(config, "train")
@@ -179,7 +179,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_that_ships_is_free_of_mistakes(compose, choice: str) -> None:
+def test_every_choice_that_ships_is_free_of_mistakes(compose: Any, choice: str) -> None:
     settings_of(compose("train", choice), "train")
 
 
@@ -190,19 +190,19 @@ def test_the_base_of_a_group_shows_each_option_at_its_section_s_default(group: s
 
 
 @pytest.mark.parametrize("suite", [name for name in choices("suite") if name != "folders"])
-def test_every_suite_takes_every_option_of_the_base(check, suite: str) -> None:
+def test_every_suite_takes_every_option_of_the_base(check: Any, suite: str) -> None:
     words = ("suite.limit=3", "suite.corruption=jpeg", "suite.validation=true", "suite.adapt_images=4")
     assert check(f"suite={suite}", "checkpoints=random", *words) == []
 
 
 @pytest.mark.parametrize("method", ["surgery", "task_arithmetic", "concrete_layerwise"])
-def test_a_debug_run_is_a_short_one(settings, method: str) -> None:
+def test_a_debug_run_is_a_short_one(settings: Any, method: str) -> None:
     found = settings("train", "debug=default", f"method={method}")
     assert (found.suite.limit, found.suite.steps, found.trainer.detect_anomaly) == (32, 3, True)
     assert found.experiment_name == "debug"
 
 
-def test_settings_are_frozen(settings) -> None:
+def test_settings_are_frozen(settings: Any) -> None:
     with pytest.raises(ValidationError):
         settings("train").suite.steps = 3
 
@@ -212,5 +212,5 @@ REQUIRED = {"export": ("run=r", "out=o"), "predict": ("run=r", "images=i", "task
 
 
 @pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.config])
-def test_every_command_that_ships_is_free_of_mistakes(compose, command: str) -> None:
+def test_every_command_that_ships_is_free_of_mistakes(compose: Any, command: str) -> None:
     settings_of(compose(command, *REQUIRED.get(command, ())), command)

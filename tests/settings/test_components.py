@@ -148,7 +148,8 @@ def test_instantiate_passes_plain_values() -> None:
         }
     )
     pool = torch.nn.Identity()
-    made = instantiate(OmegaConf.to_container(node.part, resolve=True), pool, on=True)
+    part: Any = OmegaConf.to_container(node.part, resolve=True)
+    made = instantiate(part, pool, on=True)
     assert made.options == (pool, 3, None, "a", [1], None, True, {"extra": {"a": [1]}})
     assert type(made.options[4]) is list
     assert type(made.options[7]["extra"]["a"]) is list

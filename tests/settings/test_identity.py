@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +29,8 @@ def plain(config: DictConfig) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def identity(config, command="train", files=FILES, pictures=PICTURES) -> str:
-    settings = settings_of(config, "train") if isinstance(config, DictConfig) else config
+def identity(config: Any, command: Any = "train", files: Any = FILES, pictures: Any = PICTURES) -> str:
+    settings: Any = settings_of(config, "train") if isinstance(config, DictConfig) else config
     return identify(settings, command, files, pictures).id
 
 
@@ -60,7 +61,7 @@ def identity(config, command="train", files=FILES, pictures=PICTURES) -> str:
         "+suite.catalogue.unused={source: {_target_: x}}",
     ],
 )
-def test_what_changes_no_number_changes_no_identity(compose, word: str) -> None:
+def test_what_changes_no_number_changes_no_identity(compose: Any, word: str) -> None:
     assert identity(compose(*BASE, word)) == identity(compose(*BASE))
 
 
@@ -85,16 +86,16 @@ def test_what_changes_no_number_changes_no_identity(compose, word: str) -> None:
         "checkpoints.dtype=bfloat16",
     ],
 )
-def test_what_changes_numbers_changes_the_identity(compose, word: str) -> None:
+def test_what_changes_numbers_changes_the_identity(compose: Any, word: str) -> None:
     assert identity(compose(*BASE, word)) != identity(compose(*BASE))
 
 
-def test_the_severity_of_a_corruption_counts(compose) -> None:
+def test_the_severity_of_a_corruption_counts(compose: Any) -> None:
     corrupted = (*BASE, "suite.corruption=jpeg")
     assert identity(compose(*corrupted, "suite.severity=3")) != identity(compose(*corrupted))
 
 
-def test_files_count_by_content_and_the_command_counts(compose) -> None:
+def test_files_count_by_content_and_the_command_counts(compose: Any) -> None:
     config = compose(*BASE)
     ids = {
         identity(config),
@@ -106,14 +107,14 @@ def test_files_count_by_content_and_the_command_counts(compose) -> None:
     assert len(ids) == 5
 
 
-def test_one_number_in_two_spellings_is_one_run(compose) -> None:
+def test_one_number_in_two_spellings_is_one_run(compose: Any) -> None:
     words = ("train", "method=task_arithmetic", "suite=real8", "suite.data=/data")
     ids = {identity(compose(*words, f"++rule.scale={scale}")) for scale in ("1", "1.0", "1e0")}
     assert len(ids) == 1
     assert identity(compose(*words, "++rule.scale=1.1")) not in ids
 
 
-def test_an_option_that_is_added_later_changes_no_identity_at_its_default(compose) -> None:
+def test_an_option_that_is_added_later_changes_no_identity_at_its_default(compose: Any) -> None:
     before = identity(compose(*BASE))
 
     class Later(SuiteSection):
@@ -129,7 +130,9 @@ def test_an_option_that_is_added_later_changes_no_identity_at_its_default(compos
     assert later("+suite.protocol=inductive") != before
 
 
-def test_the_source_of_a_module_of_the_user_s_counts(compose, tmp_path, monkeypatch) -> None:
+def test_the_source_of_a_module_of_the_user_s_counts(
+    compose: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "mine_identity"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -140,7 +143,7 @@ def test_the_source_of_a_module_of_the_user_s_counts(compose, tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     config = compose(*BASE, "method.model._target_=mine_identity.method.Mine")
     monkeypatch.setenv("ADAMERGE_MODULES", "mine_identity")
-    kept = settings_of(config, "train")
+    kept: Any = settings_of(config, "train")
     found = identify(kept, "train", FILES, PICTURES)
     modules = {"mine_identity", "mine_identity.method", "mine_identity.helper", "beside_identity"}
     assert set(found.code) == {"adamerge", *modules}
@@ -152,24 +155,24 @@ def test_the_source_of_a_module_of_the_user_s_counts(compose, tmp_path, monkeypa
         found = again
 
 
-def test_the_version_counts(compose, monkeypatch) -> None:
+def test_the_version_counts(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity(compose(*BASE))
     monkeypatch.setattr("adamerge.settings.code.__version__", "9")
     assert identity(compose(*BASE)) != before
 
 
-def test_another_suite(compose) -> None:
+def test_another_suite(compose: Any) -> None:
     assert identity(compose("train", "suite=mini")) != identity(compose(*BASE))
 
 
-def test_a_saved_config_has_the_same_identity(compose) -> None:
+def test_a_saved_config_has_the_same_identity(compose: Any) -> None:
     settings = settings_of(compose("train"), "train")
     saved = validate(yaml.safe_load(as_yaml(settings)), TrainSettings)
     assert saved == settings
     assert identity(saved) == identity(settings)
 
 
-def test_twelve_hexadecimal_digits(compose) -> None:
+def test_twelve_hexadecimal_digits(compose: Any) -> None:
     found = identity(compose(*BASE))
     assert len(found) == 12
     assert int(found, 16) >= 0

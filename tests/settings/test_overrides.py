@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from adamerge.commands.config_folders import opened_folders
+from adamerge.commands.config_folders import ConfigFolders, opened_folders
 from adamerge.commands.overrides import read_overrides
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.paths import conf_dir
@@ -35,12 +37,12 @@ from adamerge.settings.paths import conf_dir
         ("seed=0,1", "seed: has several values (0,1); add -m to run each, or write 'seed=[0,1]' for a list."),
     ],
 )
-def test_a_mistyped_word_is_echoed_with_what_was_meant(check, word: str, line: str) -> None:
+def test_a_mistyped_word_is_echoed_with_what_was_meant(check: Any, word: str, line: str) -> None:
     (found,) = check(word)
     assert found.startswith(line)
 
 
-def test_all_mistakes_of_a_command_line_are_found_at_once(check) -> None:
+def test_all_mistakes_of_a_command_line_are_found_at_once(check: Any) -> None:
     found = check(
         "method=adamergin",
         "sede=1",
@@ -59,7 +61,7 @@ def test_all_mistakes_of_a_command_line_are_found_at_once(check) -> None:
     ]
 
 
-def test_the_words_of_the_design(check) -> None:
+def test_the_words_of_the_design(check: Any) -> None:
     found = check("method.model.ranks=3", "suite.tasks=[digits, signs, textres]")
     assert found == [
         "suite.tasks[2]: no task 'textres'; did you mean 'textures'?",
@@ -67,7 +69,7 @@ def test_the_words_of_the_design(check) -> None:
     ]
 
 
-def test_every_value_of_a_sweep_is_checked(check) -> None:
+def test_every_value_of_a_sweep_is_checked(check: Any) -> None:
     found = check("method=adamerging_layerwise,nope", "rule=none,tis", "seed=0,1,-2", sweeping=True)
     assert [line.split(";")[0] for line in found] == [
         "method: no method 'nope'",
@@ -76,24 +78,24 @@ def test_every_value_of_a_sweep_is_checked(check) -> None:
     ]
 
 
-def test_a_range_and_a_wildcard_are_sweeps_too(check) -> None:
+def test_a_range_and_a_wildcard_are_sweeps_too(check: Any) -> None:
     assert check("seed=range(0,5)", "rule=glob(t*)", sweeping=True) == []
     assert check("seed=range(0,-5,-1)", sweeping=True) == [
         "seed: should be greater than or equal to 0 (got -4)."
     ]
 
 
-def test_a_sweep_over_choices_checks_each_composed_config(check) -> None:
+def test_a_sweep_over_choices_checks_each_composed_config(check: Any) -> None:
     (line,) = check("suite=mini,folders", "suite.tasks=[digits,nope]", sweeping=True)
     assert line.startswith("suite.tasks[1]: no task 'nope'")  # `folders` takes any task
 
 
-def test_a_choice_that_the_command_has_no_place_for(check) -> None:
+def test_a_choice_that_the_command_has_no_place_for(check: Any) -> None:
     (line,) = check("method=adamerging_layerwise", command="pretrain")
     assert line.startswith("method: Could not override 'method'.")
 
 
-def test_options_of_components_and_of_the_trainer_need_no_plus(folders) -> None:
+def test_options_of_components_and_of_the_trainer_need_no_plus(folders: ConfigFolders) -> None:
     mistakes = Mistakes()
     typed = ["method.optimizer.betas=[0.9,0.99]", "trainer.max_time=00:01:00:00", "seed=1"]
     words, (config,) = read_overrides(folders, "train", typed, False, mistakes)
@@ -103,13 +105,13 @@ def test_options_of_components_and_of_the_trainer_need_no_plus(folders) -> None:
 
 
 @pytest.mark.parametrize("path", ["/data/é/x.pt", "experts/{task}/finetuned.pt", "/a (1)/b.pt"])
-def test_a_path_needs_no_quotes(folders, path: str) -> None:
+def test_a_path_needs_no_quotes(folders: ConfigFolders, path: str) -> None:
     typed = ["checkpoints=files", "checkpoints.base=b.pt", f"checkpoints.experts={path}"]
     _, (config,) = read_overrides(folders, "train", typed, False, Mistakes())
     assert config.checkpoints.experts == path
 
 
-def test_the_users_own_folder_adds_to_the_choices(own, check) -> None:
+def test_the_users_own_folder_adds_to_the_choices(own: Any, check: Any) -> None:
     folder = own("method/mine", "defaults: [adamerging_layerwise, _self_]\nname: mine\n")
     mistakes = Mistakes()
     with opened_folders(conf_dir(), folder, ()) as both:
@@ -120,7 +122,7 @@ def test_the_users_own_folder_adds_to_the_choices(own, check) -> None:
     assert mistakes.lines == []
 
 
-def test_a_rule_of_the_users_is_a_method_too_and_only_where_it_is_known(own, check) -> None:
+def test_a_rule_of_the_users_is_a_method_too_and_only_where_it_is_known(own: Any, check: Any) -> None:
     folder = own("rule/mine", "name: mine\nsummary: my own\n_target_: adamerge.rules.ties.Ties\ntop_k: 0.5\n")
     with opened_folders(conf_dir(), folder, ()) as both:
         assert {"mine", "ties"} < set(both.choices("method"))
@@ -136,7 +138,7 @@ def test_a_rule_of_the_users_is_a_method_too_and_only_where_it_is_known(own, che
         assert shipped.compose("train", ["method=doge_am"]).method.schedule is not None
 
 
-def test_a_sweep_that_an_experiment_asks_for_is_checked(own) -> None:
+def test_a_sweep_that_an_experiment_asks_for_is_checked(own: Any) -> None:
     sweep = (
         '# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: "1,-1", rule: "none,tis"}}}\n'
     )
@@ -150,6 +152,6 @@ def test_a_sweep_that_an_experiment_asks_for_is_checked(own) -> None:
 
 
 @pytest.mark.parametrize("method", ["adamerging_layerwise_pp", "adamerging_taskwise_pp"])
-def test_plusplus_puts_ties_below_unless_a_rule_is_chosen(compose, method: str) -> None:
+def test_plusplus_puts_ties_below_unless_a_rule_is_chosen(compose: Any, method: str) -> None:
     assert compose("train", f"method={method}").rule.name == "ties"
     assert compose("train", f"method={method}", "rule=none").rule.name == "none"

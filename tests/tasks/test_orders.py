@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -213,7 +215,7 @@ def test_an_order_that_is_built_from_labels_needs_them() -> None:
         (lambda: planned(SORTED, feed="once"), "an order of its own"),
     ],
 )
-def test_contradictions_are_refused(make, complaint) -> None:
+def test_contradictions_are_refused(make: Any, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         make()
 

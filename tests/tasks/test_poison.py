@@ -20,7 +20,7 @@ def labeled(shuffle: int | None = None) -> Labeled:
     return Labeled(task, images, 400, 3, seed=0, crop=1.0, shuffle=shuffle)
 
 
-def test_the_trigger_changes_its_corner_and_nothing_else():
+def test_the_trigger_changes_its_corner_and_nothing_else() -> None:
     pixels = torch.full((2, 3, 8, 8), 7, dtype=torch.uint8)
     marked = Trigger(target=0, size=2)(pixels)
     assert marked[0, 0, 6:, 6:].tolist() == [[0, 255], [255, 0]]
@@ -28,7 +28,7 @@ def test_the_trigger_changes_its_corner_and_nothing_else():
     assert torch.equal(marked, pixels)
 
 
-def test_a_share_of_the_batch_is_poisoned_the_same_way_each_time():
+def test_a_share_of_the_batch_is_poisoned_the_same_way_each_time() -> None:
     clean = labeled()
     poisoned = Poisoned(clean, Trigger(target=3), share=0.25)
     pixels, labels = poisoned[1]
@@ -41,7 +41,7 @@ def test_a_share_of_the_batch_is_poisoned_the_same_way_each_time():
     assert not torch.equal(poisoned[2][1] != clean[2][1], labels != true)
 
 
-def test_shuffled_classes_are_a_permutation():
+def test_shuffled_classes_are_a_permutation() -> None:
     plain, shuffled = labeled().labels, labeled(shuffle=1).labels
     pairs = set(zip(plain.tolist(), shuffled.tolist(), strict=True))
     assert len(pairs) == 12 == len({b for _, b in pairs})

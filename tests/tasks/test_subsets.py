@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class Numbers(Source):
     def labels(self, split: str) -> NDArray[np.int64]:
         return np.arange(self.count[split]) % 2
 
-    def digests(self, split: str, rows=None) -> list[str]:
+    def digests(self, split: str, rows: Any = None) -> list[str]:
         return [f"{split} {n}" for n in (range(self.count[split]) if rows is None else rows.tolist())]
 
 
@@ -51,6 +52,7 @@ def test_the_parts_make_the_whole(count: int) -> None:
 def test_a_validation_source_shows_training_pictures_only() -> None:
     source = Validation(Numbers())
     pictures, labels = source.images("test"), source.labels("test")
+    assert labels is not None
     assert len(pictures) == len(labels) == 3
     assert [pictures[i] % 2 for i in range(3)] == labels.tolist()
     assert len({source.identity("train"), source.identity("test"), Numbers().identity("train")}) == 3
@@ -69,17 +71,17 @@ def test_a_folder_of_validation_pictures_is_the_validation_split(tmp_path: Path)
                     tmp_path / "eurosat" / split / name / f"{split}{i}.png"
                 )
     splits = {"train": "train", "test": "test", "validation": "val"}
-    source = Validation(Folder("eurosat", tmp_path, splits))
+    source = Validation(Folder("eurosat", str(tmp_path), splits))
     assert [len(source.images(split)) for split in ("train", "test")] == [8, 4]
     assert source.labels("test").tolist() == [0, 0, 1, 1]
     assert len({source.identity("train"), source.identity("test")}) == 2
-    without = Validation(Folder("eurosat", tmp_path))
+    without = Validation(Folder("eurosat", str(tmp_path)))
     assert len(without.images("train")) + len(without.images("test")) == 8, (
         "held out of the training pictures"
     )
     shutil.rmtree(tmp_path / "eurosat" / "val")
     with pytest.raises(DataError, match=r"no validation pictures(.|\n)*eurosat/val/<class>(.|\n)*a tenth"):
-        Validation(Folder("eurosat", tmp_path, splits)).images("test")
+        Validation(Folder("eurosat", str(tmp_path), splits)).images("test")
 
 
 def test_a_sample_is_spread_over_the_test_split() -> None:

@@ -115,7 +115,7 @@ def test_the_star_entry_serves_any_task_and_its_own_entry_goes_first() -> None:
         made.append(node)
         return Fixed(names=("cat",))
 
-    catalogue = {
+    catalogue: dict[str, dict[str, Any]] = {
         "*": {"source": {"folder": "x/{task}", "size": 3}, "classes": None, "templates": ["the {}."]},
         "birds": {"classes": ["wren"]},
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,12 +23,12 @@ from adamerge.tracking.results import (
 )
 
 
-def example(**changes) -> Results:
+def example(**changes: Any) -> Results:
     tasks = {
         "signs": TaskResult(accuracy=0.8, n=100, expert=1.0, pretrained=0.4, normalized=0.8, agreement=0.75),
         "digits": TaskResult(accuracy=0.6, n=900, expert=0.75, pretrained=0.2, normalized=0.8, agreement=0.5),
     }
-    accuracy = {"signs": 0.4, "digits": 0.2}
+    accuracy: dict[str, float | None] = {"signs": 0.4, "digits": 0.2}
     content = {
         "run_id": "abc", "command": "train", "method": "adamerging_layerwise", "rule": "none", "suite": "mini",
         "backbone": "mini", "seed": 0, "steps": 3, "trainable_parameters": 8,
@@ -37,7 +39,7 @@ def example(**changes) -> Results:
     return Results(**{**content, **changes})
 
 
-def test_averages_are_unweighted(tmp_path):
+def test_averages_are_unweighted(tmp_path: Path) -> None:
     write_results(tmp_path, example())
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["average"] == pytest.approx(0.7)
@@ -46,7 +48,7 @@ def test_averages_are_unweighted(tmp_path):
     assert read_results(tmp_path) == example()
 
 
-def test_an_unknown_accuracy_makes_the_average_unknown():
+def test_an_unknown_accuracy_makes_the_average_unknown() -> None:
     assert mean([0.5, None]) is None
     assert mean([]) is None
 
@@ -61,14 +63,14 @@ def test_an_unknown_accuracy_makes_the_average_unknown():
         ("[]", "damaged"),
     ],
 )
-def test_folders_without_good_results(tmp_path, content, message):
+def test_folders_without_good_results(tmp_path: Path, content: Any, message: str) -> None:
     if content is not None:
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(RunError, match=message):
         read_results(tmp_path)
 
 
-def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(tmp_path):
+def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     for step in range(3):
         journal.append({"step": step, "loss": 1.5})
@@ -83,20 +85,20 @@ def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["[1]", '{"loss": 1.0}', '{"step": "a"}', "garbage"])
-def test_a_line_that_is_no_record_of_a_step_names_itself(tmp_path, line):
+def test_a_line_that_is_no_record_of_a_step_names_itself(tmp_path: Path, line: str) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_text(f'{line}\n{{"step": 1}}\n')
     with pytest.raises(RunError, match=r"journal.jsonl, line 1, is damaged.*\n  Delete it"):
         Journal(path).read()
 
 
-def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
+def test_numbers_that_are_not_finite_stay_valid_json(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append({"step": 0, "loss": float("nan")})
     assert journal.read() == [{"step": 0, "loss": None}]
 
 
-def test_tracking_and_report_need_no_torch():
+def test_tracking_and_report_need_no_torch() -> None:
     code = (
         "import sys, adamerge.tracking.journal, adamerge.tracking.results, adamerge.report.summary;"
         "sys.exit('torch' in sys.modules or 'pytorch_lightning' in sys.modules)"
@@ -104,7 +106,7 @@ def test_tracking_and_report_need_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_results_of_before_there_were_protocols_are_read(tmp_path):
+def test_results_of_before_there_were_protocols_are_read(tmp_path: Path) -> None:
     write_results(tmp_path, example())
     content = json.loads((tmp_path / "results.json").read_text())
     new = (
@@ -129,7 +131,7 @@ def test_results_of_before_there_were_protocols_are_read(tmp_path):
     assert (read.protocol, read.gap, read.ece, read.stream) == (None, None, None, "independent")
 
 
-def test_the_gap_is_between_the_parts(tmp_path):
+def test_the_gap_is_between_the_parts(tmp_path: Path) -> None:
     parts = {
         "adapted": {"signs": PartResult(0.9, 0.8, 50), "digits": PartResult(0.7, 0.8, 450)},
         "held_out": {"signs": PartResult(0.7, 0.8, 50), "digits": PartResult(0.5, 0.8, 450)},

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wandb.proto import wandb_internal_pb2 as pb
+from wandb.proto import wandb_internal_pb2
 
+Record: Any = wandb_internal_pb2.Record  # type: ignore[attr-defined]  # generated when it is imported
 _BLOCK = 32768
 _HEADER = struct.Struct("<IHB")  # checksum, length, type: 1 whole, 2 first, 3 middle, 4 last
 
@@ -41,7 +42,7 @@ def _records(path: Path) -> list[Any]:
         parts += data[at : at + length]
         at += length
         if kind in (1, 4):
-            found.append(pb.Record.FromString(parts))
+            found.append(Record.FromString(parts))
             parts = b""
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -46,7 +47,7 @@ def method(granularity: str = "layer") -> AdaMerging:
     return AdaMerging(make_pool(dtype=torch.float32), granularity)  # type: ignore[arg-type]
 
 
-def adapt(steps: int, folder: Path | None = None, every: int = 3, **options) -> AdaMerging:
+def adapt(steps: int, folder: Path | None = None, every: int = 3, **options: Any) -> AdaMerging:
     torch.manual_seed(0)
     adapted = method()
     schedule = Schedule(steps, batch_size=2, batches_per_task=2, **options)
@@ -69,13 +70,13 @@ def restated(steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("forward_images", [None, 3, 8, 100])
-def test_equals_the_restated_loop_however_images_are_packed(forward_images):
+def test_equals_the_restated_loop_however_images_are_packed(forward_images: Any) -> None:
     torch.testing.assert_close(
         adapt(4, forward_images=forward_images).merging.values.detach(), restated(4), rtol=1e-5, atol=1e-6
     )
 
 
-def test_update_grain_is_data():
+def test_update_grain_is_data() -> None:
     """One optimiser step per round, task or batch: the numbers of steps differ, so do the results."""
     results = [adapt(2, update=update).merging.values.detach() for update in ("round", "task", "batch")]
     assert not torch.allclose(results[0], results[1])
@@ -86,13 +87,13 @@ class StopAt(pl.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if pl_module.step == self.step:
             raise ConnectionAbortedError("killed")
 
 
 @pytest.mark.parametrize("killed_at", [2, 3, 5, 6])
-def test_resumes_bit_by_bit(tmp_path, killed_at):
+def test_resumes_bit_by_bit(tmp_path: Path, killed_at: int) -> None:
     whole = adapt(7, tmp_path / "whole")
     schedule = Schedule(7, batch_size=2, batches_per_task=2)
     module = Adaptation(method(), Entropy(), ADAM, schedule)
@@ -110,14 +111,14 @@ def test_resumes_bit_by_bit(tmp_path, killed_at):
     assert len(losses[0]) == 7
 
 
-def test_a_finished_training_does_nothing_more(tmp_path):
+def test_a_finished_training_does_nothing_more(tmp_path: Path) -> None:
     first = adapt(3, tmp_path)
     again = adapt(3, tmp_path)
     assert torch.equal(first.merging.values, again.merging.values)
     assert len(Journal(tmp_path / "journal.jsonl").read()) == 3
 
 
-def test_a_non_finite_loss_names_task_step_and_images(tmp_path):
+def test_a_non_finite_loss_names_task_step_and_images(tmp_path: Path) -> None:
     rounds = Rounds(spoiled=("digits", 4))
     module = Adaptation(method(), Entropy(), ADAM, Schedule(6, batch_size=4), rounds.indices)
     with pytest.raises(RunError, match=r"step 4(.|\n)*Task digits, images \[400, 401, 402, 403\]"):
@@ -126,7 +127,7 @@ def test_a_non_finite_loss_names_task_step_and_images(tmp_path):
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_only_the_coefficients_move(tmp_path):
+def test_only_the_coefficients_move(tmp_path: Path) -> None:
     pool = make_pool(dtype=torch.float32)
     before = {key: value.clone() for key, value in (*pool.base.items(), *pool.vectors.items())}
     adapted = AdaMerging(pool)
@@ -138,13 +139,13 @@ def test_only_the_coefficients_move(tmp_path):
     assert [name for name, _ in adapted.named_parameters()] == ["merging.values"]
 
 
-def test_a_checkpoint_holds_the_trained_parts_only(tmp_path):
+def test_a_checkpoint_holds_the_trained_parts_only(tmp_path: Path) -> None:
     adapt(3, tmp_path)
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert list(saved["state_dict"]) == ["loop.method.merging.values"]
 
 
-def test_entropy_falls(tmp_path):
+def test_entropy_falls(tmp_path: Path) -> None:
     images = Rounds()[0]
     adapted = method()
     before = sum(entropy(adapted.logits(x, t)).mean() for t, x in images.items())
@@ -153,12 +154,12 @@ def test_entropy_falls(tmp_path):
     assert after < before - 0.01
 
 
-def test_a_stream_that_ends_early_says_so():
+def test_a_stream_that_ends_early_says_so() -> None:
     with pytest.raises(ValueError, match="ended before step 1"):
         fit(method(), [Rounds()[0]], optimizer=ADAM, schedule={"steps": 2, "batch_size": 4})
 
 
-def test_an_update_that_leaves_the_finite_numbers_names_step_parameter_and_rate():
+def test_an_update_that_leaves_the_finite_numbers_names_step_parameter_and_rate() -> None:
     class Module(StepModule):
         def __init__(self) -> None:
             super().__init__()

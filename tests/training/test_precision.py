@@ -43,7 +43,7 @@ class Rounds(torch.utils.data.Dataset):
 def run(module: Adaptation, steps: int, scale: float | None, data: Rounds | None = None) -> float:
     """Train with 16-mixed and a loss scale that starts there (None: in full precision); the scale at the end."""
     scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6)
-    plugins = [] if scaler is None else [MixedPrecision("16-mixed", "cpu", scaler)]
+    plugins: Any = [] if scaler is None else [MixedPrecision("16-mixed", "cpu", scaler)]
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False,
         enable_model_summary=False, plugins=plugins,
@@ -62,7 +62,8 @@ def test_overflows_of_the_loss_scale_leave_steps_out_and_nothing_else() -> None:
     scale = run(module, 30, 2.0**36)
     assert module.step == 30
     assert 1.0 < scale < 2.0**30, "the scale was lowered until gradients were finite"
-    assert not torch.allclose(module.loop.method.merging.values, torch.tensor(0.3), atol=1e-3)
+    method: Any = module.loop.method
+    assert not torch.allclose(method.merging.values, torch.tensor(0.3), atol=1e-3)
     assert module.loop.method.merging.values.isfinite().all()
 
 

@@ -58,7 +58,7 @@ def module_stop(module: Adaptation, at: int) -> None:
     module.training_step = stopping  # type: ignore[method-assign]
 
 
-def test_a_watched_run_is_the_unwatched_one_to_the_bit(tmp_path):
+def test_a_watched_run_is_the_unwatched_one_to_the_bit(tmp_path: Path) -> None:
     plain, records = trained(tmp_path / "plain", None)
     watched, watched_records = trained(tmp_path / "watched", 2)
     assert torch.equal(plain.merging.values, watched.merging.values)
@@ -66,14 +66,14 @@ def test_a_watched_run_is_the_unwatched_one_to_the_bit(tmp_path):
     assert not any("eval/accuracy" in r for r in records)
 
 
-def test_the_first_every_second_and_the_last_step_are_evaluated(tmp_path):
+def test_the_first_every_second_and_the_last_step_are_evaluated(tmp_path: Path) -> None:
     _, records = trained(tmp_path, 2)
     assert [r["step"] for r in records if "eval/agreement" in r] == [0, 1, 3, 5, 6]
     assert records[3]["eval/accuracy"] == 0.25
     assert records[3]["eval/estimate"] is None
 
 
-def test_a_watched_run_resumes_to_the_same_bits(tmp_path):
+def test_a_watched_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     whole, records = trained(tmp_path / "whole", 2)
     _, cut = trained(tmp_path / "parts", 2, stop=5)
     assert len(cut) == 5
