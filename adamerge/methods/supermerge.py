@@ -87,9 +87,9 @@ class SuperMerge(AdaMerging):
 
 def _atanh(pool: Pool, layout: Layout) -> Tensor:
     """The rule's own coefficients (rows, T) as tanh's arguments."""
-    values = pool.coefficients.table(pool.keys, len(pool.names), layout)
+    values = pool.coefficients.values
     if (values.abs() < 1.0).all():
-        return values.atanh()
+        return pool.coefficients.table(pool.keys, len(pool.names), layout).atanh()
     raise PoolError(
         "SUPERMERGE's coefficients are tanh(w), between -1 and 1; of those it should start from "
         f"{int((values.abs() >= 1.0).sum())} are not, e.g. {float(values.abs().max()):g}.\n"

@@ -128,8 +128,8 @@ def test_teachers_are_the_experts_and_keep_one_model_at_a_time() -> None:
         torch.testing.assert_close(feature, expected)
         for own, wanted in zip(means, expected_means, strict=True):
             torch.testing.assert_close(own, wanted)
-    assert teachers._merged is not None
-    assert teachers._merged[0] == TASKS[-1]
+    assert teachers._at_rest is not None
+    assert teachers._at_rest[0] == TASKS[-1]
 
 
 # The confidence filter (arXiv 2412.19098): probabilities of two classes, chosen by hand.

@@ -21,7 +21,7 @@ from adamerge.tasks.task import Source
 NAMES = ("cat", "dog", "hot_dog")
 
 
-def shown(pictures: Pictures) -> list[Any]:
+def each(pictures: Pictures) -> list[Any]:
     return [pictures[index] for index in range(len(pictures))]
 
 
@@ -280,7 +280,7 @@ def test_folder_without_classes_is_unlabeled(tmp_path: Path, where: str) -> None
     (tmp_path / where / "notes.txt").write_text("no picture")
     assert source.class_names is None
     assert source.labels("test") is None
-    assert [shows(picture, n) for picture, n in zip(shown(source.images("test")), [1, 0], strict=True)] == [
+    assert [shows(picture, n) for picture, n in zip(each(source.images("test")), [1, 0], strict=True)] == [
         True
     ] * 2
 
@@ -359,12 +359,12 @@ def test_torchvision_holds_out_a_tenth_where_there_is_no_split(tmp_path: Path) -
     assert source.labels("test").tolist() == [0, 0, 1]
     assert source.labels("train").tolist() == [0] * 18 + [1] * 9
     shown = {
-        split: {np.asarray(p)[0, 0].tobytes() for p in shown(source.images(split))}
+        split: {np.asarray(p)[0, 0].tobytes() for p in each(source.images(split))}
         for split in ("train", "test")
     }
     assert len(shown["test"]) == 3
     assert len(shown["train"] | shown["test"]) == 30
-    assert [np.asarray(p)[0, 0, 1] for p in shown(source.images("test"))] == [20, 20, 10]
+    assert [np.asarray(p)[0, 0, 1] for p in each(source.images("test"))] == [20, 20, 10]
 
 
 def test_torchvision_reads_the_labels_of_a_matlab_file(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_numbered_folders_and_labels_are_in_the_order_of_their_numbers(tmp_path:
     labels, pictures = source.labels("test"), source.images("test")
     assert labels is not None
     assert sorted(labels.tolist()) == list(range(12))
-    assert all(shows(picture, label) for picture, label in zip(shown(pictures), labels, strict=True))
+    assert all(shows(picture, label) for picture, label in zip(each(pictures), labels, strict=True))
     file = write(tmp_path / "a.parquet", {"image": [png(i) for i in range(12)], "label": [*names]})
     table = Parquet(test=file)
     assert table.class_names == names
