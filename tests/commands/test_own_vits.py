@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,9 @@ def told(file: Path) -> dict[str, str]:
         return {Path(row["file"]).name: row["class"] for row in csv.DictReader(content) if row["rank"] == "1"}
 
 
-def test_classifiers_of_hugging_face_from_files_to_a_prediction(home, cache, classifiers, capsys):
+def test_classifiers_of_hugging_face_from_files_to_a_prediction(
+    home: Path, cache: Path, classifiers: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["doctor", *words(home)])
     told_by_doctor = capsys.readouterr().out
     assert "vit names" in told_by_doctor
@@ -126,7 +129,9 @@ def test_classifiers_of_hugging_face_from_files_to_a_prediction(home, cache, cla
     assert [shown[f.name] for f in files] == [f"class {int(i):02}" for i in merged]
 
 
-def test_streamed_and_in_memory_merges_of_classifiers_are_one(home, cache, classifiers):
+def test_streamed_and_in_memory_merges_of_classifiers_are_one(
+    home: Path, cache: Path, classifiers: Any
+) -> None:
     main(["merge", "rule=task_arithmetic", *words(home)])
     main(["merge", "rule=task_arithmetic", "evaluate=false", *words(home)])
     merged = sorted(home.glob("outputs/*/*/*/merged.safetensors"))
@@ -136,7 +141,7 @@ def test_streamed_and_in_memory_merges_of_classifiers_are_one(home, cache, class
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_dinov2_of_hugging_face_s_layout_at_another_size_with_prototypes(home, cache):
+def test_a_dinov2_of_hugging_face_s_layout_at_another_size_with_prototypes(home: Path, cache: Path) -> None:
     for seed, name in enumerate(("base", "digits")):
         saved(shaken(hf_dinov2, 2, seed), home / name)
     options = ["suite=mini", "suite.tasks=[digits]", "suite.limit=40", "checkpoints.heads=prototypes"]
@@ -157,7 +162,7 @@ def test_a_dinov2_of_hugging_face_s_layout_at_another_size_with_prototypes(home,
     assert load_file(folder / "merged.safetensors")["visual.positional_embedding"].shape == (17, 16)
 
 
-def test_timm_by_its_name(home, cache, capsys):
+def test_timm_by_its_name(home: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import timm
 
     for seed, name in enumerate(("base", "digits")):

@@ -45,7 +45,9 @@ def evaluated(folder: Path, out: Path, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", FORMS)
-def test_a_run_gives_the_same_digits_without_what_it_was_made_of(home, cache, method, capsys):
+def test_a_run_gives_the_same_digits_without_what_it_was_made_of(
+    home: Path, cache: Path, method: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = [] if method == "emr" else ["method.schedule.steps=2"]
     quick = QUICK[:3] if method == "emr" else QUICK
     main(["train", f"method={method}", *steps, *quick, *weights_in(home), "suite.limit=40"])
@@ -84,7 +86,9 @@ def test_a_run_gives_the_same_digits_without_what_it_was_made_of(home, cache, me
     assert all(task["accuracy"] is not None for task in other["tasks"].values())
 
 
-def test_a_merge_without_evaluation_stands_alone_too(home, cache, capsys):
+def test_a_merge_without_evaluation_stands_alone_too(
+    home: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Pictures, base and experts are gone; it predicts and is exported as the evaluated one."""
     words = ["merge", "rule=ties", *QUICK[:3], *weights_in(home)]
     main([*words, "evaluate=false"])
@@ -112,7 +116,9 @@ def evaluated_accuracy(folder: Path, out: Path) -> dict[str, Any]:
     return {task: values["accuracy"] for task, values in found["tasks"].items()}
 
 
-def test_classes_that_only_the_pictures_name_leave_a_merge_without_heads(home, cache, capsys):
+def test_classes_that_only_the_pictures_name_leave_a_merge_without_heads(
+    home: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["suite=folders", "suite.data=/nowhere", "suite.tasks=[digits,signs]", "backbone=mini"]
     words += ["checkpoints=mini", "rule=ties", "evaluate=false"]
     main(["merge", *words])
@@ -130,7 +136,9 @@ def test_classes_that_only_the_pictures_name_leave_a_merge_without_heads(home, c
     assert "this run has no task 'digits'" in capsys.readouterr().err
 
 
-def test_head_files_go_along_and_their_rows_have_no_words_without_the_pictures(home, cache, train, capsys):
+def test_head_files_go_along_and_their_rows_have_no_words_without_the_pictures(
+    home: Path, cache: Path, train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, _ = train("adamerging_taskwise")
     heads = load_file(run / "heads.safetensors")
     for task in ("digits", "signs"):
@@ -150,7 +158,9 @@ def test_head_files_go_along_and_their_rows_have_no_words_without_the_pictures(h
     )  # another input, another id
 
 
-def test_a_folder_whose_encoder_is_another_architecture_s_is_refused(home, cache, train, capsys):
+def test_a_folder_whose_encoder_is_another_architecture_s_is_refused(
+    home: Path, cache: Path, train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, _ = train("adamerging_taskwise")
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("width: 128", "width: 64", 1))
@@ -161,7 +171,9 @@ def test_a_folder_whose_encoder_is_another_architecture_s_is_refused(home, cache
     assert not (home / "x.csv").exists()
 
 
-def test_open_clip_s_whole_clip_needs_the_base_for_its_text_and_says_so(home, cache, train, capsys):
+def test_open_clip_s_whole_clip_needs_the_base_for_its_text_and_says_so(
+    home: Path, cache: Path, train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, _ = train("adamerging_taskwise", *weights_in(home))
     shutil.rmtree(home / "weights")
     with pytest.raises(SystemExit):

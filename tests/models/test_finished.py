@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def vectors_in(folder: Path) -> dict[str, Tensor]:
     return {k: v for k, v in load_file(folder / FILE).items() if k.startswith("vectors/")}
 
 
-def rescaled(pool) -> dict[str, Tensor]:
+def rescaled(pool: Any) -> dict[str, Tensor]:
     """rescale_t * mask_t * unified of every tensor, as T dense vectors (T, numel)."""
     masked = {}
     for key, stack in pool.vectors.items():
@@ -47,7 +48,9 @@ def test_emr_keeps_one_vector_with_bits_and_rescalers(tmp_path: Path, narrow: bo
         pool = replace(pool, vectors={key: stack.bfloat16() for key, stack in pool.vectors.items()})
     expected = rescaled(pool)
     ruled = Emr()(pool)
-    save_finished(tmp_path, Static(ruled).kept())
+    kept = Static(ruled).kept()
+    assert kept is not None
+    save_finished(tmp_path, kept)
     opened = open_finished(tmp_path, Backbone.of(TINY_VIT))
     for key, stack in expected.items():
         dtype = torch.bfloat16 if narrow else torch.float32
@@ -65,7 +68,7 @@ def test_emr_keeps_one_vector_with_bits_and_rescalers(tmp_path: Path, narrow: bo
 
 
 @pytest.mark.parametrize("fused", ["together", "apart"])
-def test_twin_keeps_factors_of_low_rank(tmp_path: Path, fused) -> None:
+def test_twin_keeps_factors_of_low_rank(tmp_path: Path, fused: str) -> None:
     pool = make_vit_pool()
     options = {"rank_share": 0.25, "hidden": 6, "fused": fused}
     method = Twin(TaskArithmetic()(pool), **options).eval()

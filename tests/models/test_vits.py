@@ -55,7 +55,14 @@ def hf_dinov2(classes: int) -> nn.Module:
 def timm_vit(classes: int, **options: Any) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
-    sizes = {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 8, "patch_size": 4, "mlp_ratio": 2}
+    sizes: dict[str, Any] = {
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "img_size": 8,
+        "patch_size": 4,
+        "mlp_ratio": 2,
+    }
     return VisionTransformer(**sizes, num_classes=classes, **options)
 
 
@@ -108,7 +115,7 @@ IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(3))
       timm_backbone(no_ln_pre=False, ls_init_value=0.5))],
     ids=["hf_vit", "hf_dinov2", "timm", "timm_pre_norm_layer_scale"],
 )  # fmt: skip
-def test_features_are_the_library_s_own(make, features, backbone, tmp_path):
+def test_features_are_the_library_s_own(make: Any, features: Any, backbone: Any, tmp_path: Path) -> None:
     base = shaken(make, 2, 0)
     models = {task: shaken(make, CLASSES[task], seed) for seed, task in enumerate(TASKS, 1)}
     files = {task: saved(model, tmp_path / task) for task, model in models.items()}
@@ -129,14 +136,14 @@ def test_features_are_the_library_s_own(make, features, backbone, tmp_path):
 
 
 @pytest.mark.parametrize("make", [hf_vit, hf_dinov2])
-def test_a_merged_encoder_is_read_back_by_transformers(make, tmp_path):
+def test_a_merged_encoder_is_read_back_by_transformers(make: Any, tmp_path: Path) -> None:
     from transformers import AutoModel
 
     files = {t: saved(shaken(make, 2, seed), tmp_path / t) for seed, t in enumerate(TASKS, 1)}
     pool = opened(saved(shaken(make, 2, 0), tmp_path / "base"), files, {t: torch.randn(3, 16) for t in TASKS})
     merged = {**pool.base, **adamerge.merge(pool, rule="weight_average")}
-    model = pool.encoder.backbone.model
-    write_hf(tmp_path / "out", merged, model, pool.encoder.pictures)
+    encoder: Any = pool.encoder
+    write_hf(tmp_path / "out", merged, encoder.backbone.model, encoder.pictures)
     loaded = AutoModel.from_pretrained(tmp_path / "out").eval()
     assert type(loaded).__name__ == {hf_vit: "ViTModel", hf_dinov2: "Dinov2Model"}[make]
     with torch.no_grad():
@@ -147,7 +154,7 @@ def test_a_merged_encoder_is_read_back_by_transformers(make, tmp_path):
     assert all(torch.equal(again[key], value) for key, value in merged.items())
 
 
-def test_pictures_are_prepared_as_the_files_beside_the_weights_say(tmp_path):
+def test_pictures_are_prepared_as_the_files_beside_the_weights_say(tmp_path: Path) -> None:
     folder = saved(shaken(hf_vit, 2, 0), tmp_path / "base")
     rules = {
         "size": {"height": 8, "width": 8},
@@ -162,7 +169,7 @@ def test_pictures_are_prepared_as_the_files_beside_the_weights_say(tmp_path):
     assert pool.encoder.pictures.mean == (0.5, 0.5, 0.5)
 
 
-def test_dinov2_s_crop_of_a_larger_picture(tmp_path):
+def test_dinov2_s_crop_of_a_larger_picture(tmp_path: Path) -> None:
     folder = saved(shaken(hf_dinov2, 2, 0), tmp_path / "base")
     rules = {"size": {"shortest_edge": 10}, "crop_size": {"height": 8, "width": 8}, "resample": 3}
     (folder / "preprocessor_config.json").write_text(json.dumps({**rules, "do_center_crop": True}))
@@ -171,7 +178,7 @@ def test_dinov2_s_crop_of_a_larger_picture(tmp_path):
     assert pool.encoder.pictures.fit == Fit(8, "shortest", 10, "bicubic")
 
 
-def test_the_eps_of_the_norms_is_the_one_that_the_files_state(tmp_path):
+def test_the_eps_of_the_norms_is_the_one_that_the_files_state(tmp_path: Path) -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(0)
@@ -184,7 +191,7 @@ def test_the_eps_of_the_norms_is_the_one_that_the_files_state(tmp_path):
         torch.testing.assert_close(found, hf_features(models[1], IMAGES), atol=1e-5, rtol=1e-5)
 
 
-def test_register_tokens_are_refused_by_name(tmp_path):
+def test_register_tokens_are_refused_by_name(tmp_path: Path) -> None:
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SIZES, num_register_tokens=2))
@@ -193,7 +200,7 @@ def test_register_tokens_are_refused_by_name(tmp_path):
         open_checkpoint(tmp_path / "base").image_encoder()
 
 
-def test_dinov2_s_own_classifier_stands_on_other_features(tmp_path):
+def test_dinov2_s_own_classifier_stands_on_other_features(tmp_path: Path) -> None:
     from transformers import Dinov2Config, Dinov2ForImageClassification
 
     model = Dinov2ForImageClassification(Dinov2Config(**SIZES, mlp_ratio=2, num_labels=3))
@@ -202,14 +209,14 @@ def test_dinov2_s_own_classifier_stands_on_other_features(tmp_path):
         open_checkpoint(tmp_path / "expert").image_encoder()
 
 
-def test_tensors_that_are_not_understood_are_named(tmp_path):
+def test_tensors_that_are_not_understood_are_named(tmp_path: Path) -> None:
     file = saved(shaken(timm_vit, 2, 0), tmp_path / "base")
     save_file({**load_file(file), "blocks.0.attn.q_norm.weight": torch.ones(8)}, file)
     with pytest.raises(CheckpointError, match=r"not understood: blocks\.0\.attn\.q_norm\.weight"):
         open_checkpoint(file).image_encoder()
 
 
-def test_an_expert_with_a_wider_mlp_does_not_fit(tmp_path):
+def test_an_expert_with_a_wider_mlp_does_not_fit(tmp_path: Path) -> None:
     base = saved(shaken(hf_vit, 2, 0), tmp_path / "base")
     expert = saved(shaken(timm_vit, 3, 1), tmp_path / "birds")
     with pytest.raises(PoolError, match="does not fit"):
@@ -221,7 +228,7 @@ def test_an_expert_with_a_wider_mlp_does_not_fit(tmp_path):
     [("vit_tiny_patch16_224", Fit(224, "shortest", 248)), ("vit_small_patch14_dinov2", Fit(518)),
      ("deit_tiny_patch16_224", Fit(224, "shortest", 248))],
 )  # fmt: skip
-def test_a_name_of_timm_s_is_a_backbone(name, fit):
+def test_a_name_of_timm_s_is_a_backbone(name: str, fit: Any) -> None:
     import timm
 
     with torch.device("meta"):
@@ -239,6 +246,6 @@ def test_a_name_of_timm_s_is_a_backbone(name, fit):
     [("vit_small_patch14_reg4_dinov2", "register tokens"), ("resnet18", "it is a ResNet"), ("nonsense", "no model"),
      ("vit_base_patch16_siglip_224", "pools its tokens")],
 )  # fmt: skip
-def test_what_is_no_plain_vit_of_timm_s_is_refused(name, reason):
+def test_what_is_no_plain_vit_of_timm_s_is_refused(name: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         Backbone.of(f"timm:{name}")

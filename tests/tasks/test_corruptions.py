@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from adamerge.fit import Fit
 from adamerge.tasks.corruptions import CORRUPTIONS, Corruption, corrupt
 from adamerge.tasks.images import ImageSet
 
@@ -256,10 +257,10 @@ def test_named_strengths_are_applied_before_a_picture_is_resized() -> None:
     for kind in ("cifar", "imagenet"):
         corruption = Corruption("gaussian_noise", 2, kind)  # type: ignore[arg-type]
         expected = ImageSet([corruption(photo(LARGE, i), i) for i in range(2)], 48)[slice(None)]
-        assert torch.equal(image_set(pictures, 48, corruption)[slice(None)], expected)
+        assert torch.equal(image_set(pictures, Fit.of(48), corruption)[slice(None)], expected)
     auto = Corruption("gaussian_noise")
     expected = ImageSet(pictures, 48, auto)[slice(None)]
-    assert torch.equal(image_set(pictures, 48, auto)[slice(None)], expected)
+    assert torch.equal(image_set(pictures, Fit.of(48), auto)[slice(None)], expected)
 
 
 def test_other_strengths_are_refused() -> None:
