@@ -10,7 +10,7 @@ from torch.nn.functional import layer_norm
 
 def entering(theta: State, images: Tensor) -> dict[str, Tensor]:
     """What enters each linear of the blocks, (images * tokens, inputs), by the key of its weight."""
-    found = {}
+    found: dict[str, Tensor] = {}
     x = embed(theta, images)
     for index in range(DEPTH):
         stem = f"visual.transformer.resblocks.{index}."
@@ -38,6 +38,6 @@ def entering(theta: State, images: Tensor) -> dict[str, Tensor]:
 def naive(theta: State, images: Tensor) -> dict[str, Tensor]:
     """One token after the other."""
     return {
-        key: sum(torch.outer(row, row) for row in rows) / len(rows)
+        key: torch.stack([torch.outer(row, row) for row in rows]).sum(dim=0) / len(rows)
         for key, rows in entering(theta, images).items()
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +40,7 @@ def heads() -> dict[str, torch.Tensor]:
     return {task: 10 * torch.randn(4, 8) for task in TASKS}
 
 
-def test_from_state_dicts_to_an_adapted_model(experts, heads):
+def test_from_state_dicts_to_an_adapted_model(experts: Any, heads: Any) -> None:
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
     method = adamerge.methods.AdaMerging(pool, granularity="layer", start=0.3, clamp=True)
     images = {task: torch.randn(4, 3, 8, 8) for task in TASKS}
@@ -56,13 +58,13 @@ def test_from_state_dicts_to_an_adapted_model(experts, heads):
         torch.testing.assert_close(method.logits(images["DTD"], "DTD"), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_order_of_the_tasks_is_the_experts_whatever_the_heads_order(experts, heads):
+def test_the_order_of_the_tasks_is_the_experts_whatever_the_heads_order(experts: Any, heads: Any) -> None:
     turned = dict(reversed(heads.items()))  # as a file may give them; trained parts are kept by place
     pool = adamerge.open_pool(vision_state(), experts, turned, backbone=MODEL)
     assert pool.tasks == pool.names == TASKS
 
 
-def test_files_of_different_families_make_one_pool(tmp_path, experts, heads):
+def test_files_of_different_families_make_one_pool(tmp_path: Path, experts: Any, heads: Any) -> None:
     save_task_vectors_pickle(tmp_path / "base.pt", vision_state(), vision="VisualTransformer")
     torch.save(open_clip_to_hf(experts["Cars"]), tmp_path / "cars.bin")
     save_head_pickle(tmp_path / "head_Cars.pt", heads["Cars"])
@@ -78,7 +80,7 @@ def test_files_of_different_families_make_one_pool(tmp_path, experts, heads):
     assert torch.equal(mixed.heads["Cars"].weight, heads["Cars"])
 
 
-def test_hugging_face_experts_leave_the_projection_alone(experts, heads):
+def test_hugging_face_experts_leave_the_projection_alone(experts: Any, heads: Any) -> None:
     without = {
         task: {k: v for k, v in open_clip_to_hf(state).items() if k != "visual_projection.weight"}
         for task, state in experts.items()
@@ -90,19 +92,19 @@ def test_hugging_face_experts_leave_the_projection_alone(experts, heads):
     assert rows == len(vision_state()) - 1 + 4 * 2  # two blocks, four more rows each
 
 
-def test_a_base_without_projection_says_what_to_give(experts, heads):
+def test_a_base_without_projection_says_what_to_give(experts: Any, heads: Any) -> None:
     base = {k: v for k, v in vision_state().items() if k != "visual.proj"}
     with pytest.raises(PoolError, match="no projection(.|\n)*CLIPVisionModelWithProjection"):
         adamerge.open_pool(base, experts, heads, backbone=MODEL)
 
 
-def test_rows_follow_the_module_whatever_the_file_s_order(tmp_path, experts, heads):
+def test_rows_follow_the_module_whatever_the_file_s_order(tmp_path: Path, experts: Any, heads: Any) -> None:
     shuffled = dict(sorted(vision_state().items(), reverse=True))
     pool = adamerge.open_pool(shuffled, experts, heads, backbone=MODEL)
     assert list(pool.keys) == list(pool.encoder.state_dict())
 
 
-def test_merge_is_the_rule(experts, heads):
+def test_merge_is_the_rule(experts: Any, heads: Any) -> None:
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
     merged = adamerge.merge(pool, rule="task_arithmetic", scale=0.5)
     for key, value in merged.items():
@@ -117,12 +119,13 @@ def test_merge_is_the_rule(experts, heads):
 
 
 @pytest.mark.parametrize("name", choices("rule"))
-def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(experts, heads, name):
+def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(
+    experts: Any, heads: Any, name: Any
+) -> None:
     """As `merge rule=<name>` does, where neither the suite nor the checkpoints say otherwise."""
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
-    node = RuleSection.component_in(
-        OmegaConf.to_container(OmegaConf.create(inherited(choices("rule")[name])), resolve=True)
-    )
+    section: Any = OmegaConf.to_container(OmegaConf.create(inherited(choices("rule")[name])), resolve=True)
+    node = RuleSection.component_in(section)
     rule = TaskArithmetic(0.3) if node is None else instantiate(node)
     seen = {task: torch.randn(4, 3, 8, 8) for task in pool.names} if rule.needs == "images" else None
     ruled = rule(pool, statistics=None if seen is None else grams_of(pool, seen))
@@ -135,15 +138,16 @@ def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(experts, head
             adamerge.merge(pool, rule=name)
 
 
-def test_a_post_rule_and_the_origin_by_the_yaml_s_names(experts, heads):
+def test_a_post_rule_and_the_origin_by_the_yaml_s_names(experts: Any, heads: Any) -> None:
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
-    for options, rule, origin in (
+    cases: Any = (
         ({"post": "lines"}, followed(Ties(), [Lines(0.5)]), "base"),
         ({"post": Lines(0.1)}, followed(Ties(), [Lines(0.1)]), "base"),
         ({"post": ["lines", Svc()]}, followed(Ties(), [Lines(0.5), Svc()]), "base"),
         ({"post": ["svc", "lines"]}, followed(Ties(), [Svc(), Lines(0.5)]), "base"),
         ({"origin": "average"}, Ties(), "average"),
-    ):
+    )
+    for options, rule, origin in cases:
         expected = rule(pool, origin=origin).static()
         merged = adamerge.merge(pool, rule="ties", **options)
         assert all(torch.equal(merged[key], value) for key, value in expected.items())
@@ -155,7 +159,7 @@ def test_a_post_rule_and_the_origin_by_the_yaml_s_names(experts, heads):
         adamerge.merge(pool, rule="regmean", images={"Cars": torch.randn(2, 3, 8, 8)})
 
 
-def test_a_yaml_s_values_hold_in_python_and_options_go_before_them(experts, heads):
+def test_a_yaml_s_values_hold_in_python_and_options_go_before_them(experts: Any, heads: Any) -> None:
     pool = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
     for options, rule in (
         ({"rule": "ties"}, Ties(0.2, 0.3, "sum")),
@@ -169,7 +173,7 @@ def test_a_yaml_s_values_hold_in_python_and_options_go_before_them(experts, head
         assert all(torch.equal(merged[key], value) for key, value in expected.items())
 
 
-def test_bfloat16_task_vectors_halve_the_memory(experts, heads):
+def test_bfloat16_task_vectors_halve_the_memory(experts: Any, heads: Any) -> None:
     full = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
     half = adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL, dtype=torch.bfloat16)
     sizes = [sum(v.numel() * v.element_size() for v in p.vectors.values()) for p in (full, half)]
@@ -180,7 +184,7 @@ def test_bfloat16_task_vectors_halve_the_memory(experts, heads):
     assert ours.dtype == theirs.dtype == torch.float32
 
 
-def test_everything_that_does_not_fit_is_in_one_error(experts, heads):
+def test_everything_that_does_not_fit_is_in_one_error(experts: Any, heads: Any) -> None:
     experts["Cars"]["visual.conv1.weight"] = torch.zeros(16, 3, 2, 2)
     del experts["DTD"]["visual.ln_post.bias"]
     with pytest.raises(PoolError) as error:
@@ -197,20 +201,20 @@ def test_everything_that_does_not_fit_is_in_one_error(experts, heads):
         (lambda e, h: e.update(Cars=vision_state(), DTD=vision_state()), "no task vectors"),
     ],
 )
-def test_heads_and_experts_that_make_no_pool(experts, heads, change, message):
+def test_heads_and_experts_that_make_no_pool(experts: Any, heads: Any, change: Any, message: str) -> None:
     change(experts, heads)
     with pytest.raises(PoolError, match=message):
         adamerge.open_pool(vision_state(), experts, heads, backbone=MODEL)
 
 
-def test_the_backbone_is_guessed_from_the_shapes(experts, heads):
+def test_the_backbone_is_guessed_from_the_shapes(experts: Any, heads: Any) -> None:
     pool = adamerge.open_pool(vision_state(), experts, heads)
     assert {k: v.shape for k, v in pool.encoder.state_dict().items()} == {
         k: v.shape for k, v in vision_state().items()
     }
 
 
-def test_uint8_pixels_are_normalised_like_clip_does(experts, heads):
+def test_uint8_pixels_are_normalised_like_clip_does(experts: Any, heads: Any) -> None:
     from adamerge.models.pictures import PictureRules
 
     normalise = PictureRules.of(8).normalise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +22,9 @@ def merged_in(home: Path, name: str) -> dict[bool, Path]:
 
 
 @pytest.mark.parametrize("name", ["ties", "none"])
-def test_it_writes_what_an_evaluated_merge_writes_and_says_what_it_leaves_out(name, home, capsys) -> None:
+def test_it_writes_what_an_evaluated_merge_writes_and_says_what_it_leaves_out(
+    name: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["merge", f"rule={name}", *QUICK[:3]]
     main([*words, "evaluate=false"])
     assert "there are no results" in capsys.readouterr().out
@@ -50,7 +53,9 @@ def test_it_writes_what_an_evaluated_merge_writes_and_says_what_it_leaves_out(na
     assert collect([alone]).comparisons == ()
 
 
-def test_no_pictures_are_needed_and_a_second_time_nothing_is_written(home, capsys) -> None:
+def test_no_pictures_are_needed_and_a_second_time_nothing_is_written(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["merge", "suite=folders", "suite.data=/nowhere", "suite.tasks=[digits,signs]", "rule=ties"]
     words += ["backbone=mini", "checkpoints=mini", "evaluate=false"]
     main(words)
@@ -73,7 +78,9 @@ def test_no_pictures_are_needed_and_a_second_time_nothing_is_written(home, capsy
         (["start=nowhere"], "start=... is not read"),
     ],
 )
-def test_what_is_no_merge_to_one_encoder_is_refused(words, text, home, capsys) -> None:
+def test_what_is_no_merge_to_one_encoder_is_refused(
+    words: Any, text: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["merge", *words, *QUICK[:3], "evaluate=false"])
     assert stopped.value.code == 2
@@ -125,7 +132,9 @@ LESS = "# @package post.less\n_target_: half_rule.Less\nshare: 0.5\n"
 YAML = "name: half\nsummary: every second entry\n_target_: half_rule.Half\nscale: 0.25\n"
 
 
-def test_a_rule_and_a_post_rule_of_ones_own_on_hydra_s_search_path(home, monkeypatch, capsys) -> None:
+def test_a_rule_and_a_post_rule_of_ones_own_on_hydra_s_search_path(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As with --config-dir: rule=, method= and post= take them; ranges that they check are mistakes of the config."""
     (home / "half_rule.py").write_text(RULE + POST)
     for group, text in (("rule/half", YAML), ("post/less", LESS)):
@@ -156,7 +165,9 @@ def test_a_rule_and_a_post_rule_of_ones_own_on_hydra_s_search_path(home, monkeyp
         assert text in capsys.readouterr().err
 
 
-def test_a_rule_of_ones_own_is_one_file_and_one_yaml(home, monkeypatch, capsys) -> None:
+def test_a_rule_of_ones_own_is_one_file_and_one_yaml(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It merges, streams, stands below a method, and is a method in a sweep."""
     (home / "half_rule.py").write_text(RULE)
     (home / "own" / "rule").mkdir(parents=True)

@@ -37,7 +37,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
-def test_post_rules_are_of_the_run_and_written_alike_from_files(home, capsys) -> None:
+def test_post_rules_are_of_the_run_and_written_alike_from_files(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for posts in ("lines", "[lines,svc]", "[svc,lines]"):
         words = ["merge", "rule=ties", f"post={posts}", "post.lines.beta=0.3", *FEW]
         main([*words, "evaluate=false"])
@@ -65,7 +67,9 @@ def test_post_rules_are_of_the_run_and_written_alike_from_files(home, capsys) ->
     )
 
 
-def test_a_method_starts_where_the_post_rule_s_merge_stands(home, capsys) -> None:
+def test_a_method_starts_where_the_post_rule_s_merge_stands(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["merge", "rule=ties", "post=svc", *FEW])
     main(["train", "method=adamerging_layerwise", "rule=ties", "post=svc", "method.schedule.steps=0", *FEW])
     main(["train", "method=adamerging_layerwise", "rule=ties", "method.schedule.steps=0", *FEW])
@@ -83,7 +87,7 @@ def test_a_method_starts_where_the_post_rule_s_merge_stands(home, capsys) -> Non
     ]
 
 
-def test_one_method_over_two_rules_is_told_apart(home) -> None:
+def test_one_method_over_two_rules_is_told_apart(home: Path) -> None:
     for rule in ("none", "ties"):
         main(["train", "method=adamerging_layerwise", f"rule={rule}", "method.schedule.steps=1", *FEW])
     groups = collect(runs(home, "adamerging_layerwise")).comparisons[0].groups
@@ -93,7 +97,7 @@ def test_one_method_over_two_rules_is_told_apart(home) -> None:
     ]
 
 
-def test_a_rule_of_one_delta_gets_one_coefficient_per_layer(home) -> None:
+def test_a_rule_of_one_delta_gets_one_coefficient_per_layer(home: Path) -> None:
     """Its type says so; they start where the merge stands, not at the prior of task vectors."""
     main(["merge", "rule=regmean", *FEW])
     words = ["train", "method=adamerging_layerwise", "rule=regmean", *FEW]
@@ -114,7 +118,9 @@ def test_a_rule_of_one_delta_gets_one_coefficient_per_layer(home) -> None:
     assert table(task_wise)["layers"] == ["all"]
 
 
-def test_a_rule_that_looks_at_images_says_which(home, capsys, monkeypatch) -> None:
+def test_a_rule_that_looks_at_images_says_which(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ["merge", "rule=regmean", *FEW]
     main(words)
     (of_train,) = runs(home, "regmean")
@@ -141,7 +147,9 @@ def test_a_rule_that_looks_at_images_says_which(home, capsys, monkeypatch) -> No
     assert "rule=ties looks at no images" in refused(capsys, "merge", "rule=ties", "rule.images=3")
 
 
-def test_an_evaluated_run_of_such_a_rule_is_itself_again(home, capsys) -> None:
+def test_an_evaluated_run_of_such_a_rule_is_itself_again(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["train", "method=adamerging_layerwise", "rule=regmean", "method.schedule.steps=1", *FEW])
     (folder,) = runs(home, "adamerging_layerwise")
     main(["evaluate", f"run={folder}", "out=again.json"])
@@ -149,7 +157,7 @@ def test_an_evaluated_run_of_such_a_rule_is_itself_again(home, capsys) -> None:
     assert again["tasks"] == json.loads((folder / "results.json").read_text())["tasks"]
 
 
-def test_task_vectors_about_the_average(home, capsys) -> None:
+def test_task_vectors_about_the_average(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["merge", "rule=ties", "origin=average", *FEW])
     main(["merge", "rule=ties", *FEW])
     words = ["train", "method=adamerging_layerwise", "method.schedule.steps=1", *FEW]

@@ -41,7 +41,9 @@ def made(pool: Pool, rule: Rule) -> dict[str, Tensor]:
 
 def lines_by_hand(pool: Pool, rule: Rule, beta: float) -> dict[str, Tensor]:
     merged = made(pool, rule)
-    sums = {key: sum(tau(pool, task)[key] for task in pool.names) for key in pool.vectors}
+    sums: dict[str, Tensor] = {
+        key: torch.stack([tau(pool, task)[key] for task in pool.names]).sum(dim=0) for key in pool.vectors
+    }
     norms = [sum(float(tensor.abs().sum()) for tensor in of.values()) for of in (sums, merged)]
     alpha = norms[0] / norms[1] / len(pool.names)
     found = dict(pool.base)

@@ -17,10 +17,10 @@ from adamerge.statistics.grams import InMemoryGrams, grams_of
 def by_hand(pool: Pool, grams: dict[str, dict[str, Tensor]], shrink: float) -> State:
     """W = (sum_t W_t G_t)(sum_t G_t)^-1 in the weights themselves, and the mean of everything else."""
     experts = {task: expert(pool, task) for task in pool.names}
-    merged = {}
+    merged: State = {}
     for key in pool.base:
         if key not in grams[pool.names[0]]:
-            merged[key] = sum(experts[task][key] for task in pool.names) / len(pool.names)
+            merged[key] = torch.stack([experts[task][key] for task in pool.names]).sum(dim=0) / len(pool.names)
             continue
         total, pulled = torch.zeros(()), torch.zeros(())
         for task in pool.names:

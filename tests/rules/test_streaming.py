@@ -113,14 +113,18 @@ def test_every_rule_writes_the_bytes_of_the_merge_in_memory(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("posts", [*((name,) for name in choices("post")), tuple(choices("post"))])
-def test_so_does_every_post_rule_alone_and_in_a_chain(posts, dtype, plain, tmp_path) -> None:
+def test_so_does_every_post_rule_alone_and_in_a_chain(
+    posts: Any, dtype: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
     rule = followed(Ties(), [post_named(name) for name in posts])
     assert streamed(rule, *plain, dtype, tmp_path) == in_memory(rule, *plain, dtype, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("posts", [(), ("svc",)])
-def test_so_do_task_vectors_about_the_average(posts, dtype, plain, tmp_path) -> None:
+def test_so_do_task_vectors_about_the_average(
+    posts: Any, dtype: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
     rule = followed(Ties(), [post_named(name) for name in posts])
     found = {o: streamed(rule, *plain, dtype, tmp_path, o) for o in ABOUT}
     assert found["average"] == in_memory(rule, *plain, dtype, tmp_path, "average")
