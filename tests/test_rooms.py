@@ -15,7 +15,7 @@ PACKAGE = Path(adamerge.__file__).parent
 # From the ground up. A room may import those in the lines above its own.
 ROOMS = (
     ("errors", "cache_folder", "memory", "stopping", "console", "lookup", "hints"),
-    ("files", "progress", "architecture", "fit"),
+    ("files", "progress", "architecture", "picture_fit"),
     ("digests",),
     ("merging",),
     ("rules", "objectives"),

@@ -22,9 +22,9 @@ from torch import Tensor
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
 from adamerge.files import atomic_write_text
-from adamerge.fit import Fit
 from adamerge.hints import near
 from adamerge.methods.base import Method
+from adamerge.picture_fit import Fit
 from adamerge.runs.backbones import device_of, fit_for
 from adamerge.runs.trained import load_without_data
 from adamerge.settings.commands import PredictSettings

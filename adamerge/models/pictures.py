@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge.fit import Fit
+from adamerge.picture_fit import Fit
 
 Colour = tuple[float, float, float]
 

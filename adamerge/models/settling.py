@@ -14,11 +14,11 @@ from typing import Any
 from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.errors import PoolError
-from adamerge.fit import Fit
 from adamerge.models.clip import Model, activation, image_size, model_config
 from adamerge.models.pictures import MEAN, STD, PictureRules
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_pictures
+from adamerge.picture_fit import Fit
 
 _CLOSE = 1e-3  # numbers of a mean or deviation that files round differently
 _VISION = "vision_cfg."

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import torch
 
 from adamerge.errors import ConfigError
-from adamerge.fit import Fit
 from adamerge.models.clip import Model, at_size
 from adamerge.models.pictures import PictureRules
 from adamerge.models.settling import picture_rules, settle, stated_of
+from adamerge.picture_fit import Fit
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.sections import BackboneSection, TrainerSection
 

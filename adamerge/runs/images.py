@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adamerge.cache_folder import cache_dir
-from adamerge.fit import Fit
+from adamerge.picture_fit import Fit
 from adamerge.runs.backbones import fit_for
 from adamerge.settings import instantiate
 from adamerge.settings.commands import PoolSettings

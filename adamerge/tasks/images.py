@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adamerge.errors import DataError
 from adamerge.files import atomic_write_text
-from adamerge.fit import Fit
+from adamerge.picture_fit import Fit
 from adamerge.tasks.corruptions import Corruption
 from adamerge.tasks.picture import standard
 from adamerge.tasks.pixels import Pixels

@@ -16,7 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 from torch.utils.data import Dataset
 
 from adamerge.errors import DataError
-from adamerge.fit import Fit
+from adamerge.picture_fit import Fit
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.stream import Stream
 from adamerge.tasks.subsets import PictureSubset

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from adamerge.__main__ import main
-from adamerge.fit import Fit
+from adamerge.picture_fit import Fit
 from adamerge.tasks.images import resize_and_crop
 from adamerge.tasks.mini import Mini
 

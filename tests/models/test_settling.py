@@ -17,10 +17,10 @@ import adamerge
 from adamerge.checkpoints import open_clip_to_hf
 from adamerge.checkpoints.stated import Stated
 from adamerge.errors import CheckpointError, PoolError
-from adamerge.fit import Fit
 from adamerge.models.clip import Model, at_size, build_clip
 from adamerge.models.pictures import MEAN, STD, PictureRules
 from adamerge.models.settling import settle, stated_of
+from adamerge.picture_fit import Fit
 
 HALF = [0.5, 0.5, 0.5]
 HEADS = {"Cars": torch.ones(3, 8)}

@@ -18,10 +18,10 @@ from adamerge.checkpoints import open_checkpoint
 from adamerge.checkpoints.vits import vit_to_open_clip
 from adamerge.errors import CheckpointError, ConfigError, PoolError
 from adamerge.export.encoder import write_hf
-from adamerge.fit import Fit
 from adamerge.merging import Pool
 from adamerge.models.backbone import Backbone
 from adamerge.models.settling import picture_rules
+from adamerge.picture_fit import Fit
 
 SIZES = {
     "hidden_size": 16,

@@ -20,7 +20,9 @@ def by_hand(pool: Pool, grams: dict[str, dict[str, Tensor]], shrink: float) -> S
     merged: State = {}
     for key in pool.base:
         if key not in grams[pool.names[0]]:
-            merged[key] = torch.stack([experts[task][key] for task in pool.names]).sum(dim=0) / len(pool.names)
+            merged[key] = torch.stack([experts[task][key] for task in pool.names]).sum(dim=0) / len(
+                pool.names
+            )
             continue
         total, pulled = torch.zeros(()), torch.zeros(())
         for task in pool.names:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adamerge.fit import Fit
+from adamerge.picture_fit import Fit
 from adamerge.tasks.corruptions import CORRUPTIONS, Corruption, corrupt
 from adamerge.tasks.images import ImageSet
 
