@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adamerge.bench.harness import Step
 from adamerge.bench.random_pool import random_images, random_pool
+from adamerge.merging import Pool
 from adamerge.merging.mixing import Mode, mixed_linear
 from adamerge.methods.wemoe import WEMoE
 from adamerge.objectives.entropy import entropy
@@ -22,7 +23,9 @@ _MODES: dict[str, Mode | None] = dict(zip(VARIANTS, (None, "weights", "outputs")
 class _Forced(WEMoE):
     """WEMoE that computes its mixtures in one given way."""
 
-    variant = VARIANTS[0]
+    def __init__(self, pool: Pool, variant: str) -> None:
+        super().__init__(pool, start=0.3)
+        self.variant = variant
 
     def _mixed(self, x: Tensor, gates: Tensor, weight: str, bias: str) -> Tensor:
         base, vectors = self.pool.base, self.pool.vectors
@@ -44,8 +47,7 @@ def build(variant: str, options: dict[str, Any]) -> Step:
     """The update from one batch of the first task; returns the loss before it."""
     pool = random_pool(options)
     torch.manual_seed(0)
-    method = _Forced(pool, start=0.3).to(options["device"])
-    method.variant = variant
+    method = _Forced(pool, variant).to(options["device"])
     task, images = next(iter(random_images(pool, options).items()))
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-4)
 

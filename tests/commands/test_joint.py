@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import make_vit_pool
 from methods.test_contract import adapted, build, config
 from safetensors.torch import load_file
@@ -59,7 +60,11 @@ def test_a_joint_run_its_export_and_what_goes_on_from_it(
     table = json.loads((folder / "coefficients.json").read_text())
     values = state["merging.values"]
     torch.testing.assert_close(torch.tensor(table["values"]), values.clamp(0, 1))
-    assert ((values - 0.3).abs() > 1e-3).float().mean() > 0.5, "their own learning rate"
+    # Eight updates by Adam at their own rate, 3e-2 each at the most; at the adapters' 1e-3 none moves by 0.01.
+    start = yaml.safe_load((folder / "config.yaml").read_text())["method"]["model"]["coefficients"]["start"]
+    moved = (values - start).abs()
+    assert (moved > 0.01).float().mean() > 0.5
+    assert moved.max() < 0.241
     assert len({key for key in state if key.startswith("adapters.")}) == 4
     results = json.loads((folder / "results.json").read_text())
     assert results["trainable_parameters"] == sum(value.numel() for value in state.values())
