@@ -24,7 +24,11 @@ NAMES = re.compile(
     r"\bvisual\.|\bvision_model\.|resblocks|in_proj|\b[qkv]_proj|out_proj|\bc_fc\b|\bc_proj\b|\bmlp\.|\bfc[12]\.|"
     r"\bln_(1|2|pre|post)\b|\bconv1\b|class_embedding|patch_embedding|layer_norm[12]|pre_layrnorm|post_layernorm"
 )
-HOMES = {"architecture.py"}
+HOMES = {
+    "architecture.py",
+    # What other libraries call things: PEFT's targets, and the parts of torch's attention.
+    *("checkpoints/adapters.py", "checkpoints/lora_names.py", "settings/commands.py", "statistics/grams.py"),
+}
 MODELS = {
     "mini": {
         "embed_dim": 24,

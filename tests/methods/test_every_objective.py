@@ -20,7 +20,7 @@ COMMON = ("adamerging_layerwise", "surgery", "tinting", "wemoe")
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_trains_every_method_that_has_the_parts(objective: str) -> None:
     for name in METHODS.get(objective, COMMON):
-        words = (f"objective={objective}",)
+        words = (f"objective={objective}", *(["+method.labels=8"] if objective == "labels" else []))
         start = build(config(name, words), make_vit_pool()).state_dict()
         method = adapted(name, words=words)
         assert any(not torch.equal(value, start[key]) for key, value in method.state_dict().items()), name
