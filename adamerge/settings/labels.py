@@ -27,7 +27,7 @@ def check_labels(plain: Mapping[str, Any], mistakes: Mistakes) -> None:
         mistakes.add(
             "method.objective",
             f"{kind} learns from labels, which {name} does not get.\n"
-            "Give method.labels=<training pictures per task>, or another objective.",
+            "Give +method.labels=<training pictures per task>, or another objective.",
         )
     stream = plain.get("stream")
     if isinstance(stream, Mapping) and (
