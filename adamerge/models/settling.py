@@ -82,6 +82,9 @@ def settle(
         for fact, value in files.facts.items():
             if fact == "image_size" and resize_positions:
                 continue
+            if fact == "to" and resize_positions and (own := files.facts.get("image_size")):
+                # It is stated for the files' own size; at another the same share is cropped.
+                value = round(value * image_size(model) / own)
             if fact.startswith(_VISION) and fact.removeprefix(_VISION) not in known:
                 lines.append(f"{name}: {fact}={value} ({files.where[fact]}), which no backbone here does.")
                 continue
@@ -98,9 +101,6 @@ def settle(
         )
     taken = {fact: by for fact, (_, by) in found.items() if fact not in given}
     values = {fact: value for fact, (value, _) in found.items()}
-    if resize_positions and "to" in taken:
-        # The files say how far to resize for their own size; another size keeps the share that is cropped.
-        values["to"] = round(values["to"] * image_size(model) / values.get("image_size", values["to"]))
     how = {name: values.get(name) for name in _FIT}
     pictures = picture_rules(model, values.get("mean"), values.get("std"), **how)
     return Settled(_with(model, {fact: values[fact] for fact in taken}), pictures, taken)

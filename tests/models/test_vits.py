@@ -20,6 +20,7 @@ from adamerge.errors import CheckpointError, ConfigError, PoolError
 from adamerge.export.encoder import write_hf
 from adamerge.merging import Pool
 from adamerge.models.backbone import Backbone
+from adamerge.models.pictures import PictureRules
 from adamerge.models.settling import picture_rules
 from adamerge.picture_fit import Fit
 
@@ -176,6 +177,24 @@ def test_dinov2_s_crop_of_a_larger_picture(tmp_path: Path) -> None:
     expert = saved(shaken(hf_dinov2, 3, 1), tmp_path / "birds")
     pool = opened(folder, {"birds": expert}, {"birds": torch.randn(3, 16)})
     assert pool.encoder.pictures.fit == Fit(8, "shortest", 10, "bicubic")
+
+    larger = {
+        **pool.encoder.backbone.model,
+        "vision_cfg": {**pool.encoder.backbone.model["vision_cfg"], "image_size": 16},
+    }
+    for given in (
+        None,
+        PictureRules(Fit(16, "shortest", 20, "bicubic")),
+    ):  # as a run settles it, then opens its pool
+        resized = adamerge.open_pool(
+            folder,
+            {"birds": expert},
+            {"birds": torch.randn(3, 16)},
+            larger,
+            pictures=given,
+            resize_positions=True,
+        )
+        assert resized.encoder.pictures.fit == Fit(16, "shortest", 20, "bicubic")
 
 
 def test_the_eps_of_the_norms_is_the_one_that_the_files_state(tmp_path: Path) -> None:
