@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, OPEN_CLIP, VITS, Names
+from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, VITS, Names
 from adamerge.checkpoints.heads import NORMALIZE, head_prefixes
 from adamerge.checkpoints.leftovers import OTHER_FEATURES
 from adamerge.checkpoints.lora_names import NAMED, Places
 from adamerge.checkpoints.misfits import guess_architecture
 from adamerge.checkpoints.peft_config import LoraConfig
+from adamerge.checkpoints.vits import is_plain
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -108,11 +109,11 @@ class Lora:
             CheckpointError: it is of another architecture, of the text tower alone, or has targets that are not known.
         """
         places = self._places
-        is_plain = f"{OPEN_CLIP.norm_before}.weight" not in encoder
-        if (places.family in (HF_VIT, HF_DINOV2) and not is_plain) or (places.family is HF_CLIP and is_plain):
+        on_plain = is_plain(encoder)
+        if (places.family in (HF_VIT, HF_DINOV2) and not on_plain) or (places.family is HF_CLIP and on_plain):
             kinds = ("a CLIP", "a plain vision transformer")
             raise CheckpointError(
-                f"{self.source} is of {kinds[not is_plain]}, and the base {base} is {kinds[is_plain]}.\n"
+                f"{self.source} is of {kinds[not on_plain]}, and the base {base} is {kinds[on_plain]}.\n"
                 "  Give the base that the adapter was made for."
             )
         to_family, _ = NAMED[places.family]

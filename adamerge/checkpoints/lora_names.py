@@ -12,6 +12,7 @@ from torch import Tensor
 from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, OPEN_CLIP, VITS, Names
 from adamerge.checkpoints.keys import hf_to_open_clip, open_clip_to_hf
 from adamerge.checkpoints.leftovers import is_text
+from adamerge.checkpoints.vits import keys_behind_positions, names_in_vit
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -46,35 +47,20 @@ def as_saved(name: str) -> str:
 
 def _plain(names: Names) -> tuple[Renaming, Renaming]:
     """Of a plain vision transformer's blocks and last norm; what lies before them is folded, and no adapter's."""
-    modules = [(OPEN_CLIP.norm_after, names.norm_after)]
-    ours = (*OPEN_CLIP.norms, OPEN_CLIP.attention_out, OPEN_CLIP.mlp_in, OPEN_CLIP.mlp_out)
-    theirs = (*names.norms, names.attention_out, names.mlp_in, names.mlp_out)
-    inside = dict(zip(ours, theirs, strict=True))
-
-    def named(key: str) -> tuple[str, ...]:
-        module, _, kind = key.rpartition(".")
-        index, within = OPEN_CLIP.block_of(key), OPEN_CLIP.within(key).rpartition(".")[0]
-        if index is None:
-            return tuple(f"{their}.{kind}" for our, their in modules if our == module)
-        if OPEN_CLIP.is_fused(key):
-            parts = (names.fused,) if names.fused else names.apart
-            return tuple(f"{names.block(index)}.{p.format(kind=key.rpartition('_')[2])}" for p in parts)
-        return (f"{names.block(index)}.{inside[within]}.{kind}",) if within in inside else ()
 
     def to_family(encoder: Mapping[str, Tensor]) -> State:
         found: State = {}
         for key, value in encoder.items():
-            theirs = named(key)
-            found |= zip(theirs, value.chunk(len(theirs)) if theirs else (), strict=True)
+            if theirs := names_in_vit(key, names):
+                found |= zip(theirs, value.chunk(len(theirs)), strict=True)
         return found
 
     def to_open_clip(state: Mapping[str, Tensor]) -> State:
         found: State = {}
-        blocks = {names.block_of(key) for key in state}
-        keys = [f"{OPEN_CLIP.block(i)}.{k}" for i in blocks - {None} for k in OPEN_CLIP.tensors_of_block()]  # type: ignore[arg-type]
-        for key in (*keys, *(f"{OPEN_CLIP.norm_after}.{kind}" for kind in ("weight", "bias"))):
-            theirs = named(key)
-            if all(name in state for name in theirs):
+        blocks = sorted({index for key in state if (index := names.block_of(key)) is not None})
+        for key in keys_behind_positions(blocks):
+            theirs = names_in_vit(key, names)
+            if theirs and all(name in state for name in theirs):
                 found[key] = torch.cat([state[name] for name in theirs])
         return found
 

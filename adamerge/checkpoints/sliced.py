@@ -16,7 +16,7 @@ from adamerge.checkpoints.lora import Adapted
 from adamerge.checkpoints.peft_config import CONFIG, WEIGHTS
 from adamerge.checkpoints.reading import Checkpoint, State, check_file, located, open_checkpoint, shards_of
 from adamerge.checkpoints.stated import stated_beside
-from adamerge.checkpoints.vits import vit_to_open_clip
+from adamerge.checkpoints.vits import vit_tensor
 from adamerge.errors import CheckpointError
 
 
@@ -45,18 +45,13 @@ class SlicedCheckpoint:
     def tensor(self, key: str) -> Tensor:
         """One tensor of the image encoder in float32, by open_clip's key."""
         if self.outline.keys == "vit":
-            return self._of_vit[key].float()
+            return vit_tensor(key, self.outline.state, self.raw).float()
         if self.outline.keys != "hf":
             return self.raw(key).float()
         # Hugging Face keeps query, key and value apart, and may leave the prefix out.
         shape = {key: self.encoder[key]}
         names = [n if n in self.places else HF_CLIP.bare(n) for n in open_clip_to_hf(shape)]
         return hf_to_open_clip({name: self.raw(name) for name in names})[key].float()
-
-    @cached_property
-    def _of_vit(self) -> State:
-        """A plain vision transformer, read whole: open_clip's names put several tensors of it into one."""
-        return vit_to_open_clip({key: self.raw(key) for key in self.places})
 
     def raw(self, key: str) -> Tensor:
         """One tensor of the outline, as the file has it."""

@@ -8,7 +8,7 @@ like its position, added to the position embeddings.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -43,16 +43,58 @@ def _start(names: Names, key: str, state: Mapping[str, Tensor]) -> str | None:
     return start if first in state and start + names.bare(names.positions) in state else None
 
 
+def is_plain(encoder: Mapping[str, Tensor]) -> bool:
+    """Whether an image encoder (open_clip keys) has no norm before its blocks, unlike CLIP's."""
+    return f"{OPEN_CLIP.norm_before}.weight" not in encoder
+
+
 def vit_to_open_clip(state: Mapping[str, Tensor]) -> State:
     """Rename and refold a plain vision transformer's tensors to `visual.*`; others are left out.
 
     Raises:
         CheckpointError: it has what open_clip's vision transformer has no place for.
     """
-    renamed: State = {}
-    for ours, value, _ in _tensors(state):
-        renamed[ours] = value
-    return renamed
+    return {ours: value for ours, value, _ in _tensors(state)}
+
+
+def vit_tensor(key: str, outline: Mapping[str, Tensor], read: Callable[[str], Tensor]) -> Tensor:
+    """One tensor under open_clip's key.
+
+    Args:
+        outline: the plain vision transformer's tensors without numbers (on the meta device).
+        read: one of its tensors, with numbers, by its own key.
+    """
+    keys = next(keys for ours, _, keys in _tensors(outline) if ours == key)
+    numbers = {**outline, **{name: read(name) for name in keys}}
+    return next(value for ours, value, _ in _tensors(numbers) if ours == key)
+
+
+def names_in_vit(key: str, names: Names) -> tuple[str, ...]:
+    """What open_clip's tensor of a block or of the last norm is called in a family: three names where query, key and
+    value are apart there, none for what the family has no such tensor of, or lies before the blocks."""
+    if key.startswith(f"{OPEN_CLIP.norm_after}."):
+        return (names.norm_after + key.removeprefix(OPEN_CLIP.norm_after),)
+    index = OPEN_CLIP.block_of(key)
+    if index is None:
+        return ()
+    block = names.block(index)
+    if OPEN_CLIP.is_fused(key):
+        kind = key.rpartition("_")[2]
+        parts = (names.fused,) if names.fused else names.apart
+        return tuple(f"{block}.{part.format(kind=kind)}" for part in parts)
+    modules = zip(_modules(OPEN_CLIP), _modules(names), strict=True)
+    tensors = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules for kind in _KINDS}
+    tensors |= dict(zip(OPEN_CLIP.scales, names.scales, strict=False))
+    within = OPEN_CLIP.within(key)
+    return (f"{block}.{tensors[within]}",) if within in tensors else ()
+
+
+def keys_behind_positions(blocks: Iterable[int]) -> Iterator[str]:
+    """open_clip's keys of such blocks and of the last norm, LayerScale's among them."""
+    for index in blocks:
+        for name in (*OPEN_CLIP.tensors_of_block(), *OPEN_CLIP.scales):
+            yield f"{OPEN_CLIP.block(index)}.{name}"
+    yield from (f"{OPEN_CLIP.norm_after}.{kind}" for kind in _KINDS)
 
 
 def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names) -> State:
@@ -71,30 +113,19 @@ def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names) -> State:
         names.bare(names.class_token): encoder[OPEN_CLIP.class_token][None, None],
         names.bare(names.positions): encoder[OPEN_CLIP.positions][None],
         patches: encoder[OPEN_CLIP.patches],
-        patches.removesuffix("weight") + "bias": encoder[OPEN_CLIP.patches].new_zeros(len(projection)),
+        _bias(patches): encoder[OPEN_CLIP.patches].new_zeros(len(projection)),
     }
-    modules = dict(zip(_modules(OPEN_CLIP), _modules(names), strict=True))
-    tensors = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules.items() for kind in _KINDS}
-    tensors |= dict(zip(OPEN_CLIP.scales, names.scales, strict=False))
     for key, value in encoder.items():
-        index = OPEN_CLIP.block_of(key)
-        if index is None:
-            if key.startswith(f"{OPEN_CLIP.norm_after}."):
-                renamed[names.bare(names.norm_after) + key.removeprefix(OPEN_CLIP.norm_after)] = value
-            continue
-        block = names.bare(names.block(index))
-        if OPEN_CLIP.is_fused(key):
-            kind = key.rpartition("_")[2]
-            for part, name in zip(value.chunk(3), names.apart, strict=True):
-                renamed[f"{block}.{name.format(kind=kind)}"] = part.contiguous()
-        else:
-            renamed[f"{block}.{tensors[OPEN_CLIP.within(key)]}"] = value
+        if theirs := names_in_vit(key, names):
+            parts = (part.contiguous() for part in value.chunk(len(theirs)))
+            renamed |= zip(map(names.bare, theirs), parts, strict=True)
     return renamed
 
 
 def used_of_vit(state: Mapping[str, Tensor]) -> set[str]:
     """The keys that the image encoder was made of, and those known to be of no use for it."""
-    used = {key for _, _, keys in _tensors(state) for key in keys}
+    outline = {key: value.to("meta") for key, value in state.items()}
+    used = {key for _, _, keys in _tensors(outline) for key in keys}
     return used | {key for key in state if _UNUSED.fullmatch(key)}
 
 
@@ -104,54 +135,35 @@ def _tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, tuple[s
     assert names is not None
     patches = next(key for key in state if _start(names, key, state) is not None)
     start = patches.removesuffix(names.bare(names.patches))
-    at = {name: start + names.bare(key) for name, key in _outside(names).items()}
     _refuse_tokens(state, start)
 
-    class_token = state[at["class_token"]].reshape(-1)
-    yield OPEN_CLIP.class_token, class_token, (at["class_token"],)
+    class_token, positions = (start + names.bare(name) for name in (names.class_token, names.positions))
+    yield OPEN_CLIP.class_token, state[class_token].reshape(-1), (class_token,)
     yield OPEN_CLIP.patches, state[patches], (patches,)
-    bias = at["patches"].removesuffix("weight") + "bias"
-    positions = _positions(state[at["positions"]], state.get(bias))
-    yield OPEN_CLIP.positions, positions, (at["positions"], *((bias,) if bias in state else ()))
-    norms = [(OPEN_CLIP.norm_after, names.norm_after)]
-    norms += [(OPEN_CLIP.norm_before, names.norm_before)] if names.norm_before else []
-    for ours, theirs in norms:
+    bias = _bias(patches)
+    made_of = (positions, bias) if bias in state else (positions,)
+    yield OPEN_CLIP.positions, _positions(state[positions], state.get(bias)), made_of
+    if names.norm_before:
         for kind in _KINDS:
-            if (key := f"{start}{names.bare(theirs)}.{kind}") in state:
-                yield f"{ours}.{kind}", state[key], (key,)
-    for index in range(_blocks(state, start + names.bare(names.blocks))):
-        yield from _of_block(state, names, start + names.bare(names.block(index)), OPEN_CLIP.block(index))
-    width = len(class_token)
-    yield OPEN_CLIP.projection, torch.eye(width, dtype=class_token.dtype, device=class_token.device), ()
+            if (key := f"{start}{names.bare(names.norm_before)}.{kind}") in state:
+                yield f"{OPEN_CLIP.norm_before}.{kind}", state[key], (key,)
+    for ours in keys_behind_positions(range(_blocks(state, start + names.bare(names.blocks)))):
+        keys = tuple(start + names.bare(name) for name in names_in_vit(ours, names))
+        if keys and all(key in state for key in keys):
+            yield ours, torch.cat([state[key] for key in keys]) if keys[1:] else state[keys[0]], keys
+    token = state[class_token]
+    identity = torch.eye(token.shape[-1], dtype=token.dtype, device=token.device)
+    yield OPEN_CLIP.projection, identity, (class_token,)
 
 
-def _outside(names: Names) -> dict[str, str]:
-    return {"class_token": names.class_token, "positions": names.positions, "patches": names.patches}
+def _bias(patches: str) -> str:
+    return patches.removesuffix("weight") + "bias"
 
 
 def _positions(given: Tensor, bias: Tensor | None) -> Tensor:
     """(1 + patches, width), the class token's first, the patch projection's bias in those of the patches."""
     positions = given.reshape(given.shape[-2:])
     return positions if bias is None else torch.cat([positions[:1], positions[1:] + bias])
-
-
-def _of_block(
-    state: Mapping[str, Tensor], names: Names, theirs: str, ours: str
-) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
-    for their_name, our_name in zip(_modules(names), _modules(OPEN_CLIP), strict=True):
-        for kind in _KINDS:
-            key = f"{theirs}.{their_name}.{kind}"
-            if key in state:
-                yield f"{ours}.{our_name}.{kind}", state[key], (key,)
-    for their_name, our_name in zip(names.scales, OPEN_CLIP.scales, strict=False):
-        if (key := f"{theirs}.{their_name}") in state:
-            yield f"{ours}.{our_name}", state[key], (key,)
-    for kind in _KINDS:
-        parts = [names.fused] if names.fused else list(names.apart)
-        keys = tuple(f"{theirs}.{part.format(kind=kind)}" for part in parts)
-        if all(key in state for key in keys):
-            fused = torch.cat([state[key] for key in keys]) if len(keys) > 1 else state[keys[0]]
-            yield f"{ours}.{OPEN_CLIP.fused.format(kind=kind)}", fused, keys
 
 
 def _modules(names: Names) -> tuple[str, ...]:
@@ -165,8 +177,13 @@ def _blocks(state: Mapping[str, Tensor], container: str) -> int:
 
 
 def _refuse_tokens(state: Mapping[str, Tensor], start: str) -> None:
-    tokens = {"reg_token": "register tokens", "register_tokens": "register tokens"}
-    tokens |= {"dist_token": "a distillation token", "distillation_token": "a distillation token"}
+    register, distillation = "register tokens", "a distillation token"
+    tokens = {
+        "reg_token": register,
+        "register_tokens": register,
+        "dist_token": distillation,
+        "distillation_token": distillation,
+    }
     for key in state:
         if (what := tokens.get(key.removeprefix(start).rpartition(".")[2])) is not None:
             raise CheckpointError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adamerge.architecture import HF_DINOV2, HF_VIT, OPEN_CLIP, Names
 from adamerge.checkpoints import hf_to_open_clip, open_clip_to_hf
-from adamerge.checkpoints.vits import open_clip_to_vit
+from adamerge.checkpoints.vits import is_plain, open_clip_to_vit
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import Model, image_size, model_config
@@ -26,7 +26,7 @@ def vision_state(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         PoolError: a tensor that has no name there.
     """
-    if _is_plain(encoder):
+    if is_plain(encoder):
         try:
             return open_clip_to_vit(encoder, _plain_names(encoder))
         except CheckpointError as error:
@@ -43,7 +43,7 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
     Raises:
         PoolError: open_clip's configuration asks for what Hugging Face's CLIP does not do.
     """
-    vision, plain = model_config(model)["vision_cfg"], _is_plain(encoder)
+    vision, plain = model_config(model)["vision_cfg"], is_plain(encoder)
     _refuse_other(vision, _SAID_OF_PLAIN if plain else _SAID)
     backbone = Backbone.of(model)
     hidden = encoder[backbone.names.mlp_keys(0)["fc_weight"]].shape[0]
@@ -71,11 +71,6 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
         "layer_norm_eps": eps,
         "torch_dtype": "float32",
     }
-
-
-def _is_plain(encoder: Mapping[str, Tensor]) -> bool:
-    """Whether it is a vision transformer without a norm before its blocks, unlike CLIP's."""
-    return f"{OPEN_CLIP.norm_before}.weight" not in encoder
 
 
 def _plain_names(encoder: Mapping[str, Tensor]) -> Names:

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.architecture import HF_CLIP
 from adamerge.checkpoints.lora import Factors
 from adamerge.checkpoints.peft_writing import write_adapter
+from adamerge.checkpoints.vits import is_plain
 from adamerge.errors import PoolError
 from adamerge.export.hf import vision_state
 
@@ -33,7 +34,7 @@ def write_peft(folder: Path, encoder: State, base: State, named: str) -> None:
     Raises:
         PoolError: the merge changed more than matrices of low rank, or is none of Hugging Face's CLIP.
     """
-    if f"{OPEN_CLIP.norm_before}.weight" not in encoder:
+    if is_plain(encoder):
         raise PoolError(
             f"format=peft writes adapters of CLIP, and this is a plain vision transformer.\n  {_HINT}"
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import guess_architecture
 from adamerge.checkpoints.stated import Stated
+from adamerge.checkpoints.vits import is_plain
 from adamerge.models.clip import Model
 from adamerge.models.pictures import PictureRules
 
@@ -25,7 +26,7 @@ def guess(origin: Mapping[str, Tensor], stated: Stated, pictures: PictureRules |
     """
     shape, facts = guess_architecture(origin), stated.facts
     heads = facts.get("heads", shape.heads)
-    plain = f"{OPEN_CLIP.norm_before}.weight" not in origin  # no CLIP's
+    plain = is_plain(origin)
     quick = facts.get("activation", "gelu" if plain else "quick_gelu") == "quick_gelu"
     guessed = []
     if "heads" not in facts:
