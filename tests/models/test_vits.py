@@ -178,14 +178,10 @@ def test_dinov2_s_crop_of_a_larger_picture(tmp_path: Path) -> None:
     pool = opened(folder, {"birds": expert}, {"birds": torch.randn(3, 16)})
     assert pool.encoder.pictures.fit == Fit(8, "shortest", 10, "bicubic")
 
-    larger = {
-        **pool.encoder.backbone.model,
-        "vision_cfg": {**pool.encoder.backbone.model["vision_cfg"], "image_size": 16},
-    }
-    for given in (
-        None,
-        PictureRules(Fit(16, "shortest", 20, "bicubic")),
-    ):  # as a run settles it, then opens its pool
+    backbone: Any = pool.encoder.backbone
+    larger = {**backbone.model, "vision_cfg": {**backbone.model["vision_cfg"], "image_size": 16}}
+    settled = PictureRules(Fit(16, "shortest", 20, "bicubic"))
+    for given in (None, settled):  # a run settles it, then opens its pool
         resized = adamerge.open_pool(
             folder,
             {"birds": expert},
