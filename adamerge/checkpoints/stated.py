@@ -116,13 +116,7 @@ def _hf(content: dict[str, Any]) -> Facts:
     if not _is_clip(content):
         return
     vision = content.get("vision_config") or content
-    if (activation := vision.get("hidden_act")) is not None:
-        if activation in ("gelu", "quick_gelu"):
-            yield "activation", "hidden_act", activation
-        else:
-            yield "beyond", "hidden_act", f"the activation {activation}"
-    if "num_attention_heads" in vision:
-        yield "heads", "num_attention_heads", vision["num_attention_heads"]
+    yield from _blocks(vision)
     if "image_size" in vision:
         yield "image_size", "image_size", _side(vision["image_size"])
     if abs(vision.get("layer_norm_eps", 1e-5) - 1e-5) > 1e-9:
@@ -132,18 +126,23 @@ def _hf(content: dict[str, Any]) -> Facts:
             yield "beyond", "architectures", f"a classifier of its own, {architecture}"
 
 
+def _blocks(content: Mapping[str, Any]) -> Facts:
+    """What all of Hugging Face's vision transformers say alike of their blocks."""
+    if (activation := content.get("hidden_act")) in ("gelu", "quick_gelu"):
+        yield "activation", "hidden_act", activation
+    elif activation is not None:
+        yield "beyond", "hidden_act", f"the activation {activation}"
+    if "num_attention_heads" in content:
+        yield "heads", "num_attention_heads", content["num_attention_heads"]
+
+
 # Hugging Face's vision transformers that are read as open_clip's.
 VITS = ("vit", "deit", "dinov2")
 
 
 def _vit(content: dict[str, Any]) -> Facts:
     """A ViTModel's, DeiTModel's or Dinov2Model's configuration."""
-    if (activation := content.get("hidden_act", "gelu")) in ("gelu", "quick_gelu"):
-        yield "activation", "hidden_act", activation
-    else:
-        yield "beyond", "hidden_act", f"the activation {activation}"
-    if "num_attention_heads" in content:
-        yield "heads", "num_attention_heads", content["num_attention_heads"]
+    yield from _blocks({"hidden_act": "gelu", **content})
     if "layer_norm_eps" in content:
         yield "vision_cfg.norm_kwargs", "layer_norm_eps", {"eps": float(content["layer_norm_eps"])}
     # DINOv2 states the size that its positions are for, and is used at others.

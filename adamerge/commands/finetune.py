@@ -21,13 +21,9 @@ from adamerge.errors import ConfigError, DataError, PoolError
 from adamerge.evaluation.predicting import score
 from adamerge.files import folder_atomically
 from adamerge.merging import Head
-from adamerge.models.backbone import Backbone
-from adamerge.models.clip import ImageEncoder, build_visual
 from adamerge.models.heads import head_fault, open_head
 from adamerge.models.low_rank import LowRankEncoder
-from adamerge.models.open_pool import check_encoder
-from adamerge.models.positions import resized
-from adamerge.runs.backbones import device_of, fit_for, model_of, pictures_for, settled
+from adamerge.runs.backbones import backbone_of, base_encoder, device_of, fit_for, settled
 from adamerge.runs.folder import at_work_in, start_folder, train_in
 from adamerge.runs.images import open_data, open_tasks
 from adamerge.runs.inputs import Inputs
@@ -59,7 +55,7 @@ def run(settings: FinetuneSettings) -> None:
     base = Weights(paths["base"], fingerprints({"base": paths["base"]})["base"])
     tasks = [task for task in open_tasks(settings) if _wanted(settings, task.name)]
     origin = open_checkpoint(paths["base"]).image_encoder()
-    embed_dim = Backbone.of(model_of(settings.backbone)).embed_dim
+    embed_dim = backbone_of(settings.backbone).embed_dim
     heads = _heads(tasks, open_heads(settings, tasks, paths, base.identity), embed_dim)
     for task in tasks:
         target = _target(settings, task.name, paths)
@@ -115,12 +111,7 @@ def _make_expert(
     base: Weights,
     console: Console,
 ) -> None:
-    model = model_of(settings.backbone)
-    encoder = ImageEncoder(build_visual(model), Backbone.of(model, pictures_for(settings.backbone)))
-    if settings.backbone.resize_positions:
-        origin = resized(origin, encoder)
-    check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
-    encoder.load_state_dict(origin)
+    encoder = base_encoder(settings.backbone, origin)
     trained: nn.Module = encoder.train()
     if settings.lora is not None:
         alpha = settings.lora_alpha or settings.lora

@@ -75,11 +75,8 @@ class InMemory:
 
 
 @dataclass(frozen=True)
-class AboutAverage:
-    """The same experts seen from their mean: base theta_avg, task vectors theta_t - theta_avg (CART's origin).
-
-    Source: CART (JH-GEECS/CART).
-    """
+class Seen:
+    """The same task vectors, seen in another way: as they are but for what a class below changes."""
 
     inner: TaskVectors
 
@@ -96,6 +93,20 @@ class AboutAverage:
         return self.inner.shapes
 
     def base(self, key: str) -> Tensor:
+        return self.inner.base(key)
+
+    def stack(self, key: str) -> Tensor:
+        return self.inner.stack(key)
+
+
+@dataclass(frozen=True)
+class AboutAverage(Seen):
+    """The same experts seen from their mean: base theta_avg, task vectors theta_t - theta_avg (CART's origin).
+
+    Source: CART (JH-GEECS/CART).
+    """
+
+    def base(self, key: str) -> Tensor:
         base = self.inner.base(key)
         return base + self.inner.stack(key).mean(dim=0) if key in self.inner.keys else base
 
@@ -105,25 +116,18 @@ class AboutAverage:
 
 
 @dataclass(frozen=True)
-class Some:
+class Some(Seen):
     """Some tensors of the same task vectors, as if there were no others."""
 
-    inner: TaskVectors
-    keys: tuple[str, ...]
+    only: tuple[str, ...]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return self.inner.names
+    def keys(self) -> tuple[str, ...]:
+        return self.only
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        return {key: self.inner.shapes[key] for key in self.keys}
-
-    def base(self, key: str) -> Tensor:
-        return self.inner.base(key)
-
-    def stack(self, key: str) -> Tensor:
-        return self.inner.stack(key)
+        return {key: self.inner.shapes[key] for key in self.only}
 
 
 def about(vectors: TaskVectors, origin: Origin) -> TaskVectors:
@@ -152,29 +156,10 @@ class Statistics(Protocol):
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observed(Seen):
     """Task vectors with what their experts made of images."""
 
-    inner: TaskVectors
     statistics: Statistics
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.inner.names
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self.inner.keys
-
-    @property
-    def shapes(self) -> Mapping[str, torch.Size]:
-        return self.inner.shapes
-
-    def base(self, key: str) -> Tensor:
-        return self.inner.base(key)
-
-    def stack(self, key: str) -> Tensor:
-        return self.inner.stack(key)
 
 
 def observed(vectors: TaskVectors) -> Statistics:

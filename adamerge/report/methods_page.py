@@ -41,23 +41,26 @@ def methods_page(measured: dict[str, dict[str, str]]) -> str:
 
 def _coefficients() -> str:
     """One line for each way to learn merging coefficients beside a task-specific part."""
-    lines = [f"- `{name}`: {first_comment(path)}" for name, path in choices("coefficients").items()]
     return (
         "# Coefficients\n\nFrom conf/coefficients/*.yaml. Surgery, SurgeryV2 and Tinting have a task-specific part; it "
         "stands on merging coefficients: `train method=surgery coefficients=layerwise` learns both jointly, with "
         "`method.model.coefficients.<option>=...` for theirs.\n\n"
-    ) + "\n".join([*lines, ""])
+    ) + _lines("coefficients")
 
 
 def _objectives() -> str:
     """One line for each loss."""
-    lines = [f"- `{name}`: {first_comment(path)}" for name, path in choices("objective").items()]
     return (
         "# Objectives\n\nFrom conf/objective/*.yaml. A method names its own; `train method=surgery objective=entropy` "
         "gives it another, with every method that has the parts for it, `-m objective=entropy,agreement` compares "
         "them, and `method.objective.<option>=...` sets an option (`show objective/<name>` prints them). `labels` "
-        "needs `method.labels=<training pictures per task>` where a method has none.\n\n"
-    ) + "\n".join([*lines, ""])
+        "needs `+method.labels=<training pictures per task>` where a method has none.\n\n"
+    ) + _lines("objective")
+
+
+def _lines(group: str) -> str:
+    """A line for each YAML of a group: its name and its first comment."""
+    return "".join(f"- `{name}`: {first_comment(path)}\n" for name, path in choices(group).items())
 
 
 def _rules(measured: dict[str, dict[str, str]]) -> Iterator[str]:

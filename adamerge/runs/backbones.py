@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from adamerge.errors import ConfigError
-from adamerge.models.clip import Model, at_size
+from adamerge.models.backbone import Backbone
+from adamerge.models.clip import ImageEncoder, Model, at_size, build_visual
+from adamerge.models.open_pool import check_encoder
 from adamerge.models.pictures import PictureRules
+from adamerge.models.positions import resized
 from adamerge.models.settling import picture_rules, settle, stated_of
 from adamerge.picture_fit import Fit
 from adamerge.settings.commands import PoolSettings
@@ -31,6 +35,28 @@ def pictures_for(backbone: BackboneSection) -> PictureRules:
 def fit_for(backbone: BackboneSection) -> Fit:
     """How a picture is brought to its size."""
     return pictures_for(backbone).fit
+
+
+def backbone_of(backbone: BackboneSection) -> Backbone:
+    """The backbone with its rules for pictures."""
+    return Backbone.of(model_of(backbone), pictures_for(backbone))
+
+
+def base_encoder(backbone: BackboneSection, origin: Mapping[str, Tensor]) -> ImageEncoder:
+    """The base's image encoder, to train or to look through.
+
+    Args:
+        origin: its tensors, open_clip keys.
+
+    Raises:
+        PoolError: they are not the backbone's.
+    """
+    encoder = ImageEncoder(build_visual(model_of(backbone)), backbone_of(backbone))
+    if backbone.resize_positions:
+        origin = resized(origin, encoder)
+    check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
+    encoder.load_state_dict(origin)
+    return encoder
 
 
 def _fit(backbone: BackboneSection) -> dict[str, Any]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from adamerge.errors import CheckpointError
 from adamerge.merging import Head
-from adamerge.models.backbone import Backbone
 from adamerge.models.heads import open_head
 from adamerge.models.open_pool import check_heads
-from adamerge.runs.backbones import model_of, pictures_for
+from adamerge.runs.backbones import backbone_of
 from adamerge.runs.probing import from_pictures
 from adamerge.runs.suite_pool import open_heads
 from adamerge.settings.commands import PoolSettings
@@ -54,7 +53,7 @@ def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], bas
         heads = {name: open_head(given[name]) for name in names if name in given}
     except CheckpointError as error:
         return Known({}, {}, str(error).splitlines()[0].rstrip("."))
-    backbone = Backbone.of(model_of(settings.backbone), pictures_for(settings.backbone))
+    backbone = backbone_of(settings.backbone)
     check_heads(heads, given, (), backbone.embed_dim)
     classes = {task.name: None if files else task.classes for task in worded}
     unknown = [name for name in names if name not in heads]

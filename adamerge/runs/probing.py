@@ -14,13 +14,10 @@ from adamerge.cache_folder import cache_dir
 from adamerge.checkpoints import open_checkpoint
 from adamerge.checkpoints.cached import cached
 from adamerge.errors import DataError
-from adamerge.models.backbone import Backbone
-from adamerge.models.clip import ImageEncoder, build_visual
-from adamerge.models.open_pool import check_encoder
-from adamerge.models.positions import resized
+from adamerge.models.clip import ImageEncoder
 from adamerge.models.probes import prototypes
 from adamerge.progress import image_progress
-from adamerge.runs.backbones import device_of, fit_for, model_of, pictures_for
+from adamerge.runs.backbones import base_encoder, device_of, fit_for
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.sections import PROTOTYPES
 from adamerge.tasks.images import ImageSet
@@ -44,7 +41,8 @@ def picture_heads(settings: PoolSettings, tasks: list[Task], base: str, base_id:
 
     def make(task: Task) -> dict[str, Tensor]:
         if not encoder:
-            encoder.append(_base_encoder(settings, base))
+            found = base_encoder(settings.backbone, open_checkpoint(base).image_encoder())
+            encoder.append(found.to(device_of(settings.trainer)).eval())
         return {"weight": _head_of(settings, task, encoder[0])}
 
     folder = cache_dir() / "heads"
@@ -63,17 +61,6 @@ def _made_from(settings: PoolSettings, task: Task, base_id: str) -> Mapping[str,
         "reading": READING,
         "shots": settings.checkpoints.shots,
     }
-
-
-def _base_encoder(settings: PoolSettings, base: str) -> ImageEncoder:
-    model = model_of(settings.backbone)
-    encoder = ImageEncoder(build_visual(model), Backbone.of(model, pictures_for(settings.backbone)))
-    origin = open_checkpoint(base).image_encoder()
-    if settings.backbone.resize_positions:
-        origin = resized(origin, encoder)
-    check_encoder("the base model", origin, encoder.state_dict(), "the backbone")
-    encoder.load_state_dict(origin)
-    return encoder.to(device_of(settings.trainer)).eval()
 
 
 @torch.no_grad()

@@ -10,11 +10,10 @@ from adamerge.checkpoints.saving import sidecar
 from adamerge.console import plain_console
 from adamerge.errors import CheckpointError, ConfigError
 from adamerge.merging import Pool
-from adamerge.models.backbone import Backbone
 from adamerge.models.finished import save_finished
 from adamerge.models.slices import Slices, open_vectors
 from adamerge.rules.rule import Rule
-from adamerge.runs.backbones import model_of, pictures_for, settled
+from adamerge.runs.backbones import backbone_of, model_of, pictures_for, settled
 from adamerge.runs.folder import at_work_in, clear, start_folder
 from adamerge.runs.known_heads import heads_without_pictures
 from adamerge.runs.merging import write_merged
@@ -83,7 +82,7 @@ def _write_heads(folder: Path, settings: RunSettings, paths: dict[str, str], bas
     """Write what predicting needs beside the merged encoder; gives a sentence on what is not known."""
     known = heads_without_pictures(settings, paths, base_id)
     if known.heads:
-        encoder = Backbone.of(model_of(settings.backbone), pictures_for(settings.backbone)).build()
+        encoder = backbone_of(settings.backbone).build()
         names = (*settings.suite.tasks, *settings.suite.irrelevant)
         unseen = tuple(task for task in settings.suite.unseen if task in known.heads)
         save_finished(folder, Pool(encoder, {}, {}, names, known.heads, unseen, finished=True))

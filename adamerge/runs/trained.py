@@ -16,9 +16,8 @@ from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
 from adamerge.errors import ConfigError, RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods.base import Method
-from adamerge.models.backbone import Backbone
 from adamerge.models.finished import FILE, open_finished
-from adamerge.runs.backbones import model_of, pictures_for, settled
+from adamerge.runs.backbones import backbone_of, settled
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.run import Run, name_of
 from adamerge.runs.statistics import statistics_of
@@ -106,7 +105,7 @@ def load_alone(folder: Path) -> tuple[Run, Method]:
         CheckpointError, RunError: a damaged file.
     """
     settings = settings_in(folder)
-    backbone = Backbone.of(model_of(settings.backbone), pictures_for(settings.backbone))
+    backbone = backbone_of(settings.backbone)
     trained = folder / "state.safetensors"
     target, options = described(settings.method.model)
     method: Method = target.restore(
