@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test check coverage format lint types bench docs mini clean
+.PHONY: help setup run test check coverage format lint types bench bench-smoke docs mini clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## make .venv with the tested versions
 
@@ -44,6 +44,11 @@ types: $(READY)  ## mypy
 
 bench: $(READY)  ## time a step of layer-wise AdaMerging on ViT-B/32 against naive autograd (minutes, 16 GB)
 	$(BIN)/python -m adamerge bench adamerging
+
+bench-smoke: $(READY)  ## time a step of a small encoder in float32 and in bfloat16, as JSON in build/ (under two minutes)
+	mkdir -p build
+	$(BIN)/python -m adamerge bench adamerging backbone=small tasks=4 rounds=1 output=build/bench_float32.json
+	$(BIN)/python -m adamerge bench adamerging backbone=small tasks=4 rounds=1 precision=bf16-mixed output=build/bench_bf16.json
 
 docs: $(READY)  ## write docs/methods.md from the YAMLs and docstrings
 	$(BIN)/python -m adamerge.report.methods_page > docs/methods.md

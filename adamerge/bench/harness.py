@@ -61,20 +61,23 @@ def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) ->
     if device.type == "cpu":
         _limit_memory()
     try:
-        return _timed(build(variant, options), variant, device, steps)
+        return _timed(
+            build(variant, options), variant, device, steps, options.get("precision") == "bf16-mixed"
+        )
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         return Measurement(variant, (), 0, 0, 0.0, "does not fit into this machine's memory")
 
 
-def _timed(step: Step, variant: str, device: torch.device, steps: int) -> Measurement:
+def _timed(step: Step, variant: str, device: torch.device, steps: int, mixed: bool = False) -> Measurement:
     before = peak_memory_bytes(device)
     seconds = []
     result = 0.0
     for index in range(steps + 1):
         started = time.perf_counter()
-        result = float(step())
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            result = float(step())
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if index:

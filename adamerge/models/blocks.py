@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from adamerge.architecture import architecture_of
 from adamerge.errors import PoolError
+from adamerge.models.attention import suited_attention
 
 
 def blocks(encoder: nn.Module) -> list[nn.Module]:
@@ -104,7 +105,8 @@ class _Recomputed:
         replaced = mlp.__dict__.get("forward")
 
         def run(tokens: Tensor) -> Tensor:
-            with _forward(mlp, replaced):
+            # The second run comes from the backward pass, outside of whatever the encoder's own pass had set.
+            with _forward(mlp, replaced), suited_attention(tokens, tokens.shape[1]):
                 result: Tensor = functional_call(self._body, own, (tokens, *rest), options)
             return result
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adamerge.architecture import Activation
 from adamerge.errors import ConfigError
+from adamerge.models.attention import suited_attention
 from adamerge.models.pictures import PictureRules
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_config
@@ -51,7 +52,8 @@ class ImageEncoder(nn.Module):
         if images.dtype == torch.uint8:
             like = next(self.parameters())
             images = self.pictures.normalise(images, like.dtype)
-        features: Tensor = self.visual(images)
+        with suited_attention(images, self.backbone.tokens if self.backbone is not None else 0):
+            features: Tensor = self.visual(images)
         return features
 
 

@@ -146,7 +146,9 @@ class BenchSettings(Section):
     batch_size: int = Field(gt=0)
     classes: int = Field(gt=0)
     dtype: Literal["float32", "bfloat16"]
+    precision: Literal["32-true", "bf16-mixed"]
     device: str = Field(pattern=r"^(cpu|cuda(:\d+)?)$")
+    output: str | None
     rounds: int = Field(gt=0)
     steps: int = Field(gt=0)
 
