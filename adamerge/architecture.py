@@ -7,13 +7,14 @@ MLP is. Another family is another `Names`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adamerge.errors import PoolError
 
 Activation = Literal["gelu", "quick_gelu"]
+KINDS = ("weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Names:
         attention_out: the linear behind the attention.
         mlp, mlp_in, activation, mlp_out: the MLP and its parts.
         scales: the gains of LayerScale behind the attention and the MLP, where a model has them.
+        pool_fused, pool_apart: key and value of an attention that pools the tokens, in one tensor, and its parts.
+        behind: what the names of further tensors behind the blocks begin with.
+        ends: the weights (features, ...) of which the first that a model has makes its features, without `projection`.
     """
 
     prefix: str
@@ -51,6 +55,10 @@ class Names:
     activation: str
     mlp_out: str
     scales: tuple[str, ...] = ()
+    pool_fused: str = ""
+    pool_apart: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
 
     def bare(self, key: str) -> str:
         """A tensor's name in a file of the image encoder alone, which goes without the prefix."""
@@ -58,7 +66,7 @@ class Names:
 
     def block_of(self, key: str) -> int | None:
         """The number of the block that a tensor lies in; None for one outside."""
-        match = re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", key)
+        match = re.match(rf"{re.escape(self.blocks)}\.(\d+)\.", key) if self.blocks else None
         return None if match is None else int(match[1])
 
     def block(self, index: int) -> str:
@@ -71,20 +79,23 @@ class Names:
         return "" if index is None else key.removeprefix(f"{self.block(index)}.")
 
     def is_fused(self, key: str) -> bool:
-        """Whether a tensor holds query, key and value one below the other, in a block or in a pooling behind them."""
-        return f".{key}".endswith(tuple(f".{name}" for name in self._of_kinds(self.fused)))
+        """Whether a tensor holds several of query, key and value one below the other, in a block or in a pooling behind
+        them."""
+        return len(self.parts(key)) > 1
 
     def parts(self, key: str) -> tuple[str, ...]:
         """The names of the query's, key's and value's part of a fused tensor; of another one its own."""
-        if not self.is_fused(key):
-            return (key,)
-        kind = "weight" if key.endswith("weight") else "bias"
-        stem = key.removesuffix(self.fused.format(kind=kind))
-        return tuple(stem + part.format(kind=kind) for part in self.apart)
+        for fused, apart in ((self.fused, self.apart), (self.pool_fused, self.pool_apart)):
+            for kind, name in zip(KINDS, self._of_kinds(fused), strict=False):
+                if f".{key}".endswith(f".{name}"):
+                    stem = key.removesuffix(name)
+                    return tuple(stem + part.format(kind=kind) for part in apart)
+        return (key,)
 
     def is_key_bias(self, name: str) -> bool:
         """Whether it is the bias of the keys, or that part of a fused one, which changes no attention."""
-        return f".{name}".endswith("." + self.apart[1].format(kind="bias"))
+        keys = (self.apart[1], *self.pool_apart[:1])
+        return f".{name}".endswith(tuple("." + key.format(kind="bias") for key in keys if key))
 
     def starts(self) -> tuple[str, ...]:
         """What the name of every tensor of the encoder begins with: a tensor's whole name, or a module's."""
@@ -100,7 +111,7 @@ class Names:
 
     def is_output(self, key: str) -> bool:
         """Whether a tensor lies behind the blocks."""
-        return key == self.projection or key.startswith(f"{self.norm_after}.")
+        return key == self.projection or key.startswith((f"{self.norm_after}.", *self.behind))
 
     def mlp_keys(self, index: int) -> dict[str, str]:
         """The keys of a block's MLP by short names: fc_weight, fc_bias, proj_weight, proj_bias."""
@@ -120,7 +131,7 @@ class Names:
             yield from self._of_kinds(name)
 
     def _of_kinds(self, name: str) -> tuple[str, ...]:
-        return tuple(name.format(kind=kind) for kind in ("weight", "bias")) if name else ()
+        return tuple(name.format(kind=kind) for kind in KINDS) if name else ()
 
 
 # open_clip's vision transformer: the names that adamerge keeps CLIP's encoders under.
@@ -162,8 +173,6 @@ HF_CLIP = Names(
     activation="mlp.activation_fn",
     mlp_out="mlp.fc2",
 )
-FAMILIES = (OPEN_CLIP, HF_CLIP)
-
 # Plain vision transformers, which are read under open_clip's names: Hugging Face's ViT and DeiT, its DINOv2, timm's.
 HF_VIT = Names(
     prefix="vit.",
@@ -217,6 +226,65 @@ TIMM_VIT = Names(
 )
 VITS = (HF_VIT, HF_DINOV2, TIMM_VIT)
 
+# A model of timm's as the image encoder of a CLIP of open_clip's (SigLIP, PE), which keeps timm's names below its own.
+TIMM_TRUNK = replace(
+    TIMM_VIT,
+    prefix="visual.",
+    patches="visual.trunk.patch_embed.proj.weight",
+    class_token="visual.trunk.cls_token",
+    positions="visual.trunk.pos_embed",
+    norm_before="visual.trunk.norm_pre",
+    norm_after="visual.trunk.norm",
+    blocks="visual.trunk.blocks",
+    pool_fused="attn_pool.kv.{kind}",
+    pool_apart=("attn_pool.k.{kind}", "attn_pool.v.{kind}"),
+    behind=("visual.trunk.fc_norm.", "visual.trunk.attn_pool.", "visual.trunk.head.", "visual.head."),
+    ends=(
+        *("visual.head.proj.weight", "visual.head.mlp.fc2.weight", "visual.trunk.head.weight"),
+        *(
+            "visual.trunk.head.fc.weight",
+            "visual.trunk.attn_pool.proj.weight",
+            "visual.trunk.head.norm.weight",
+        ),
+        *("visual.trunk.fc_norm.weight", "visual.trunk.norm.weight"),
+    ),
+)
+# EVA02, whose MLP is no pair of linears (SwiGLU).
+EVA_TRUNK = replace(
+    TIMM_TRUNK,
+    fused="",
+    apart=("attn.q_proj.{kind}", "attn.k_proj.{kind}", "attn.v_proj.{kind}"),
+    mlp_in="",
+    activation="",
+    mlp_out="",
+    scales=("gamma_1", "gamma_2"),
+)
+# A convolutional network, which has no transformer blocks: ConvNeXt.
+CONV_TRUNK = replace(
+    EVA_TRUNK,
+    patches="visual.trunk.stem.0.weight",
+    class_token="",
+    positions="",
+    norm_before="",
+    blocks="",
+    norms=("", ""),
+    apart=("", "", ""),
+    attention_out="",
+    mlp="",
+    scales=(),
+)
+# What the names of a trunk's tensors begin with, in a whole model.
+TRUNK = ("visual.trunk.", "visual.head.proj.", "visual.head.mlp.", "visual.head.pool.")
+
+# Families whose names tell what a tensor is, and those of the encoders that are kept under their own names.
+FAMILIES = (OPEN_CLIP, HF_CLIP, TIMM_TRUNK)
+KEPT = (OPEN_CLIP, TIMM_TRUNK, CONV_TRUNK)
+
+
+def kept_names(state: Container[str]) -> Names | None:
+    """The family that an image encoder is kept under, of its tensors' names; None for another's names."""
+    return next((names for names in KEPT if names.patches in state), None)
+
 
 def family_of(key: str) -> Names | None:
     """The family in whose blocks a tensor of this name lies; None for a tensor outside of any block."""
@@ -241,6 +309,7 @@ class Architecture:
         attention_heads: of each.
         patch: side of a patch in pixels.
         activation: of the MLPs.
+        rotary: the blocks take the positions beside the tokens (EVA02, PE), so that none of them runs alone.
     """
 
     names: Names
@@ -251,6 +320,7 @@ class Architecture:
     attention_heads: int
     patch: int
     activation: Activation
+    rotary: bool = field(default=False, kw_only=True)
 
 
 def architecture_of(encoder: object) -> Architecture:

@@ -28,7 +28,7 @@ class TinyEncoder(nn.Module):
 
     def __init__(self, width: int = 6, embed: int = 4) -> None:
         super().__init__()
-        sizes = {
+        sizes: dict[str, Any] = {
             "embed_dim": embed,
             "width": width,
             "tokens": 4,

@@ -14,7 +14,7 @@ from torch import nn
 import adamerge
 from adamerge.architecture import HF_CLIP, OPEN_CLIP, architecture_of, family_of
 from adamerge.checkpoints import hf_to_open_clip, open_clip_to_hf
-from adamerge.errors import ConfigError, PoolError
+from adamerge.errors import PoolError
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import activation, image_size
 
@@ -124,12 +124,6 @@ def test_query_key_and_value_have_the_rows_of_the_fused_tensor() -> None:
     assert torch.equal(there["vision_model.encoder.layers.1.self_attn.k_proj.weight"], weight[4:8])
     (back,) = hf_to_open_clip(there).values()
     assert torch.equal(back, weight)
-
-
-@pytest.mark.parametrize("model", ["RN50", "ViT-B-16-SigLIP"])
-def test_what_is_no_vision_transformer_of_open_clip_is_refused(model: str) -> None:
-    with pytest.raises(ConfigError, match=f"the image encoder of '{model}' is none of open_clip's"):
-        Backbone.of(model)
 
 
 def test_a_module_that_does_not_say_its_architecture() -> None:

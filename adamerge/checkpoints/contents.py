@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.architecture import CONV_TRUNK, HF_CLIP, OPEN_CLIP, TIMM_TRUNK, TRUNK
 from adamerge.checkpoints.vits import vit_prefix
 from adamerge.errors import CheckpointError
 
@@ -22,7 +22,11 @@ _HF_PATCHES = re.escape(HF_CLIP.bare(HF_CLIP.patches))
 _OPEN_CLIP = re.compile(rf"(?P<prefix>(?:.+\.)?){re.escape(OPEN_CLIP.patches)}")
 _HF = re.compile(rf"(?P<prefix>(?:.+\.)??)(?:{re.escape(HF_CLIP.prefix)})?{_HF_PATCHES}")
 _BARE = re.compile(rf"(?P<prefix>(?:.+\.)?){re.escape(OPEN_CLIP.bare(OPEN_CLIP.patches))}")
+_TRUNK_PATCHES = "|".join(re.escape(OPEN_CLIP.bare(names.patches)) for names in (TIMM_TRUNK, CONV_TRUNK))
+_TRUNK = re.compile(rf"(?P<prefix>(?:.+\.)?){re.escape(OPEN_CLIP.prefix)}(?:{_TRUNK_PATCHES})")
+_BARE_TRUNK = re.compile(rf"(?P<prefix>(?:.+\.)?)(?:{_TRUNK_PATCHES})")
 _OF_VISION = tuple(OPEN_CLIP.bare(start) for start in OPEN_CLIP.starts())
+_OF_TRUNK = tuple(OPEN_CLIP.bare(start) for start in TRUNK)
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|averaged?|moving_average|shadow)([._]|$)")
 # Entries of a training checkpoint that are its model.
 _MODEL = {"state_dict", "model_state_dict", "model", "net", "module"}
@@ -30,11 +34,12 @@ _MODEL = {"state_dict", "model_state_dict", "model", "net", "module"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image encoder lies: in which entry of the file, behind which prefix, whether without `visual.`."""
+    """Where an image encoder lies: in which entry of the file, behind which prefix; and what the names of its tensors
+    begin with where they are without `visual.`."""
 
     entry: str
     prefix: str
-    bare: bool = False
+    bare: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,14 +85,16 @@ def _places(entry: str, state: Mapping[str, Tensor]) -> Iterator[Place]:
     for key, value in state.items():
         if value.ndim != 4:
             continue
-        if match := _OPEN_CLIP.fullmatch(key) or _HF.fullmatch(key):
+        if match := _OPEN_CLIP.fullmatch(key) or _HF.fullmatch(key) or _TRUNK.fullmatch(key):
             yield Place(entry, match["prefix"])
         elif (match := _BARE.fullmatch(key)) and match["prefix"] + OPEN_CLIP.bare(
             OPEN_CLIP.class_token
         ) in state:
-            yield Place(entry, match["prefix"], bare=True)
+            yield Place(entry, match["prefix"], _OF_VISION)
         elif (prefix := vit_prefix(key, state)) is not None:
             yield Place(entry, prefix)
+        elif match := _BARE_TRUNK.fullmatch(key):
+            yield Place(entry, match["prefix"], _OF_TRUNK)
 
 
 def _chosen(places: list[Place], source: str, part: str) -> Place:
@@ -128,7 +135,7 @@ def _below(place: Place, state: Mapping[str, Tensor], others: list[str]) -> Stat
             continue
         if inside:
             name = key[len(place.prefix) :]
-            found[f"{OPEN_CLIP.prefix}{name}" if place.bare and name.startswith(_OF_VISION) else name] = value
+            found[f"{OPEN_CLIP.prefix}{name}" if name.startswith(place.bare) else name] = value
         else:
             beside[key] = value
     for key, value in beside.items():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.architecture import HF_CLIP, KEPT
 from adamerge.checkpoints.vits import vit_names
 from adamerge.errors import CheckpointError
 from adamerge.merging.head import Head
@@ -17,7 +17,8 @@ PREFIXES = ("", "classification_head.", "head.", "fc.", "classifier.")
 # A file says so where its head takes features as they are: the attribute of a pickled ClassificationHead, an entry of
 # a saved mapping, or a tensor of safetensors. Where none says anything, features are normalised.
 NORMALIZE = "normalize"
-_ENCODER = (OPEN_CLIP.patches, HF_CLIP.bare(HF_CLIP.patches))
+_HF = HF_CLIP.bare(HF_CLIP.patches)
+_ENCODER = (*(names.patches for names in KEPT), _HF)
 
 
 def head_prefixes(state: Mapping[str, Tensor]) -> list[str]:
@@ -56,7 +57,7 @@ def head_of(state: Mapping[str, Tensor], source: str) -> Head:
             f"{source} holds more than a linear head: {', '.join(others[:4])}{', ...' if others[4:] else ''} "
             f"beside {prefix}weight.\n  Only one linear layer can be applied; save its weight and bias alone."
         )
-    if prefix == "classifier." and any(key.endswith(_ENCODER[1]) for key in others):
+    if prefix == "classifier." and any(key.endswith(_HF) for key in others):
         raise CheckpointError(
             f"{source} is a Hugging Face image classifier: its classifier.weight acts on the mean of the last "
             "patch tokens, not on CLIP's projected features.\n  Give a head trained on the image embeddings."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, VITS, Names
+from adamerge.architecture import HF_CLIP, HF_DINOV2, HF_VIT, OPEN_CLIP, VITS, Names
 from adamerge.checkpoints.heads import NORMALIZE, head_prefixes
 from adamerge.checkpoints.leftovers import OTHER_FEATURES
 from adamerge.checkpoints.lora_names import NAMED, Places
@@ -109,6 +109,11 @@ class Lora:
             CheckpointError: it is of another architecture, of the text tower alone, or has targets that are not known.
         """
         places = self._places
+        if OPEN_CLIP.patches not in encoder:
+            raise CheckpointError(
+                f"{self.source} is a LoRA, and the base {base} is one of timm's models below a CLIP of open_clip's, "
+                "on which none is read yet.\n  Merge it into the weights where it was made (merge_and_unload())."
+            )
         on_plain = is_plain(encoder)
         if (places.family in (HF_VIT, HF_DINOV2) and not on_plain) or (places.family is HF_CLIP and on_plain):
             kinds = ("a CLIP", "a plain vision transformer")

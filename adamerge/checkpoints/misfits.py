@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from adamerge.architecture import OPEN_CLIP
+from adamerge.architecture import OPEN_CLIP, kept_names
+from adamerge.checkpoints.trunks import feature_width
 
 State = Mapping[str, Tensor]
 Shape = tuple[int, ...]
@@ -25,13 +26,19 @@ class Difference:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the shapes of an image encoder tell."""
+    """What the shapes of an image encoder tell.
+
+    Attributes:
+        image: side of its pictures in pixels; 0 where positions are unknown or none.
+        trunk: it is one of timm's below open_clip's names.
+    """
 
     width: int
     blocks: int
     patch: int
     image: int
     embed_dim: int
+    trunk: bool = False
 
     @property
     def heads(self) -> int:
@@ -39,6 +46,9 @@ class Sizes:
 
     @property
     def name(self) -> str:
+        if self.trunk:
+            blocks = f"{self.blocks} blocks" if self.blocks else "no transformer blocks"
+            return f"a timm trunk of width {self.width}, {blocks}, patch {self.patch}"
         size = {(768, 12): "B", (1024, 24): "L", (1280, 32): "H", (384, 12): "S"}.get(
             (self.width, self.blocks)
         )
@@ -48,12 +58,17 @@ class Sizes:
 
 
 def guess_architecture(state: State) -> Sizes:
-    """The architecture of an image encoder with open_clip keys, from its shapes."""
-    width, _, patch, _ = state[OPEN_CLIP.patches].shape
-    side = math.isqrt(state[OPEN_CLIP.positions].shape[0] - 1)
-    blocks = len({OPEN_CLIP.block_of(key) for key in state} - {None})
-    embed = state[OPEN_CLIP.projection].shape[1] if OPEN_CLIP.projection in state else 0
-    return Sizes(width, blocks, patch, side * patch, embed)
+    """The architecture of an image encoder with open_clip keys, from its shapes.
+
+    Raises:
+        KeyError: it is none, or without its patch projection or positions.
+    """
+    names = kept_names(state) or OPEN_CLIP
+    width, _, patch, _ = state[names.patches].shape
+    # All but the class token and its like, of which there are too few to make the grid larger.
+    side = math.isqrt(state[names.positions].shape[-2] - (names is OPEN_CLIP)) if names.positions else 0
+    blocks = len({names.block_of(key) for key in state} - {None})
+    return Sizes(width, blocks, patch, side * patch, feature_width(state) or 0, names is not OPEN_CLIP)
 
 
 def compare_states(expected: State, found: State) -> list[Difference]:
@@ -127,6 +142,8 @@ def _cause(state: State, wanted: Sizes) -> str:
             f"  Set backbone.image_size={found.image} for a pool of that size; backbone.resize_positions=true brings "
             "positions of another size to the backbone's."
         )
+    if found.trunk or wanted.trunk:
+        return f"It looks like {found.name}, expected is {wanted.name}.\n  Set the backbone that it has."
     if found.name != wanted.name:
         backbone = (
             found.name.lower().replace("-", "_") if found.name.startswith("ViT") else "<its configuration>"

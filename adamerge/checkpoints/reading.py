@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP, OPEN_CLIP
+from adamerge.architecture import HF_CLIP, OPEN_CLIP, kept_names
 from adamerge.checkpoints.adapters import adapter_in
 from adamerge.checkpoints.contents import the_model_in
 from adamerge.checkpoints.heads import head_of, is_head
@@ -27,6 +27,7 @@ from adamerge.checkpoints.leftovers import is_text, refuse_adapters, refuse_left
 from adamerge.checkpoints.lora import Lora
 from adamerge.checkpoints.saving import sidecar
 from adamerge.checkpoints.stated import SILENT, Stated, stated_beside
+from adamerge.checkpoints.trunks import feature_width
 from adamerge.checkpoints.unpickling import (
     LEGACY_MAGIC,
     load_legacy_file,
@@ -70,7 +71,7 @@ class Checkpoint:
             return "lora"
         if is_hf(self.state):
             return "hf"
-        if OPEN_CLIP.patches in self.state:
+        if kept_names(self.state) is not None:
             return "open_clip"
         if vit_names(self.state) is not None:
             return "vit"
@@ -121,7 +122,7 @@ class Checkpoint:
             )
         state = _RENAMED[self.keys](self.state)
         encoder = {key: value.float() for key, value in state.items() if key.startswith(OPEN_CLIP.prefix)}
-        width = encoder[OPEN_CLIP.projection].shape[-1] if OPEN_CLIP.projection in encoder else None
+        width = feature_width(encoder)
         used = used_of_vit(self.state) if self.keys == "vit" else used_by(encoder, self.state)
         refuse_leftovers(self.state, used, self.source, width)
         return encoder

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from adamerge.architecture import OPEN_CLIP, VITS, Names
+from adamerge.architecture import OPEN_CLIP, TIMM_TRUNK, VITS, Names
 from adamerge.errors import CheckpointError
 
 State = dict[str, Tensor]
@@ -36,16 +36,17 @@ def vit_prefix(key: str, state: Mapping[str, Tensor]) -> str | None:
 def _start(names: Names, key: str, state: Mapping[str, Tensor]) -> str | None:
     """The prefix of the family's bare names, where the tensors that tell the family have it too."""
     patches = names.bare(names.patches)
-    if not (key == patches or key.endswith("." + patches)):
-        return None
+    if not (key == patches or key.endswith("." + patches)) or f".{key}".endswith(f".{TIMM_TRUNK.patches}"):
+        return None  # the trunk of a CLIP is kept under its own names
     start = key.removesuffix(patches)
     first = f"{start}{names.bare(names.block(0))}.{names.mlp_in}.weight"
-    return start if first in state and start + names.bare(names.positions) in state else None
+    told = (first, *(start + names.bare(name) for name in (names.positions, names.class_token)))
+    return start if all(name in state for name in told) else None
 
 
 def is_plain(encoder: Mapping[str, Tensor]) -> bool:
     """Whether an image encoder (open_clip keys) has no norm before its blocks, unlike CLIP's."""
-    return f"{OPEN_CLIP.norm_before}.weight" not in encoder
+    return OPEN_CLIP.patches in encoder and f"{OPEN_CLIP.norm_before}.weight" not in encoder
 
 
 def vit_to_open_clip(state: Mapping[str, Tensor]) -> State:

@@ -81,11 +81,13 @@ def typed_options(words: Sequence[str], mistakes: Mistakes) -> list[Typed]:
 
 
 def _named(word: str) -> list[str]:
-    """`backbone=timm:<name>`, which is no file of the group, as the options that it stands for."""
+    """`backbone=timm:<name>` or `open_clip:<name>`, no files of the group, as the options that they stand for."""
     key, _, value = word.partition("=")
-    if key != "backbone" or not value.startswith("timm:"):
+    library, _, name = value.partition(":")
+    if key != "backbone" or library not in ("timm", "open_clip") or not name:
         return [word]
-    return ["backbone=own", f"backbone.model={value}", f"backbone.name={value.removeprefix('timm:')}"]
+    model = value if library == "timm" else name
+    return ["backbone=own", f"backbone.model={model}", f"backbone.name={name}"]
 
 
 def _parse(words: Sequence[str], mistakes: Mistakes) -> list[Override]:

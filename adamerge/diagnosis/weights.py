@@ -92,7 +92,7 @@ def expert_file(
     expected, whole = Backbone.of(model).shapes(), checkpoint.on(origin, base)
     state = _at_size(whole.image_encoder(), model, resize)
     if OPEN_CLIP.projection not in state:  # the base's is used then
-        del expected[OPEN_CLIP.projection]
+        expected.pop(OPEN_CLIP.projection, None)
     _fits(path, state, expected)
     if (twin := seen.like(what, state)) is not None:
         yield Finding("warning", what, f"{path} has the content of the {twin}", "Is it the right file?")

@@ -14,6 +14,7 @@ from adamerge.checkpoints.vits import is_plain, open_clip_to_vit
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import Model, image_size, model_config
+from adamerge.models.trunks import has_trunk
 
 # What of open_clip's vision_cfg the configuration below says in other words, or what has no effect on a prediction.
 _SAID = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout")
@@ -43,6 +44,10 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
     Raises:
         PoolError: open_clip's configuration asks for what Hugging Face's CLIP does not do.
     """
+    if has_trunk(model_config(model)):
+        raise PoolError(
+            _unlike("it is one of timm's models below a CLIP of open_clip's (format=open_clip has it)")
+        )
     vision, plain = model_config(model)["vision_cfg"], is_plain(encoder)
     _refuse_other(vision, _SAID_OF_PLAIN if plain else _SAID)
     backbone = Backbone.of(model)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adamerge.architecture import HF_CLIP
+from adamerge.architecture import HF_CLIP, OPEN_CLIP
 from adamerge.checkpoints.lora import Factors
 from adamerge.checkpoints.peft_writing import write_adapter
 from adamerge.checkpoints.vits import is_plain
@@ -20,6 +20,7 @@ from adamerge.errors import PoolError
 from adamerge.export.hf import vision_state
 
 State = Mapping[str, Tensor]
+_SAFE = "format=open_clip and format=safetensors write the whole encoder."
 _HINT = "format=hf and format=safetensors write the whole encoder."
 
 
@@ -34,6 +35,8 @@ def write_peft(folder: Path, encoder: State, base: State, named: str) -> None:
     Raises:
         PoolError: the merge changed more than matrices of low rank, or is none of Hugging Face's CLIP.
     """
+    if OPEN_CLIP.patches not in encoder:
+        raise PoolError(f"format=peft writes adapters of CLIP, and this is a trunk of timm's.\n  {_SAFE}")
     if is_plain(encoder):
         raise PoolError(
             f"format=peft writes adapters of CLIP, and this is a plain vision transformer.\n  {_HINT}"

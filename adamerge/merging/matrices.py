@@ -29,7 +29,7 @@ def is_block_matrix(key: str, base: Tensor) -> bool:
 
 
 def is_fused(key: str) -> bool:
-    """Whether a tensor holds the query, key and value projections one below the other."""
+    """Whether a tensor holds query, key and value projections, or two of them, one below the other."""
     return fusing(key) is not None
 
 
@@ -37,15 +37,17 @@ def as_matrices(key: str, stack: Tensor, fused: Fused = "apart") -> list[Tensor]
     """A tensor's task vectors (T, *shape) as matrices (T, rows, columns).
 
     A convolution's kernel (out, in, h, w) is the matrix (out, in h w). The fused attention projection is three
-    matrices ("apart") or one ("together").
+    matrices, or two where a pooling has key and value alone ("apart"), or one ("together").
 
     Raises:
         ValueError: a tensor with less than two dimensions.
     """
     if stack.ndim < 3:
         raise ValueError(f"{key} {tuple(stack.shape[1:])} is no matrix")
-    matrices = stack.flatten(2)
-    return list(matrices.chunk(3, dim=1)) if is_fused(key) and fused == "apart" else [matrices]
+    matrices, family = stack.flatten(2), fusing(key)
+    if family is None or fused == "together":
+        return [matrices]
+    return list(matrices.chunk(len(family.parts(key)), dim=1))
 
 
 def by_matrix(key: str, stack: Tensor, change: Callable[[Tensor], Tensor], fused: Fused = "apart") -> Tensor:

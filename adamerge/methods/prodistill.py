@@ -37,7 +37,11 @@ class ElementWise(Method):
         super().__init__(pool)
         if pool.by_task or not pool.coefficients.is_one_number:
             raise PoolError("ProDistill starts from one coefficient, which this rule or start does not give.")
-        blocks(pool.encoder)  # refuses an encoder without
+        if blocks(pool.encoder) and pool.backbone.rotary:  # `blocks` refuses an encoder without
+            raise PoolError(
+                "ProDistill trains the blocks one by one on their tokens; those of this encoder take rotary positions "
+                "beside the tokens, which it does not keep."
+            )
         names = pool.backbone.names
         value = pool.coefficients.number if start is None else start
         self.inner = tuple(key for key in pool.keys if names.block_of(key) is not None)

@@ -13,7 +13,7 @@ from adamerge.errors import PoolError
 from adamerge.merging import ONE, Pool
 from adamerge.merging.mixing import cheaper, cost, mixed_linear
 from adamerge.methods.base import Method
-from adamerge.models.blocks import activation, blocks, replaced_mlps
+from adamerge.models.blocks import activation, mlp_keys, replaced_mlps
 
 
 class Router(nn.Module):
@@ -78,8 +78,7 @@ class WEMoE(Method):
                 "WEMoE merges everything but the MLPs with one coefficient, which this rule or start does not give."
                 "\n  Choose rule=none, task_arithmetic, ties or weight_average."
             )
-        backbone = pool.backbone
-        mlps = [backbone.names.mlp_keys(i) for i in range(len(blocks(pool.encoder)))]
+        mlps = mlp_keys(pool.encoder)
         keys = {key for mlp in mlps for key in mlp.values()}
         pruned = {k: _pruned(v, prune) if k in keys and prune else v for k, v in pool.vectors.items()}
         super().__init__(replace(pool, vectors=pruned))
@@ -87,7 +86,7 @@ class WEMoE(Method):
         count = 1 if shared_router else len(self._mlps)
         value = pool.coefficients.number if start is None else start
         self.routers = nn.ModuleList(
-            Router(backbone.width, len(pool.names), router_layers, value) for _ in range(count)
+            Router(pool.backbone.width, len(pool.names), router_layers, value) for _ in range(count)
         )
         self.batch_reduce = batch_reduce
         self._static: dict[str, Tensor] | None = None

@@ -13,8 +13,17 @@ from torch import Tensor
 
 from adamerge.architecture import OPEN_CLIP, Architecture
 from adamerge.errors import ConfigError
-from adamerge.models.clip import ImageEncoder, Model, activation, build_visual, image_size, model_config
+from adamerge.models.clip import (
+    ImageEncoder,
+    Model,
+    activation,
+    build_visual,
+    image_size,
+    model_config,
+    visual_of,
+)
 from adamerge.models.pictures import PictureRules
+from adamerge.models.trunks import NO_BATCHNORM, has_trunk, trunk_sizes, with_fixed_buffers
 
 
 @dataclass(frozen=True)
@@ -36,29 +45,15 @@ class Backbone(Architecture):
         """The backbone of an open_clip name or configuration; CLIP's mean and deviation unless others are given.
 
         Raises:
-            ConfigError: no name of open_clip's, or no vision transformer.
+            ConfigError: no name of open_clip's, or an image encoder of a kind that is not known.
         """
-        from open_clip import CLIPVisionCfg
-
         config = model_config(model)
-        vision = {**asdict(CLIPVisionCfg()), **config["vision_cfg"]}
-        if vision["timm_model_name"] or not isinstance(vision["layers"], int):
-            raise ConfigError(
-                f"backbone.model: the image encoder of {_called(model)} is none of open_clip's vision transformers.\n"
-                "  Choose one, such as ViT-B-32-quickgelu, ViT-B-16 or ViT-L-14."
-            )
-        side, patch = image_size(model), _side(vision["patch_size"])
+        sizes = trunk_sizes(config, visual_of) if has_trunk(config) else _transformer_sizes(model)
         return cls(
-            names=OPEN_CLIP,
+            **sizes,
             embed_dim=config["embed_dim"],
-            width=vision["width"],
-            tokens=(side // patch) ** 2 + 1,
-            blocks=vision["layers"],
-            attention_heads=vision["width"] // vision["head_width"],
-            patch=patch,
-            activation=activation(model),
             model=model,
-            pictures=pictures or PictureRules.of(side),
+            pictures=pictures or PictureRules.of(image_size(model)),
             text=config.get("text_cfg"),
         )
 
@@ -66,11 +61,33 @@ class Backbone(Architecture):
         """The image encoder without storage (on the meta device): shapes and code, no weights."""
         with torch.device("meta"):
             visual = build_visual(self.model)
+        with_fixed_buffers(visual)
         return ImageEncoder(visual, self).eval().requires_grad_(False)
 
     def shapes(self) -> dict[str, Tensor]:
         """The tensors that its image encoder has, without storage, in the order of the state dict."""
         return dict(self.build().state_dict())
+
+
+def _transformer_sizes(model: Model) -> dict[str, Any]:
+    """What `Architecture` says of open_clip's own vision transformers."""
+    from open_clip import CLIPVisionCfg
+
+    vision = {**asdict(CLIPVisionCfg()), **model_config(model)["vision_cfg"]}
+    if not isinstance(vision["layers"], int):
+        raise ConfigError(
+            f"backbone.model: the image encoder of {_called(model)} is a ResNet with BatchNorm.\n  {NO_BATCHNORM}"
+        )
+    side, patch = image_size(model), _side(vision["patch_size"])
+    return {
+        "names": OPEN_CLIP,
+        "width": vision["width"],
+        "tokens": (side // patch) ** 2 + 1,
+        "blocks": vision["layers"],
+        "attention_heads": vision["width"] // vision["head_width"],
+        "patch": patch,
+        "activation": activation(model),
+    }
 
 
 def _side(size: Any) -> int:

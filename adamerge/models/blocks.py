@@ -34,6 +34,21 @@ def mlps(encoder: nn.Module) -> list[nn.Module]:
     return [block.get_submodule(name) for block in blocks(encoder)]
 
 
+def mlp_keys(encoder: nn.Module) -> list[dict[str, str]]:
+    """The keys of every block's MLP, as `Names.mlp_keys`.
+
+    Raises:
+        PoolError: an encoder without blocks, or whose MLPs are not two linears with an activation between them.
+    """
+    names = architecture_of(encoder).names
+    if blocks(encoder) and not names.mlp_in:
+        raise PoolError(
+            "This method works on MLPs of two linears with an activation between them; those of this encoder are "
+            "others (SwiGLU, or a norm inside)."
+        )
+    return [names.mlp_keys(index) for index in range(len(blocks(encoder)))]
+
+
 def activation(encoder: nn.Module, index: int) -> nn.Module:
     """The activation in the MLP of a residual block."""
     names = architecture_of(encoder).names

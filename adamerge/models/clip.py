@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from adamerge.architecture import Activation
-from adamerge.errors import ConfigError
+from adamerge.errors import CheckpointError, ConfigError
 from adamerge.models.attention import suited_attention
 from adamerge.models.pictures import PictureRules
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_config
+from adamerge.models.trunks import fixed_buffers, has_trunk, sized
 
 if TYPE_CHECKING:
     import open_clip
@@ -40,6 +41,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.visual = visual
         self.backbone = backbone
+        self._fixed = fixed_buffers(visual)
 
     @property
     def pictures(self) -> PictureRules:
@@ -52,6 +54,8 @@ class ImageEncoder(nn.Module):
         if images.dtype == torch.uint8:
             like = next(self.parameters())
             images = self.pictures.normalise(images, like.dtype)
+        for module, name in self._fixed:  # they are given from nowhere else, and follow the pictures
+            module._buffers[name] = module.get_buffer(name).to(images.device)
         with suited_attention(images, self.backbone.tokens if self.backbone is not None else 0):
             features: Tensor = self.visual(images)
         return features
@@ -66,7 +70,7 @@ def pictures_of(encoder: nn.Module) -> PictureRules:
 def model_config(model: Model) -> dict[str, Any]:
     """open_clip's model configuration: for one of its model names, a `timm:<name>`, or given in full."""
     if not isinstance(model, str):
-        return {key: value for key, value in model.items() if key != "custom_text"}
+        return dict(model)
     if model.startswith(TIMM):
         return timm_config(model)
     import open_clip
@@ -79,9 +83,7 @@ def model_config(model: Model) -> dict[str, Any]:
 
 def build_clip(model: Model, state: Mapping[str, Tensor] | None = None) -> open_clip.CLIP:
     """A CLIP with both towers, with random weights or those of `state`."""
-    import open_clip
-
-    clip = open_clip.CLIP(**model_config(model))
+    clip = _made(model_config(model))
     if state is not None:
         clip.load_state_dict({key: value.float() for key, value in state.items()})
     return clip.eval()
@@ -89,10 +91,26 @@ def build_clip(model: Model, state: Mapping[str, Tensor] | None = None) -> open_
 
 def build_visual(model: Model) -> nn.Module:
     """The image encoder alone; the model need not have a text tower."""
+    return visual_of(model_config(model))
+
+
+def visual_of(config: Mapping[str, Any]) -> nn.Module:
+    """The image encoder of an open_clip configuration."""
+    text = _NO_TEXT if has_trunk(config) else config.get("text_cfg") or _NO_TEXT
+    return _made({**config, "text_cfg": text}).visual.eval()
+
+
+def _made(config: Mapping[str, Any]) -> Any:
+    """The class that open_clip's own factory takes for a configuration, without pre-trained parts of other places."""
     import open_clip
 
-    config = model_config(model)
-    return open_clip.CLIP(**{**config, "text_cfg": config.get("text_cfg") or _NO_TEXT}).visual.eval()
+    config = dict(config)
+    own_text = config.pop("custom_text", False) or "hf_model_name" in (config.get("text_cfg") or {})
+    if has_trunk(config):
+        config["vision_cfg"] = {**config["vision_cfg"], "timm_model_pretrained": False}
+    clip: Any = (open_clip.CustomTextCLIP if own_text else open_clip.CLIP)(**config)
+    sized(clip.visual, config)
+    return clip
 
 
 # open_clip's CLIP cannot be without a text tower; this one is built and left.
@@ -124,10 +142,29 @@ def at_size(model: Model, size: int) -> Model:
     return {**config, "vision_cfg": vision}
 
 
-def tokenizer(model: Model) -> Any:
-    """The tokenizer that belongs to a model: calling it with n texts gives tokens (n, context length)."""
-    import open_clip
+def tokenizer(model: Model, fetch: bool = False) -> Any:
+    """The tokenizer that belongs to a model: calling it with n texts gives tokens (n, context length).
 
-    if isinstance(model, str):
-        return open_clip.get_tokenizer(model)
-    return open_clip.SimpleTokenizer(context_length=model_config(model)["text_cfg"]["context_length"])
+    Args:
+        fetch: one of Hugging Face's that is not in the hub's cache is fetched.
+
+    Raises:
+        CheckpointError: it is one of Hugging Face's (SigLIP's, say) that is not in the cache.
+    """
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    text = model_config(model).get("text_cfg") or {}
+    if not (name := text.get("hf_tokenizer_name")):
+        if isinstance(model, str):
+            return open_clip.get_tokenizer(model)
+        return open_clip.SimpleTokenizer(context_length=text["context_length"])
+    options = {key: text[key] for key in ("context_length", "tokenizer_mode") if key in text}
+    try:
+        return HFTokenizer(name, **options, **text.get("tokenizer_kwargs", {}), local_files_only=not fetch)
+    except (OSError, ValueError, ImportError) as error:
+        raise CheckpointError(
+            f"The backbone's tokenizer, '{name}', is not here: {str(error).strip().splitlines()[0]}\n"
+            "  Add download=true to fetch it. Or give heads that need no text: head files as "
+            "checkpoints.heads=<folder>/{task}.safetensors, or checkpoints.heads=prototypes."
+        ) from error

@@ -12,6 +12,7 @@ from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import guess_architecture
 from adamerge.checkpoints.stated import Stated
 from adamerge.checkpoints.vits import is_plain
+from adamerge.errors import PoolError
 from adamerge.models.clip import Model
 from adamerge.models.pictures import PictureRules
 
@@ -23,8 +24,13 @@ def guess(origin: Mapping[str, Tensor], stated: Stated, pictures: PictureRules |
 
     What shapes cannot tell is taken from the files beside the weights; what these do not say either is that of OpenAI's
     CLIP, and the warning names it.
+
+    Raises:
+        PoolError: a trunk of timm's of which the files say no name.
     """
     shape, facts = guess_architecture(origin), stated.facts
+    if shape.trunk:
+        return _trunk(shape.name, shape.embed_dim, facts)
     heads = facts.get("heads", shape.heads)
     plain = is_plain(origin)
     quick = facts.get("activation", "gelu" if plain else "quick_gelu") == "quick_gelu"
@@ -62,6 +68,19 @@ def guess(origin: Mapping[str, Tensor], stated: Stated, pictures: PictureRules |
         },
         "text_cfg": {"context_length": 77, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1},
     }
+
+
+def _trunk(looks: str, embed_dim: int, facts: Mapping[str, Any]) -> Model:
+    """A trunk of timm's, whose name no shape tells."""
+    start = "vision_cfg."
+    vision = {fact.removeprefix(start): value for fact, value in facts.items() if fact.startswith(start)}
+    if "timm_model_name" not in vision or "image_size" not in facts:
+        raise PoolError(
+            f"No backbone given, and shapes do not tell which of timm's models it is: {looks}.\n"
+            "  Give open_clip's name of the whole model, such as ViT-B-16-SigLIP, or put open_clip_config.json beside "
+            "the weights."
+        )
+    return {"embed_dim": embed_dim, "vision_cfg": {**vision, "image_size": facts["image_size"]}}
 
 
 def _mlp(origin: Mapping[str, Tensor], width: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from adamerge.architecture import HF_CLIP
 from adamerge.checkpoints import open_clip_to_hf
 from adamerge.checkpoints.lora import Adapted, Factors, Lora
 from adamerge.checkpoints.peft_config import LoraConfig
+from adamerge.errors import PoolError
 
 TARGETS = tuple(
     name.removesuffix(".{kind}").rpartition(".")[2]
@@ -42,6 +43,11 @@ class LowRankEncoder(nn.Module):
             for key, value in open_clip_to_hf(encoder.state_dict()).items()
             if HF_CLIP.block_of(key) is not None and key.endswith(".weight") and key.split(".")[-2] in targets
         }
+        if not shapes:
+            raise PoolError(
+                "lora: adapters are made for the linears of CLIP's and plain vision transformers; this encoder has "
+                "none of them under their names.\n  Leave lora out, which trains the whole encoder."
+            )
         self.modules_adapted = tuple(shapes)
         # PEFT's and loralib's start: Kaiming's uniform numbers with a = sqrt(5), which is +-1 / sqrt(in).
         self.down = nn.ParameterList(

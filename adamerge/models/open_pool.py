@@ -18,6 +18,7 @@ from adamerge.checkpoints import (
     open_checkpoint,
 )
 from adamerge.checkpoints.misfits import Difference
+from adamerge.checkpoints.trunks import feature_width
 from adamerge.errors import PoolError
 from adamerge.merging import Head, Pool
 from adamerge.merging.pool import stack_task_vectors
@@ -105,7 +106,7 @@ def fit_to_backbone(
     Raises:
         PoolError: as `open_pool`.
     """
-    if OPEN_CLIP.projection not in origin:
+    if feature_width(origin) is None:
         raise PoolError(
             f"The base model {opened.source} has no projection, so its features do not reach the heads.\n"
             "  Give the whole CLIP, or Hugging Face's CLIPVisionModelWithProjection (experts may go without)."

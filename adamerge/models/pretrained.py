@@ -62,25 +62,38 @@ class RandomExperts(Mapping[str, dict[str, Tensor]]):
 
 
 def has_text_tower(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict with open_clip keys has CLIP's text transformer; without it no prompts can be encoded."""
-    return "token_embedding.weight" in state and any(key.startswith("transformer.") for key in state)
+    """Whether a state dict with open_clip keys has CLIP's text transformer; without it no prompts can be encoded.
+
+    open_clip has it at the top, or below `text.` where the text tower is a module of its own (SigLIP).
+    """
+    top = "token_embedding.weight" in state and any(key.startswith("transformer.") for key in state)
+    return top or any(key.startswith("text.transformer.") for key in state)
 
 
 def build_heads(
-    state: Mapping[str, Tensor], model: Model, prompts: Mapping[str, Sequence[Sequence[str]]]
+    state: Mapping[str, Tensor],
+    model: Model,
+    prompts: Mapping[str, Sequence[Sequence[str]]],
+    fetch: bool = False,
 ) -> dict[str, Tensor]:
     """Zero-shot heads {task: (classes, d)} from the text tower in `state`.
 
+    SigLIP's logit bias is one number for all classes, which changes no probability of a softmax: heads go without it.
+
+    Args:
+        fetch: a tokenizer that is not in the hub's cache is fetched.
+
     Raises:
-        CheckpointError: the checkpoint has an image encoder only, or a text tower that is not the backbone's.
+        CheckpointError: the checkpoint has an image encoder only, or a text tower that is not the backbone's; or the
+            tokenizer is not there.
     """
     if not has_text_tower(state):
         raise CheckpointError(
             "The base checkpoint has no text tower, so no zero-shot heads can be made from prompts.\n"
             "  Give a full CLIP as checkpoints.base, or head files as checkpoints.heads=<folder>/{task}.safetensors."
         )
+    tokenize = tokenizer(model, fetch)
     clip = _text_tower(state, model)
-    tokenize = tokenizer(model)
     return {task: zero_shot_head(clip, tokenize, texts) for task, texts in prompts.items()}
 
 

@@ -18,6 +18,7 @@ from adamerge.models.clip import Model, activation, image_size, model_config
 from adamerge.models.pictures import MEAN, STD, PictureRules
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_pictures
+from adamerge.models.trunks import has_trunk
 from adamerge.picture_fit import Fit
 
 _CLOSE = 1e-3  # numbers of a mean or deviation that files round differently
@@ -99,11 +100,24 @@ def settle(
             f"{count} of the weights cannot be honoured as the files beside them state it.\n{shown}\n"
             f"  {' '.join([*advice, 'A file that is wrong about its weights is corrected or removed.'])}"
         )
+    _refuse_unsaid_pictures(model, found)
     taken = {fact: by for fact, (_, by) in found.items() if fact not in given}
     values = {fact: value for fact, (value, _) in found.items()}
     how = {name: values.get(name) for name in _FIT}
     pictures = picture_rules(model, values.get("mean"), values.get("std"), **how)
     return Settled(_with(model, {fact: values[fact] for fact in taken}), pictures, taken)
+
+
+def _refuse_unsaid_pictures(model: Model, found: Mapping[str, Any]) -> None:
+    """Trunks of timm's differ in the pictures that they take, so that CLIP's rules are not taken for granted."""
+    missing = [fact for fact in ("mean", "std", "resize") if fact not in found]
+    if missing and not isinstance(model, str) and has_trunk(model_config(model)):
+        name = model_config(model)["vision_cfg"]["timm_model_name"]
+        raise PoolError(
+            f"Nothing says how pictures are prepared for {name}: {', '.join(missing)}.\n"
+            "  Put open_clip_config.json beside the weights, or give them, for SigLIP as backbone.mean=[0.5,0.5,0.5] "
+            "backbone.std=[0.5,0.5,0.5] backbone.resize=squash."
+        )
 
 
 def picture_rules(
@@ -124,10 +138,26 @@ def picture_rules(
 
 
 def _own_pictures(model: Model) -> dict[str, Any]:
-    """What a model's name says of its pictures."""
-    if isinstance(model, str) and model.startswith(TIMM):
+    """What a model's name says of its pictures: timm's, and open_clip's where the image encoder is one of timm's."""
+    if not isinstance(model, str):
+        return {}
+    if model.startswith(TIMM):
         return {key: value for key, value in timm_pictures(model).items() if value is not None}
-    return {}
+    return _published_pictures(model) if has_trunk(model_config(model)) else {}
+
+
+def _published_pictures(name: str) -> dict[str, Any]:
+    """What open_clip's table states of all published weights of a model alike; CLIP's where it says nothing."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    published = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
+    found = {}
+    for fact, key in (("mean", "mean"), ("std", "std"), ("resize", "resize_mode"), ("interpolation",) * 2):
+        values = {tuple(v) if isinstance(v := one.get(key), list | tuple) else v for one in published}
+        if len(values) == 1 and (value := values.pop()) is not None:
+            found[fact] = value
+    return found
 
 
 def _colour(given: Sequence[float]) -> tuple[float, float, float]:
@@ -143,7 +173,7 @@ def _backbone_facts(model: Model) -> Iterator[tuple[str, Any]]:
     vision: dict[str, Any] = {**(asdict(CLIPVisionCfg()) if named else {}), **config["vision_cfg"]}
     if named or "quick_gelu" in config:
         yield "activation", activation(model)
-    if "head_width" in vision:
+    if "head_width" in vision and not has_trunk(config):  # a trunk's is part of its name
         yield "heads", vision["width"] // vision["head_width"]
     yield "image_size", image_size(model)
     for key in vision.keys() - {"width", "head_width", "image_size", "layers", "patch_size", "mlp_ratio"}:

@@ -38,7 +38,7 @@ def open_heads(
     tower_id = fingerprints({source: paths[source]})[source] if source == "text" else base_id
 
     def make() -> dict[str, Tensor]:
-        return build_heads(pretrained_state(paths[source], model), model, prompts)
+        return build_heads(pretrained_state(paths[source], model), model, prompts, settings.download)
 
     # One file for the suite: a head is small, and every run of the suite needs all of them.
     made_from = {"base": tower_id, "model": model, "prompts": prompts, "kind": "zero-shot heads"}

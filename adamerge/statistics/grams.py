@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from adamerge.architecture import Architecture, architecture_of
+from adamerge.architecture import OPEN_CLIP, Architecture, Names, architecture_of
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
 from adamerge.models.blocks import blocks
@@ -87,7 +87,7 @@ def collect_grams(
         images: normalised floats, or uint8 pixels.
 
     Raises:
-        PoolError: an encoder without transformer blocks, or with another attention than `nn.MultiheadAttention`'s.
+        PoolError: an encoder without transformer blocks, or with another attention or MLP than is known here.
     """
     state = {key: value.to(device) for key, value in state.items()}
     sums: Grams = {}
@@ -128,6 +128,8 @@ def _watch_block(
 ) -> list[Any]:
     names, stem = architecture.names, architecture.names.block(index)
     attention: Any = block.get_submodule(names.attention_out.rpartition(".")[0])
+    if names is not OPEN_CLIP:
+        return _watch_linears(block, attention, stem, names, add)
     if not isinstance(attention, nn.MultiheadAttention) or attention.in_proj_weight is None:
         raise PoolError(
             f"{stem}: Gram matrices are known of torch's MultiheadAttention, not of a {type(attention).__name__}."
@@ -156,6 +158,30 @@ def _watch_block(
             block.get_submodule(name).register_forward_pre_hook(entering(f"{stem}.{name}.weight"))
             for name in (names.mlp_in, names.mlp_out)
         ),
+    ]
+
+
+def _watch_linears(
+    block: nn.Module, attention: nn.Module, stem: str, names: Names, add: Callable[[str, Tensor], None]
+) -> list[Any]:
+    """A block of timm's, whose attention calls the linear behind it as a module."""
+    if not names.mlp_in:
+        raise PoolError(f"Gram matrices are known of an MLP of two linears, which {stem}.{names.mlp} is not.")
+    entering_attention = [
+        part.format(kind="weight") for part in ([names.fused] if names.fused else names.apart)
+    ]
+
+    def watch(module: nn.Module, keys: list[str]) -> Any:
+        def before(_module: nn.Module, inputs: Any) -> None:
+            for key in keys:
+                add(f"{stem}.{key}", inputs[0])
+
+        return module.register_forward_pre_hook(before)
+
+    linears = (names.attention_out, names.mlp_in, names.mlp_out)
+    return [
+        watch(attention, entering_attention),
+        *(watch(block.get_submodule(name), [f"{name}.weight"]) for name in linears),
     ]
 
 
