@@ -14,7 +14,7 @@ PACKAGE = Path(adamerge.__file__).parent
 
 # From the ground up. A room may import those in the lines above its own.
 ROOMS = (
-    ("errors", "cache_folder", "memory", "stopping", "console", "lookup", "hints"),
+    ("errors", "cache_folder", "memory", "stopping", "console", "lookup", "hints", "hardware"),
     ("files", "progress", "architecture", "picture_fit"),
     ("digests",),
     ("merging",),
@@ -36,6 +36,7 @@ LIGHT = (
     *("report", "tracking", "settings", "errors", "files", "console", "progress", "stopping", "digests"),
     "architecture",
     "hints",
+    "hardware",
 )
 HEAVY = ("torch", "pytorch_lightning", "open_clip", "torchvision")
 # The rooms that know Lightning, and Hydra's own config object.

@@ -16,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from adamerge.diagnosis.findings import Finding
+from adamerge.hardware import suited_precision
 from adamerge.memory import free_memory_bytes
 from adamerge.report.names import memory
 from adamerge.settings.commands import PoolSettings
@@ -89,6 +90,14 @@ def devices(settings: PoolSettings) -> Iterator[Finding]:
         yield Finding("ok", "device", ", ".join(cuda))
     else:
         yield Finding("ok", "device", "cpu; no GPU found")
+    suited, why = suited_precision(asked)
+    asked_for = settings.trainer.precision
+    if suited == "32-true" and asked_for == "bf16-mixed":
+        text = f"trainer.precision={asked_for}, but {why}: a step takes several times as long"
+        yield Finding("warning", "precision", text, "Choose trainer.precision=32-true, or auto.")
+    else:
+        faster = "; trainer.precision=auto is faster" if suited != asked_for == "32-true" else ""
+        yield Finding("ok", "precision", f"{asked_for}; {why}{faster}")
 
 
 def disk(what: str, folder: Path, need: int) -> Iterator[Finding]:

@@ -84,6 +84,9 @@ def _begin(run: Run, rerun: bool, console: Console, deviations: Deviations) -> N
     lineage = run.lineage
     start_folder(run.settings, run.folder, lineage)
     _write_preset(run, deviations)
+    precision = run.settings.trainer.precision
+    if precision != "32-true":
+        how = f", {precision}{how}"
     console.print(
         Text.assemble(
             (run.name, "bold"),

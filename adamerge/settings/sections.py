@@ -8,8 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from adamerge.hardware import AUTO, suited_precision
 from adamerge.hints import near
 
 
@@ -250,6 +259,14 @@ class TrainerSection(Section):
     max_time: Any = None
     profiler: Any = None
     strategy: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suited(cls, options: Any) -> Any:
+        """precision=auto is settled at once: the identity and the record of a run have what it was trained in."""
+        if isinstance(options, Mapping) and options.get("precision") == AUTO:
+            return {**options, "precision": suited_precision(options.get("accelerator", "auto"))[0]}
+        return options
 
     @field_validator("devices", mode="before")
     @classmethod
