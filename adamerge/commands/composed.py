@@ -11,6 +11,7 @@ from adamerge.settings.check import Plain, find_mistakes, place, validate
 from adamerge.settings.commands import SETTINGS
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.sections import Section
+from adamerge.settings.terms import look_up_terms
 
 
 def settings_of(config: DictConfig, command: str) -> Section:
@@ -33,8 +34,10 @@ def find_mistakes_in(config: DictConfig, command: str, mistakes: Mistakes) -> Pl
 
 
 def resolved(config: DictConfig, mistakes: Mistakes) -> Plain:
-    """The config as plain data; values that are missing or cannot be resolved are noted and left out."""
+    """The config as plain data, the terms of a sum of objectives looked up; values that are missing or cannot be
+    resolved are noted and left out."""
     plain: Plain = _resolved(config, "", mistakes)
+    look_up_terms(plain, mistakes)
     return plain
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adamerge.objectives.judged import judged
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -33,9 +35,9 @@ def estimate(predicted: Tensor, expert: Tensor) -> Estimate:
         predicted: (n,) classes predicted by the merged model.
         expert: (n, classes) probabilities of the task's expert on the same images.
     """
-    judged = expert.double().gather(1, predicted.view(-1, 1)).squeeze(1)
+    right = judged(predicted, expert.double())
     certainty, own = expert.double().max(dim=1)
-    value, error = float(judged.mean()), 2 * float(judged.std(correction=0)) / len(judged) ** 0.5
+    value, error = float(right.mean()), 2 * float(right.std(correction=0)) / len(right) ** 0.5
     agreement, accuracy = float((predicted == own).double().mean()), float(certainty.mean())
     low = max(0.0, min(value, agreement + accuracy - 1.0) - error)
     high = min(1.0, max(value, 1.0 - abs(accuracy - agreement)) + error)

@@ -1,7 +1,8 @@
-"""Entropy of the merged model's predictions (AdaMerging)."""
+"""Entropy of the merged model's predictions (AdaMerging), also with each predicted class counted alike."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from adamerge.objectives.objective import Classifier, Representation, Target, widened
@@ -44,3 +45,28 @@ class Entropy:
         self, method: Classifier, representation: Representation, task: str, target: Representation = ()
     ) -> Tensor:
         return entropy(method.classify(representation[-1], task), self.eps).mean()
+
+
+class BalancedEntropy(Entropy):
+    """Entropy in which every predicted class of the batch counts alike: its mean over the images of each predicted
+    class, and the mean of these over the classes that are predicted.
+
+    Where one class takes over, its images no longer outvote the others. Which class an image is predicted as has no
+    gradient. With as many images in every class it is the plain mean.
+
+    Args:
+        eps: added inside the logarithm.
+
+    Source: DSBR, arXiv 2606.02339, as its abstract describes the weighting.
+    """
+
+    name = "entropy, predicted classes counted alike (nats)"
+
+    def __call__(
+        self, method: Classifier, representation: Representation, task: str, target: Representation = ()
+    ) -> Tensor:
+        logits = method.classify(representation[-1], task)
+        predicted = logits.detach().argmax(dim=-1)
+        counts = torch.bincount(predicted, minlength=logits.shape[-1])
+        each = entropy(logits, self.eps)
+        return (each / counts[predicted]).sum() / (counts > 0).sum()

@@ -48,7 +48,10 @@ def described(node: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def _build(value: Any) -> Any:
-    return instantiate(value) if isinstance(value, Mapping) and "_target_" in value else value
+    """A component is made, also within a group of them; anything else stays."""
+    if not isinstance(value, Mapping):
+        return value
+    return instantiate(value) if "_target_" in value else {key: _build(v) for key, v in value.items()}
 
 
 def allowed() -> tuple[str, ...]:
@@ -148,6 +151,9 @@ def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes, tri
             mistakes.add(at, f"{target.__name__} has no such option; {guess}")
         elif isinstance(value, Mapping) and "_target_" in value:
             check_component(at, value, mistakes)
+        elif isinstance(value, Mapping) and (parts := _components_in(value)):
+            for name, part in parts.items():
+                check_component(f"{at}.{name}", part, mistakes, tried)
         elif key in known and (problem := type_problem(value, known[key].annotation)):
             mistakes.add(at, problem)
     if path.startswith("adamerge.") and not node.get("_partial_"):  # of others, the program gives some
@@ -157,6 +163,11 @@ def check_component(where: str, node: Mapping[str, Any], mistakes: Mistakes, tri
         _try(where, node, known, mistakes)
     if path.startswith(_OPTIMIZERS) and node.get("_partial_") and len(mistakes.lines) == before:
         _try_optimizer(where, node, mistakes)
+
+
+def _components_in(group: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The components of a group of them, such as the terms of a sum."""
+    return {name: v for name, v in group.items() if isinstance(v, Mapping) and "_target_" in v}
 
 
 def _try_optimizer(where: str, node: Mapping[str, Any], mistakes: Mistakes) -> None:

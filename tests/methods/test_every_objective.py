@@ -14,13 +14,17 @@ from adamerge.settings import conf_dir
 OBJECTIVES = sorted(path.stem for path in (conf_dir() / "objective").glob("*.yaml"))
 # What they can train: layer-wise coefficients reach every loss of features and logits, a router that of the tasks.
 METHODS = {"task_identity": ("twin",)}
+MORE = {
+    "labels": ("+method.labels=8",),
+    "sum": ("method.objective.terms={agreement: 1.0, alignment: 0.5, entropy: 0.1}",),
+}
 COMMON = ("adamerging_layerwise", "surgery", "tinting", "wemoe")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_trains_every_method_that_has_the_parts(objective: str) -> None:
     for name in METHODS.get(objective, COMMON):
-        words = (f"objective={objective}", *(["+method.labels=8"] if objective == "labels" else []))
+        words = (f"objective={objective}", *MORE.get(objective, ()))
         start = build(config(name, words), make_vit_pool()).state_dict()
         method = adapted(name, words=words)
         assert any(not torch.equal(value, start[key]) for key, value in method.state_dict().items()), name

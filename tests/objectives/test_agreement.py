@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from objectives.models import value
 
 from adamerge.objectives.agreement import Agreement, PseudoLabels
-
-
-class Identity:
-    """A head whose logits are the features."""
-
-    def logits(self, features: Tensor) -> Tensor:
-        return features
-
-
-@dataclass
-class Model:
-    pool: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(heads={"t": Identity()}))
-
-    def classify(self, features: Tensor, task: str) -> Tensor:
-        return features
-
-
-def value(objective: Any, own: Tensor, expert: Tensor) -> Tensor | None:
-    return objective(Model(), (own,), "t", (expert,))
 
 
 def test_soft_agreement_by_hand() -> None:
@@ -70,3 +49,17 @@ def test_the_filter_keeps_the_mean_over_what_is_kept(make: Any) -> None:
 def test_a_temperature_is_a_number_above_0(temperature: Any) -> None:
     with pytest.raises(ValueError, match="temperature should be a number above 0"):
         Agreement(temperature)
+
+
+def test_the_gradient_is_that_of_the_divergence_from_the_expert() -> None:
+    """KL(q || p) is the soft cross-entropy less the expert's own entropy, which nothing trains."""
+    torch.manual_seed(0)
+    own = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    teacher = 2 * torch.randn(5, 4, dtype=torch.float64)
+    q, t = (teacher / 2).softmax(-1), 2.0
+    divergence = t * t * (q * (q.log() - (own / t).log_softmax(-1))).sum(-1).mean()
+    (wanted,) = torch.autograd.grad(divergence, own)
+    loss = value(Agreement(t), own, teacher)
+    assert loss is not None
+    (found,) = torch.autograd.grad(loss, own)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-15)

@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+from objectives.models import known
+from torch import Tensor
 
-from adamerge.objectives.entropy import entropy
+from adamerge.objectives.entropy import BalancedEntropy, Entropy, entropy
 
 
 @pytest.mark.parametrize("classes", [2, 10, 397])
@@ -49,3 +51,34 @@ def test_shift_of_the_logits_changes_nothing() -> None:
 def test_eps_by_hand() -> None:
     """Two even classes and eps 0.1: -(0.5 log 0.6 + 0.5 log 0.6)."""
     assert entropy(torch.zeros(1, 2), 0.1).item() == pytest.approx(-math.log(0.6))
+
+
+def balanced(logits: Tensor) -> float:
+    """In words: group by the predicted class, mean entropy of each group, mean of these."""
+    groups: dict[int, list[float]] = {}
+    for row in logits.tolist():
+        total = sum(math.exp(v) for v in row)
+        p = [math.exp(v) / total for v in row]
+        groups.setdefault(p.index(max(p)), []).append(-sum(q * math.log(q) for q in p))
+    return sum(sum(g) / len(g) for g in groups.values()) / len(groups)
+
+
+def test_each_predicted_class_counts_alike() -> None:
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(17, 5, dtype=torch.float64)
+    logits[:12, 3] += 4.0  # one class has taken over
+    found = known(BalancedEntropy(), logits, logits).item()
+    assert found == pytest.approx(balanced(logits), rel=1e-12)
+    assert found != pytest.approx(known(Entropy(), logits, logits).item(), rel=1e-3)
+
+
+def test_as_many_images_of_every_class_give_the_plain_mean() -> None:
+    logits = 3 * torch.eye(4, dtype=torch.float64).repeat(3, 1) + torch.rand(12, 4, dtype=torch.float64)
+    torch.testing.assert_close(known(BalancedEntropy(), logits, logits), known(Entropy(), logits, logits))
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-8])
+def test_the_balanced_gradient_equals_finite_differences(eps: float) -> None:
+    torch.manual_seed(1)
+    logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: known(BalancedEntropy(eps), z, z), logits)

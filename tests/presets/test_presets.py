@@ -89,3 +89,9 @@ def test_twenty_tasks_of_fusion_bench_have_its_letters() -> None:
             "emnist",
             "kmnist",
         ]
+
+
+def test_one_preset_takes_its_task_vectors_about_the_mean() -> None:
+    averaged = [name for name in method_names() if composed(f"method={name}").origin != "base"]
+    assert averaged == ["adamerging_guided_cart"]
+    assert composed("method=adamerging_guided_cart", "origin=base").origin == "base"
