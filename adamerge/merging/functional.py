@@ -39,6 +39,9 @@ class _Merge(torch.autograd.Function):
         ctx.rows_like = (rows.shape, rows.dtype)
         flat = base.reshape(-1)
         out = torch.empty_like(flat)
+        rows = (
+            rows.contiguous()
+        )  # a number expanded to all tasks takes another kernel, whose last bit differs
         with full_precision(flat):
             for row, piece in _pieces(len(rows), vectors, flat.dtype):
                 wide = vectors[:, piece].to(flat.dtype)

@@ -56,6 +56,7 @@ class Followed(Rule):
         self.gives = rule.gives
         self.ranks = rule.ranks
         self.linear = rule.linear
+        self.origin = rule.origin
 
     def coefficient(self, count: int) -> float | None:
         return self.rule.coefficient(count)

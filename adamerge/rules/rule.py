@@ -39,12 +39,17 @@ class Rule:
         ranks: compares entries with a threshold, in float32: in bfloat16 many entries share the threshold.
         linear: linear in the task vectors, so that about the experts' average, where these sum to zero, its static
             merge tells nothing new.
+        origin: what the task vectors start from, unless whoever merges says otherwise.
+        own_start: coefficients that are learned on its vectors start at its own merge: the customary coefficient of
+            task vectors as they are is not that of these.
     """
 
     needs: Needs = "nothing"
     gives: Gives = "vectors"
     ranks: bool = False
     linear: bool = False
+    origin: Origin = "base"
+    own_start: bool = False
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
         """Look at all task vectors once (a threshold over all tensors, a norm); gives what is done to each tensor."""
@@ -82,19 +87,21 @@ class Rule:
         self,
         pool: Pool,
         dtype: torch.dtype | None = None,
-        origin: Origin = "base",
+        origin: Origin | None = None,
         statistics: Statistics | None = None,
     ) -> Pool:
         """The pool with this rule's vectors in the place of its own. The heads stay, and the base about itself.
 
         Args:
             dtype: what the vectors are kept as, where it is another than the pool's.
-            origin: what the task vectors start from. About the average the new pool's base is the experts' mean.
+            origin: what the task vectors start from; None: the rule's own. About the average the new pool's base is the
+                experts' mean.
             statistics: of unlabeled images, for a rule that needs them.
 
         Raises:
             PoolError: a rule without the images that it needs; origin=average of one expert.
         """
+        origin = self.origin if origin is None else origin
         vectors = seen_from(origin, statistics, InMemory(pool.names, pool.base, pool.vectors))
         rule = self.compact(vectors)
         found: dict[str, Tensor | Masked] = {}

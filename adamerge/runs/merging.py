@@ -33,7 +33,7 @@ def merge(
     task: str | None = None,
     *,
     post: str | PostRule | Sequence[str | PostRule] = (),
-    origin: Origin = "base",
+    origin: Origin | None = None,
     images: Mapping[str, Tensor] | None = None,
     **options: Any,
 ) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ def merge(
         rule: the name of a YAML in conf/rule, with its values unless `options` has others; or a rule.
         task: whose encoder, of a rule that keeps one per task (emr, individual).
         post: what is done behind the rule, one or several: names of YAMLs in conf/post, or post-rules.
-        origin: what task vectors start from: the base, or the experts' average.
+        origin: what task vectors start from: the base, or the experts' average; None: as the rule has it.
         images: unlabeled images (n, 3, H, W) of each task, as its expert sees them, for a rule that needs some.
 
     Raises:
@@ -104,13 +104,13 @@ def write_merged(
     rule: Rule,
     vectors: TaskVectors,
     dtype: torch.dtype = torch.float32,
-    origin: Origin = "base",
+    origin: Origin | None = None,
 ) -> str:
     """Merge into a safetensors file, tensor by tensor; the same bytes as saving `rule(pool, dtype, origin).static()`.
 
     Args:
         dtype: what a pool of these experts would store the rule's vectors as.
-        origin: what the task vectors start from.
+        origin: what the task vectors start from; None: the rule's own.
 
     Returns:
         The file's sha256.
@@ -119,7 +119,7 @@ def write_merged(
         PoolError: a rule that keeps one encoder per task, or that needs images.
     """
     weights = rule.weights(vectors.names)
-    vectors = about(vectors, origin)
+    vectors = about(vectors, rule.origin if origin is None else origin)
     with torch.no_grad():
         changed = rule.prepare(vectors)
     return save_stream(path, vectors.shapes, lambda key: merged_tensor(key, vectors, changed, weights, dtype))

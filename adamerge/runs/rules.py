@@ -75,14 +75,15 @@ def refuse_pointless(settings: RunSettings, rule: Rule, trained: bool) -> None:
 
 
 def with_own_start(settings: RunSettings) -> RunSettings:
-    """The settings with coefficients that start where the merge stands, for a rule that gives one delta or has a
-    post-rule behind it.
+    """The settings with coefficients that start where the merge stands, for a rule that gives one delta, has a
+    post-rule behind it or says so (`Rule.own_start`).
 
     The suite's prior is the customary coefficient of task vectors as they are, not of such a merge; `start: null` of a
     model takes the rule's own. Another start than the prior is the user's, and stays.
     """
     prior = _PRIOR if settings.suite.prior is None else settings.suite.prior
-    if not settings.post and rule_of(settings).gives != "delta":
+    rule = rule_of(settings)
+    if not settings.post and rule.gives != "delta" and not rule.own_start:
         return settings
     method = settings.method.model_copy(update={"model": from_the_rule(settings.method.model, prior)})
     return settings.model_copy(update={"method": method})
