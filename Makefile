@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The rooms of the mathematics: quick to test, and the tests say how much of them they reach.
+MATHEMATICS := tests/merging tests/objectives tests/statistics tests/rules
+COVERED := --cov=adamerge.merging --cov=adamerge.objectives --cov=adamerge.statistics --cov=adamerge.rules
 
 .PHONY: help setup run test check coverage format lint types bench bench-smoke docs mini clean
 
@@ -20,9 +23,10 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY)  ## set up, then merge and adapt eight experts on the embedded suite (about a minute)
 	$(BIN)/python -m adamerge train method=adamerging_layerwise
 
-test: $(READY)  ## set up, then lint, check types and run all tests, two at a time
+test: $(READY)  ## set up, then lint, check types and run all tests, two at a time, with the coverage of the mathematics
 	$(MAKE) --no-print-directory lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(COVERED) --cov-report=term $(MATHEMATICS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 $(addprefix --ignore=,$(MATHEMATICS))
 
 check: $(READY)  ## lint, types and the tests of merging, rules and rooms (under a minute once mypy has its cache)
 	$(MAKE) --no-print-directory lint types
