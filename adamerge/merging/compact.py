@@ -61,6 +61,10 @@ class LowRank:
         parts = [left @ right for left, right in zip(self.left, self.right, strict=True)]
         return torch.cat(parts, dim=1).flatten(1)
 
+    def to(self, dtype: torch.dtype) -> LowRank:
+        """With the factors kept in another type."""
+        return LowRank(self.left.to(dtype), self.right.to(dtype))
+
     @property
     def nbytes(self) -> int:
         return self.left.nbytes + self.right.nbytes

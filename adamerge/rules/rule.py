@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adamerge.merging import Coefficients, Pool
-from adamerge.merging.compact import Masked, as_vectors
+from adamerge.merging.compact import LowRank, Masked, as_vectors
 from adamerge.merging.pool import one_hot
 from adamerge.merging.task_vectors import (
     InMemory,
@@ -24,7 +24,7 @@ from adamerge.merging.task_vectors import (
 
 Needs = Literal["nothing", "images", "labels"]
 Gives = Literal["vectors", "delta", "experts"]
-CompactRule = Callable[[str, Tensor, Tensor], Tensor | Masked | None]
+CompactRule = Callable[[str, Tensor, Tensor], Tensor | Masked | LowRank | None]
 
 
 class Rule:
@@ -104,7 +104,7 @@ class Rule:
         origin = self.origin if origin is None else origin
         vectors = seen_from(origin, statistics, InMemory(pool.names, pool.base, pool.vectors))
         rule = self.compact(vectors)
-        found: dict[str, Tensor | Masked] = {}
+        found: dict[str, Tensor | Masked | LowRank] = {}
         for key in vectors.keys:
             changed = rule(key, vectors.base(key), vectors.stack(key))
             if changed is not None:
