@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from restating import expert, pool64, tau
-from spectral_by_hand import Matrix, by_hand, changed, close, only
+from spectral_by_hand import Matrix, by_hand, close, only
 
 import adamerge
 from adamerge.rules.star import Star
@@ -51,14 +51,12 @@ def test_each_nuclear_norm_stays_and_coefficients_are_those_of_the_average() -> 
         own = torch.linalg.svdvals(ruled.vectors[key][row].view(8, 32))
         torch.testing.assert_close(own.sum(), torch.linalg.svdvals(tau(pool, task)[key]).sum())
         assert int((own > 1e-9).sum()) < 8
-    assert ruled.coefficients.number == 1 / 3
+    assert ruled.coefficients.number == pytest.approx(1 / 3)
 
 
 def test_whole_spectra_are_the_average_and_equal_experts_that_one() -> None:
     pool = pool64()
     close(adamerge.merge(pool, Star(keep=1.0)), adamerge.merge(pool, "weight_average"))
-    for row in (1, 2):
-        pool = changed(pool, row, lambda _: torch.zeros(()))
     for stack in pool.vectors.values():
         stack.copy_(stack[:1].expand_as(stack).clone())
     close(adamerge.merge(pool, Star(keep=1.0)), expert(pool, pool.names[0]))
