@@ -17,13 +17,14 @@ _WHERE = {
     "open_pool": "adamerge.models.open_pool",
     "merge": "adamerge.runs.merging",
     "fit": "adamerge.training",
+    "Guard": "adamerge.training.guard",
     "Schedule": "adamerge.rounds.schedule",
     "Head": "adamerge.merging",
     "Pool": "adamerge.merging",
 }
 _MODULES = ("methods", "objectives", "rules")
 
-__all__ = ["Head", "Pool", "Schedule", "fit", "merge", "methods", "objectives", "open_pool", "rules"]
+__all__ = ["Guard", "Head", "Pool", "Schedule", "fit", "merge", "methods", "objectives", "open_pool", "rules"]
 
 
 def __getattr__(name: str) -> Any:

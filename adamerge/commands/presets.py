@@ -106,6 +106,7 @@ def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
         | {"attack": {"tasks": settings.attack.tasks}}
         | {"post": "+".join(settings.post) or None, **{f"post.{k}": v for k, v in settings.post.items()}}
         | {"origin": settings.origin}
+        | {"guard": None if settings.guarded is None else settings.guarded.model_dump()}
     )
 
 

@@ -122,6 +122,11 @@ class Bilevel(Loop):
         self.start: Tensor
         self.register_buffer("start", values.detach().clone(), persistent=False)
 
+    @property
+    def guarded_from(self) -> int:
+        # Until then the coefficients stand where an inner step from their start has put them.
+        return self.meta_steps if self.learns_coefficients else 0
+
     def make_optimizers(self) -> list[Optimizer]:
         """Of the mask, of the inner step, of stage 2; subclasses add theirs."""
         coefficients = [self.method.merging.values]

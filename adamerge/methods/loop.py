@@ -70,6 +70,7 @@ class Loop(nn.Module):
 
     Attributes:
         compares_itself: the loop makes what the objective compares with, so that nothing of the experts is needed.
+        guarded_from: rounds that leave no model to judge behind them, as others build on what they make.
     """
 
     compares_itself = False
@@ -97,6 +98,10 @@ class Loop(nn.Module):
         self._optimizer = optimizer
         self._indices = indices
         self._overflows = 0  # updates left out in a row
+
+    @property
+    def guarded_from(self) -> int:
+        return 0
 
     @property
     def trained(self) -> list[nn.Parameter]:

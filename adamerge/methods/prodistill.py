@@ -108,6 +108,12 @@ class BlockByBlock(Loop):
         self._merged: dict[str, Tensor] = {}
         self._expert: dict[str, Tensor] = {}
 
+    @property
+    def guarded_from(self) -> int:
+        return (
+            self.schedule.steps
+        )  # a block is distilled into those before it, and all of them together are the model
+
     def step(self, batches: Sequence[Batch], optimizers: Sequence[Any]) -> Losses:
         depth = len(blocks(self.method.pool.encoder))
         block = min(self.engine.step // self.epochs, depth - 1)

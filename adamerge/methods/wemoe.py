@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -43,6 +44,22 @@ def _small_linear(inputs: int, outputs: int, bias: float) -> nn.Linear:
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.constant_(layer.bias, bias)
     return layer
+
+
+@contextmanager
+def gates_seen(method: nn.Module) -> Iterator[list[Tensor]]:
+    """The gates (n, T) of every pass through a router inside the block; none of a method without routers."""
+    seen: list[Tensor] = []
+
+    def see(router: nn.Module, tokens: Any, gates: Tensor) -> None:
+        seen.append(gates.detach().cpu())
+
+    hooks = [part.register_forward_hook(see) for part in method.modules() if isinstance(part, Router)]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class WEMoE(Method):

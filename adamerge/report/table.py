@@ -48,9 +48,32 @@ def results_table(results: Results) -> RenderableType:
         table.add_row(task, *_cells(accuracies, task), percent(results.tasks[task].agreement))
     table.add_section()
     table.add_row("average", *_cells(accuracies, "average"), percent(results.agreement), style="bold")
-    lines = (*gap_lines(results), *unseen_lines(results), *attack_lines(results), *calibration_lines(results))
+    lines = (
+        *guard_lines(results),
+        *gap_lines(results),
+        *unseen_lines(results),
+        *attack_lines(results),
+        *calibration_lines(results),
+    )
     extra = [Text(line) for line in (*lines, facts_line(results)) if line]
     return Group(table, *extra, Text(cost_line(results), style="dim"))
+
+
+def guard_lines(results: Results) -> list[str]:
+    """What the guard kept, and what collapsed on the way."""
+    if (guard := results.guard) is None:
+        return []
+    kept = {
+        "start": "the start is kept",
+        "best": f"that after round {guard.round} is kept",
+        "end": "the end is kept",
+    }
+    lines = [
+        f"guard, estimated accuracy on images held back: start {percent(guard.start)}, best {percent(guard.best)}, "
+        f"end {percent(guard.end)} after {results.steps} rounds; {kept[guard.kept]}"
+    ]
+    names = ", ".join(name.replace("/", " ") for name in guard.collapsed)
+    return [*lines, f"collapsed on the way: {names}"] if names else lines
 
 
 def gap_lines(results: Results) -> list[str]:
@@ -129,5 +152,14 @@ def to_markdown(results: Results) -> str:
         lines.append(f"| {task} | {' | '.join(cells)} | {percent(result.agreement)} |")
     cells = [percent(column["average"]) for column in accuracies.values()]
     lines.append(f"| **average** | {' | '.join(cells)} | {percent(results.agreement)} |")
-    told = [line for line in (*gap_lines(results), *calibration_lines(results), facts_line(results)) if line]
+    told = [
+        line
+        for line in (
+            *guard_lines(results),
+            *gap_lines(results),
+            *calibration_lines(results),
+            facts_line(results),
+        )
+        if line
+    ]
     return "\n".join([*lines, *(f"\n{line}" for line in told)]) + "\n"

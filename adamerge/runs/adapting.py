@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,34 +11,27 @@ from typing import Any
 from rich.console import Console
 from torch.utils.data import Dataset
 
-from adamerge.checkpoints.cached import cached
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.methods.static import experts
-from adamerge.progress import image_progress
 from adamerge.rounds.schedule import Schedule
 from adamerge.runs.backbones import fit_for
 from adamerge.runs.folder import train_in
+from adamerge.runs.guarding import guard_of, hold_back
 from adamerge.runs.images import Data, corruption_of
 from adamerge.runs.protocol import adapts_on, objective_of, order_of, refuse_test_images, unlabeled
+from adamerge.runs.recorded import recorded_stream
 from adamerge.runs.run import Run
 from adamerge.runs.watching import watch_of
-from adamerge.settings import cache_dir, instantiate
+from adamerge.settings import instantiate
 from adamerge.settings.components import find_target
+from adamerge.tasks.images import ImageSet
 from adamerge.tasks.labeled import LabeledStream, labeled_subset
 from adamerge.tasks.orders import Order, plans
 from adamerge.tasks.overlap import refuse_overlap
 from adamerge.tasks.stream import Stream
 from adamerge.tracking.mirror import Mirror
 from adamerge.training.adaptation import Adaptation
-from adamerge.training.recording import (
-    RecordedStream,
-    Recording,
-    encoder_digest,
-    record,
-    recording,
-    shown_images,
-)
 
 
 def adapt(
@@ -75,16 +67,18 @@ def adapt(
     training = settings.method.training
     kind: Any = find_target(training["_target_"]) if training else method.loop
     of_experts = objective.target == "expert" and not kind.compares_itself
+    held: dict[str, ImageSet] = {}
     if learns_from_labels:
         stream = Stream({task: few["images"] for task, few in labeled.items()}, **drawn)
     else:
-        stream = _stream(run, data, drawn)
+        stream, held = _stream(run, data, drawn)
     schedule = replace(planned, steps=len(stream))
     dataset: Dataset[Any] = stream
     if learns_from_labels:
         dataset = LabeledStream(stream, {task: few["labels"] for task, few in labeled.items()})
     elif settings.record:
-        dataset = _recorded(run, method, pool, of_experts, stream)
+        dataset = recorded_stream(run, method, pool, of_experts, stream)
+    guard = guard_of(run, pool, held)
     recorded = time.perf_counter() - started
     module = Adaptation(
         method,
@@ -97,20 +91,23 @@ def adapt(
         loop=partial(instantiate, training) if training else None,
     )
     watch = watch_of(run, method, pool, data, schedule.steps)
-    train_in(run.folder, settings, module, dataset, schedule.steps, mirrors, watch)
+    train_in(run.folder, settings, module, dataset, schedule.steps, mirrors, watch, guard)
     return recorded
 
 
-def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> Stream:
-    """The unlabeled images that the run adapts on, in the order in which they come."""
+def _stream(run: Run, data: Data, drawn: Mapping[str, Any]) -> tuple[Stream, dict[str, ImageSet]]:
+    """The unlabeled images that the run adapts on, in the order in which they come; and those a guard holds back."""
     order, on = order_of(run.settings.stream), adapts_on(run.settings)
     assert on is not None
     given = unlabeled(run, data, on, run.settings.suite.adapt_images)
+    held: dict[str, ImageSet] = {}
+    if (guard := run.settings.guarded) is not None:
+        given, held = hold_back(given, guard, run.settings.seed)
     sizes = {task: len(images) for task, images in given.images.items()}
     planned = None if order == Order() else plans(order, sizes, given.labels, **drawn)
     stream = Stream(given.images, **drawn, plans=planned)
-    refuse_test_images(run, stream, data, on)
-    return stream
+    refuse_test_images(run, stream, held, data, on)
+    return stream, held
 
 
 def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
@@ -128,53 +125,3 @@ def _labeled(run: Run, data: Data) -> dict[str, dict[str, Any]]:
 
 def _all(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": given["images"], "target": (given["labels"],)}
-
-
-def _recorded(run: Run, method: Method, pool: Pool, of_experts: bool, stream: Stream) -> Dataset[Any]:
-    """The stream with everything that does not change looked up instead of computed.
-
-    Args:
-        of_experts: whether what the experts make of the images is needed.
-    """
-    encoded = targets = None
-    if of_experts:
-
-        def of_expert(task: str) -> dict[str, Any]:
-            return {
-                "encoder": "expert",
-                **run.encoders("base", f"experts/{task}"),
-                "deep": method.block_means,
-            }
-
-        targets = _record(run, experts(pool, method.block_means), stream, of_expert, "Recording the experts")
-    if method.frozen_encoder:
-
-        def of_merged(task: str) -> dict[str, Any]:
-            return {"encoder": encoder_digest(method, task), **run.encoders()}
-
-        encoded = _record(run, method, stream, of_merged, "Recording the merged encoder")
-    return stream if encoded is None and targets is None else RecordedStream(stream, encoded, targets)
-
-
-def _record(
-    run: Run, method: Method, stream: Stream, made_from: Callable[[str], dict[str, Any]], title: str
-) -> dict[str, Recording]:
-    """One pass of `method` over the images that the stream shows, kept on disk under what it was made from."""
-    indices = {task: shown for task in stream.image_sets if len(shown := shown_images(stream, task))}
-    recordings = {}
-    with image_progress(title, indices) as progress:
-        for task in indices:
-            images = stream.image_sets[task]
-            make = partial(
-                record, method, task, images, indices[task],
-                **run.passes, progress=progress,
-            )  # fmt: skip
-            identity = {
-                "kind": "representations",
-                "images": images.digest(),
-                "indices": hashlib.sha256(indices[task].numpy().tobytes()).hexdigest(),
-                **made_from(task),
-            }
-            tensors = cached(cache_dir() / "representations", identity, make)
-            recordings[task] = recording(tensors, indices[task], len(images))
-    return recordings

@@ -18,6 +18,7 @@ from adamerge.memory import peak_memory_bytes
 from adamerge.merging import Pool
 from adamerge.methods.base import Method
 from adamerge.progress import image_progress
+from adamerge.runs.guarding import guarded
 from adamerge.runs.images import Data, open_data, suite_name
 from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
 from adamerge.runs.rules import rule_name
@@ -45,7 +46,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
         warn_of_disagreement(predicted, references.experts, pool.heads)
     found = scored(logits, references, data.labels, parts_of(settings, data))
-    schedule = settings.method.schedule
+    journal = Journal(run.folder / "journal.jsonl").read() if settings.method.schedule is not None else []
     return Results(
         run_id=run.id,
         command="train" if method.trainable_count() else "merge",
@@ -54,7 +55,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         suite=suite_name(settings.suite),
         backbone=settings.backbone.name,
         seed=settings.seed,
-        steps=len(Journal(run.folder / "journal.jsonl").read()) if schedule is not None else 0,
+        steps=len(journal),
         trainable_parameters=method.trainable_count(),
         seconds={},
         peak_memory_bytes=peak_memory_bytes(passes["device"]),
@@ -73,6 +74,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         stream=str(order_of(settings.stream)) if adapts_on(settings) is not None else INDEPENDENT,
         adapted=found.adapted,
         held_out=found.held_out,
+        guard=guarded(journal),
     )
 
 

@@ -19,6 +19,7 @@ from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
 from adamerge.tracking.run_record import Lineage, read_lineage, write_lineage
+from adamerge.training.guard import Guard
 from adamerge.training.journaling import Watch
 from adamerge.training.run_steps import run_steps
 from adamerge.training.step_module import StepModule
@@ -95,6 +96,7 @@ def train_in(
     steps: int,
     mirrors: Sequence[Mirror],
     watch: Watch | None = None,
+    guard: Guard | None = None,
 ) -> None:
     """Train with the config's trainer and checkpoints."""
     run_steps(
@@ -107,4 +109,5 @@ def train_in(
         checkpoint_every=settings.checkpoint_every,
         workers=settings.workers,
         watch=watch,
+        guard=guard,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -148,8 +149,10 @@ def _of_training(
     return image_set(pictures, fit, None, kept, task.name), found
 
 
-def refuse_test_images(run: Run, stream: Stream, data: Data, on: AdaptOn) -> None:
-    """Check that no training image that the stream shows is a test image.
+def refuse_test_images(
+    run: Run, stream: Stream, held: Mapping[str, ImageSet], data: Data, on: AdaptOn
+) -> None:
+    """Check that no training image that the stream shows, or that a guard holds back, is a test image.
 
     Raises:
         DataError: some are.
@@ -159,3 +162,5 @@ def refuse_test_images(run: Run, stream: Stream, data: Data, on: AdaptOn) -> Non
         return
     for task, images in stream.image_sets.items():
         refuse_overlap(task, ImageSubset(images, shown_images(stream, task)), data.images[task])
+    for task, images in held.items():
+        refuse_overlap(task, images, data.images[task])

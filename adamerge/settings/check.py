@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from adamerge.hints import near
 from adamerge.settings.annotations import reason
 from adamerge.settings.components import check_component
-from adamerge.settings.labels import check_labels
+from adamerge.settings.labels import check_guard, check_labels
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.sections import CHEAP, ComponentSection, Section
 from adamerge.settings.tuned import check_tuned
@@ -48,6 +48,7 @@ def find_mistakes(plain: Plain, kind: type[Section], mistakes: Mistakes) -> None
         else:
             check_component(where, node, mistakes, tried=CHEAP in said)
     check_labels(plain, mistakes)
+    check_guard(plain, mistakes)
 
 
 def _at(kind: Any, path: list[str]) -> tuple[Any, tuple[Any, ...]]:

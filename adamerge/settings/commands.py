@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator
 
+from adamerge.hints import near
 from adamerge.settings.sections import (
     AttackSection,
     BackboneSection,
@@ -15,6 +16,7 @@ from adamerge.settings.sections import (
     Component,
     EvaluationSection,
     Factory,
+    GuardSection,
     MethodSection,
     RuleSection,
     Section,
@@ -64,6 +66,23 @@ class RunSettings(PoolSettings):
     """What a run folder's config.yaml holds: a pool, a rule and a method."""
 
     method: MethodSection
+    guard: bool | GuardSection = False
+
+    @field_validator("guard", mode="before")
+    @classmethod
+    def _known_options(cls, guard: Any) -> Any:
+        if isinstance(guard, dict):
+            for key in guard:
+                if key not in GuardSection.model_fields:
+                    raise ValueError(f"no such option '{key}'; {near(str(key), GuardSection.model_fields)}")
+        return guard
+
+    @property
+    def guarded(self) -> GuardSection | None:
+        """How the run is guarded; None where it is not."""
+        if isinstance(self.guard, GuardSection):
+            return self.guard
+        return GuardSection() if self.guard else None
 
 
 class MergeSettings(RunSettings):

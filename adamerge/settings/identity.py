@@ -8,7 +8,7 @@ from typing import Any
 
 from adamerge.digests import digest
 from adamerge.settings.code import own_code
-from adamerge.settings.commands import PoolSettings
+from adamerge.settings.commands import PoolSettings, RunSettings
 from adamerge.settings.sections import PROTOTYPES
 
 # Where a run writes, what it shows, how it loads: none of it changes a number.
@@ -67,6 +67,10 @@ def identify(
     kept = _kept(settings.model_dump(exclude_defaults=True))
     if settings.post:  # one after the other: the order counts, which a mapping's digest does not tell
         kept["post"] = [[name, kept["post"][name]] for name in settings.post]
+    if isinstance(settings, RunSettings) and settings.guarded is not None:
+        kept["guard"] = (
+            settings.guarded.model_dump()
+        )  # in full: it is one also where all its options are at their default
     kept["command"] = command
     kept["dtype"] = settings.checkpoints.dtype
     if settings.checkpoints.heads == PROTOTYPES:

@@ -39,6 +39,26 @@ def check_labels(plain: Mapping[str, Any], mistakes: Mistakes) -> None:
         )
 
 
+def check_guard(plain: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """Note a guard of a method that adapts on no unlabeled images, of which some could be held back."""
+    method = plain.get("method")
+    if plain.get("guard") in (None, False) or not isinstance(method, Mapping):
+        return
+    objective = method.get("objective")
+    if method.get("schedule") is None:
+        mistakes.add(
+            "guard", f"{method.get('name')} trains nothing, so that there is nothing to guard; leave it out."
+        )
+    elif (
+        isinstance(objective, Mapping) and "method.objective" not in mistakes.places and _of_labels(objective)
+    ):
+        mistakes.add(
+            "guard",
+            f"{method.get('name')} learns from labels and sees no unlabeled images, of which some could be held back; "
+            "give guard=false.",
+        )
+
+
 def _of_labels(objective: Mapping[str, Any]) -> bool:
     try:
         return getattr(instantiate(objective), "target", None) == "labels"

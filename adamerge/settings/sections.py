@@ -83,6 +83,7 @@ class MethodSection(Section):
     training: Component | None = None
     labels: int | None = Field(default=None, gt=0)
     adapt_on: AdaptSplit | None = None
+    guard: bool = False  # whether a run is guarded unless guard=... says otherwise
 
     @field_validator("schedule")
     @classmethod
@@ -235,6 +236,15 @@ class StreamSection(Section):
     gamma: float | None = Field(default=None, gt=0)
     slots: int | None = Field(default=None, gt=0)
     mixed_tasks: bool = False
+
+
+class GuardSection(Section):
+    """How a run is guarded: what is held back of the images to adapt on, and when they are looked at."""
+
+    every: int = Field(default=10, gt=0)
+    patience: int = Field(default=5, gt=0)
+    share: float = Field(default=0.1, gt=0, lt=1)
+    images: int = Field(default=128, gt=0)
 
 
 class EvaluationSection(Section):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adamerge.errors import RunError
 from adamerge.files import atomic_write_text
@@ -87,6 +87,25 @@ class Attack:
 
 
 @dataclass(frozen=True)
+class Guarded:
+    """What a guard kept: accuracies estimated without labels on the images that it held back, averaged over the tasks.
+
+    Attributes:
+        start, best, end: before the first round, of the state that is kept, after the last round that was run.
+        kept: which state the results are of: "start", "best" (one in between) or "end".
+        round: rounds behind that state.
+        collapsed: what collapsed on the way, "task/<task>" or "expert/<expert>".
+    """
+
+    start: float
+    best: float
+    end: float
+    kept: Literal["start", "best", "end"]
+    round: int
+    collapsed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks.
 
@@ -107,6 +126,7 @@ class Results:
         stream: the order in which images came to what adapted on them.
         adapted, held_out: the two parts of each task's test split, where only a part of it was adapted on. Of a run
             that adapts on nothing (a static rule): how far the parts differ by themselves.
+        guard: what the guard kept; None of a run without one.
     """
 
     run_id: str
@@ -135,6 +155,7 @@ class Results:
     stream: str = INDEPENDENT
     adapted: dict[str, PartResult] = field(default_factory=dict)
     held_out: dict[str, PartResult] = field(default_factory=dict)
+    guard: Guarded | None = None
     schema: int = SCHEMA
 
     @property
@@ -247,6 +268,8 @@ def read_results(folder: Path) -> Results:
         content["attack"] = {name: Attack(**a) for name, a in content.get("attack", {}).items()}
         for part in ("adapted", "held_out"):
             content[part] = {name: PartResult(**p) for name, p in content.get(part, {}).items()}
+        if (guard := content.get("guard")) is not None:
+            content["guard"] = Guarded(**{**guard, "collapsed": tuple(guard["collapsed"])})
         known = {f.name for f in fields(Results)}
         return Results(**{key: value for key, value in content.items() if key in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -39,7 +39,7 @@ def steps_done(path: Path) -> int | None:
 
 
 class SaveLast(pl.Callback):
-    """Saves `path` every `every` steps and after the last one."""
+    """Saves `path` every `every` steps and after the last one, be it earlier than planned."""
 
     def __init__(self, path: Path, every: int, steps: int) -> None:
         self.path = path
@@ -50,5 +50,5 @@ class SaveLast(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, StepModule)
-        if pl_module.step % self.every == 0 or pl_module.step == self.steps:
+        if pl_module.step % self.every == 0 or pl_module.step == self.steps or pl_module.stopped:
             trainer.save_checkpoint(self.path)

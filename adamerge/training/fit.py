@@ -15,6 +15,7 @@ from adamerge.objectives.objective import Objective
 from adamerge.rounds.batch import Given
 from adamerge.rounds.schedule import Schedule
 from adamerge.training.adaptation import Adaptation
+from adamerge.training.guard import Guard
 from adamerge.training.run_steps import run_steps
 
 
@@ -43,6 +44,7 @@ def fit(
     teacher: Pool | None = None,
     labeled: Labeled | None = None,
     loop: Callable[..., Loop] | None = None,
+    guard: Guard | None = None,
     trainer: Mapping[str, Any] | None = None,
 ) -> Method:
     """Adapt `method` in place, by its own loop, and return it.
@@ -57,6 +59,7 @@ def fit(
         teacher: the pool of the experts, before any rule; needed by an objective that compares with them.
         labeled: {task: {"images": ..., "target": (labels,)}} for a loop that looks at a few labels beside the stream.
         loop: the method's own with other options, functools.partial(Bilevel, meta_steps=2000), or another loop.
+        guard: keeps the best state, judged on images that are not in the stream: adamerge.Guard(images, teacher).
         trainer: options of Lightning's Trainer, e.g. {"accelerator": "cpu"}.
     """
     plan = schedule if isinstance(schedule, Schedule) else Schedule(**schedule)
@@ -70,5 +73,5 @@ def fit(
         labeled=labeled,
         loop=loop,
     )
-    run_steps(module, _Batches(stream), plan.steps, trainer=options)
+    run_steps(module, _Batches(stream), plan.steps, trainer=options, guard=guard)
     return method

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,18 @@ from adamerge.memory import peak_memory_bytes
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
 from adamerge.training.step_module import StepModule
+
+
+@contextmanager
+def unnoticed(module: pl.LightningModule) -> Iterator[None]:
+    """Inside the block the model may be looked at: random numbers and the modules' modes are put back, and nothing has
+    a gradient."""
+    modes = {part: part.training for part in module.modules()}
+    devices = [module.device] if module.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        yield
+    for part, mode in modes.items():
+        part.training = mode
 
 
 @dataclass(frozen=True)
@@ -31,16 +44,11 @@ class Watch:
     steps: int
 
     def __call__(self, module: StepModule) -> dict[str, float | None]:
-        """Nothing at a step without an evaluation. Random numbers and the modules' modes are put back."""
-        if module.step % self.every and module.step not in (1, self.steps):
+        """Nothing at a step without an evaluation."""
+        if module.step % self.every and module.step not in (1, self.steps) and not module.stopped:
             return {}
-        modes = {part: part.training for part in module.modules()}
-        devices = [module.device] if module.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad():
-            found = self.look()
-        for part, mode in modes.items():
-            part.training = mode
-        return found
+        with unnoticed(module):
+            return self.look()
 
 
 class WriteJournal(pl.Callback):

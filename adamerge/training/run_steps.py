@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 from adamerge.errors import CheckpointError, ConfigError
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
+from adamerge.training.adaptation import Adaptation
 from adamerge.training.checkpointing import AtomicCheckpointIO, SaveLast, steps_done
+from adamerge.training.guard import Guard
 from adamerge.training.journaling import Watch, WriteJournal
 from adamerge.training.step_module import StepModule, step_loader
 
@@ -39,6 +41,7 @@ def run_steps(
     checkpoint_every: int = 50,
     workers: int = 0,
     watch: Watch | None = None,
+    guard: Guard | None = None,
 ) -> None:
     """Train `module` on dataset[0], ..., dataset[steps - 1].
 
@@ -50,8 +53,10 @@ def run_steps(
         checkpoint_every: steps between two checkpoints.
         workers: processes that load data; does not change the result.
         watch: evaluations while training, for the journal.
+        guard: of an Adaptation: what it keeps is the result, and it may end the training before all steps are done.
     """
-    callbacks = list(callbacks or [])
+    # Before the journal and the checkpoint, which say what it found.
+    callbacks = [*([] if guard is None else [guard]), *(callbacks or [])]
     plugins: list[Any] = []
     last = None
     if folder is not None:
@@ -81,6 +86,9 @@ def run_steps(
         raise CheckpointError(
             f"Cannot resume from {last}: {error}.\n  Delete that file to start this run afresh."
         ) from error
+    if guard is not None:
+        assert isinstance(module, Adaptation)
+        guard.put_back(module)
 
 
 def _quiet() -> None:

@@ -18,12 +18,17 @@ from adamerge.errors import RunError
 
 
 class StepModule(pl.LightningModule):
-    """A LightningModule that counts its steps and describes the last one in `record` for the journal."""
+    """A LightningModule that counts its steps and describes the last one in `record` for the journal.
+
+    Attributes:
+        stopped: it ends here, before all steps are done.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.step = 0
+        self.stopped = False
         self.record: dict[str, float] = {}
         self._rng: dict[str, Any] | None = None  # of the checkpoint that is resumed from
 
@@ -85,10 +90,11 @@ class StepModule(pl.LightningModule):
         rng: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             rng["cuda"] = torch.cuda.get_rng_state_all()
-        checkpoint["adamerge"] = {"step": self.step, "rng": rng}
+        checkpoint["adamerge"] = {"step": self.step, "stopped": self.stopped, "rng": rng}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.step = checkpoint["adamerge"]["step"]
+        self.stopped = checkpoint["adamerge"].get("stopped", False)
         self._rng = checkpoint["adamerge"]["rng"]
 
 
@@ -100,7 +106,7 @@ class _Remaining(Sampler[int]):
         self.steps = steps
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.module.step, self.steps))
+        return iter(range(self.module.step, self.module.step if self.module.stopped else self.steps))
 
     def __len__(self) -> int:
         return self.steps
