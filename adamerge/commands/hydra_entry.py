@@ -54,6 +54,9 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
         parser = get_args_parser()
         options = parser.parse_intermixed_args(list(words))
         _refuse(options)
+        if options.help:
+            import_module("adamerge.commands.help").explain(command, options.overrides)
+            return
         own, main = _folders(options)
         register_static_rules(*filter(None, (own, *searched(options.overrides), main)))
         if not _is_look(options) and (typed := _over_own_config(command, options)) is not None:
