@@ -132,11 +132,9 @@ def read(path: Path) -> Explained:
     for key, value in root.value:
         if key.value == "defaults":
             for entry in value.value:
-                for line in _default(entry, lines):
-                    found.groups[line.name] = line
+                found.groups |= {said.name: said for said in _default(entry, lines)}
         else:
-            for line in _options(key.value, key, value, lines):
-                found.options[line.name] = line
+            found.options |= {said.name: said for said in _options(key.value, key, value, lines)}
     return found
 
 

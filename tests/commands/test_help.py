@@ -62,7 +62,8 @@ def test_a_yaml_of_every_form_is_read(tmp_path: Path) -> None:
     )
     (tmp_path / "own.yaml").write_text(
         "# What it does.\n#   python -m adamerge own\ndefaults:\n  - base\n  - override method: a  # what is trained\n"
-        "seed: 7  # of all\n# that is drawn\ntext: 'a # b'  # quoted\nnested:\n  deep: {a: 1}  # flow\n  none:\nlast: ???\n"
+        "seed: 7  # of all\n# that is drawn\ntext: 'a # b'  # quoted\nnested:\n  deep: {a: 1}  # flow\n"
+        "  none:\nlast: ???\n"
     )
     found = explained(tmp_path, "own")
     assert {name: (line.value, line.comment) for name, line in found.options.items()} == {
