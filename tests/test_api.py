@@ -24,7 +24,7 @@ from adamerge.settings import instantiate
 from adamerge.settings.groups import choices
 from adamerge.settings.inherited import inherited
 from adamerge.settings.sections import RuleSection
-from adamerge.statistics.grams import grams_of
+from adamerge.statistics.collected import statistics_in_memory
 
 TASKS = ("Cars", "DTD")
 
@@ -128,7 +128,7 @@ def test_every_rule_merges_by_its_yamls_name_with_its_yamls_values(
     node = RuleSection.component_in(section)
     rule = TaskArithmetic(0.3) if node is None else instantiate(node)
     seen = {task: torch.randn(4, 3, 8, 8) for task in pool.names} if rule.needs == "images" else None
-    ruled = rule(pool, statistics=None if seen is None else grams_of(pool, seen))
+    ruled = rule(pool, statistics=None if seen is None else statistics_in_memory(pool, seen))
     tasks = pool.names if ruled.by_task else (None,)
     for task in tasks:
         merged = adamerge.merge(pool, rule=name, task=task, images=seen)

@@ -154,6 +154,11 @@ class Statistics(Protocol):
         None for a tensor that is no such weight."""
         ...
 
+    def fisher(self, expert: str, key: str) -> Tensor | None:
+        """The diagonal of this expert's Fisher information at one of its tensors, of its shape. None for a tensor of
+        integers."""
+        ...
+
 
 @dataclass(frozen=True)
 class Observed(Seen):

@@ -24,7 +24,7 @@ from adamerge.settings.groups import choices
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.sections import RuleSection
-from adamerge.statistics.grams import grams_of
+from adamerge.statistics.collected import statistics_in_memory
 
 
 def merge(
@@ -54,7 +54,7 @@ def merge(
     made = rule_named(rule, **options) if isinstance(rule, str) else rule
     several = [post] if isinstance(post, str | PostRule) else post
     made = followed(made, [post_named(each) if isinstance(each, str) else each for each in several])
-    statistics = None if made.needs == "nothing" or images is None else grams_of(pool, images)
+    statistics = None if made.needs == "nothing" or images is None else statistics_in_memory(pool, images)
     return made(pool, None, origin, statistics).static(task)
 
 

@@ -1,44 +1,59 @@
-"""What a run's rule learns of unlabeled images: statistics of one pass of each expert, kept on disk by content."""
+"""What a run's rule learns of unlabeled images: statistics of one pass over them, kept on disk by content."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
+import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from adamerge.cache_folder import cache_dir
 from adamerge.checkpoints.cached import cached_file
 from adamerge.errors import ConfigError
-from adamerge.merging import Pool
+from adamerge.merging import Head, Pool
 from adamerge.progress import image_progress
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.protocol import unlabeled
 from adamerge.runs.rules import rule_images, rule_name, rule_of, rule_sees
 from adamerge.runs.run import Run
-from adamerge.statistics.grams import collect_grams, refuse_missing
+from adamerge.statistics.collected import Collected, Kind, collect, refuse_missing
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.overlap import refuse_overlap
 
+# What an entry of the cache is called.
+_TITLES: dict[Kind, str] = {"gram": "gram matrices", "fisher": "Fisher information"}
 
-@dataclass(frozen=True)
-class GramFiles:
-    """Statistics (`adamerge.merging.task_vectors.Statistics`) that stay in a file for each expert."""
 
-    files: Mapping[str, Path]
+class _InFile(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, read one at a time."""
 
-    def gram(self, expert: str, key: str) -> Tensor | None:
-        from safetensors import safe_open
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
-        with safe_open(self.files[expert], framework="pt") as file:
-            tensor: Tensor | None = file.get_tensor(key) if key in file.keys() else None  # noqa: SIM118
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
+        with safe_open(self._path, framework="pt") as file:
+            return tuple(file.keys())
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        with safe_open(self._path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key)
         return tensor
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
 
-def statistics_of(run: Run, pool: Pool, data: Data | None = None) -> GramFiles | None:
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def statistics_of(run: Run, pool: Pool, data: Data | None = None) -> Collected | None:
     """The statistics that the run's rule needs; None where it needs none.
 
     Args:
@@ -63,24 +78,31 @@ def statistics_of(run: Run, pool: Pool, data: Data | None = None) -> GramFiles |
     if on.split != "test" and not run.settings.suite.allow_overlap and not corruption_of(run.settings.suite):
         for task, seen in images.items():
             refuse_overlap(task, seen, data.images[task])
-    return GramFiles(_collected(run, pool, images))
+    return Collected(partial(_in_files, run, pool, images))
 
 
-def _collected(run: Run, pool: Pool, images: Mapping[str, ImageSet]) -> dict[str, Path]:
+def _in_files(run: Run, pool: Pool, images: Mapping[str, ImageSet], kind: Kind) -> dict[str, _InFile]:
+    """Every expert's statistics of a kind, each in a file that is named by what they are made from."""
     found = {}
     passes = {**run.passes, "batch_size": min(run.passes["batch_size"], 64)}
-    with image_progress("Statistics of what enters each layer", images) as progress:
+    with image_progress(f"Statistics of unlabeled images: {_TITLES[kind]}", images) as progress:
         for name in pool.names:
             seen = images[name]
-            made_from: dict[str, Any] = {
-                "kind": "gram matrices",
+            made_from = {
+                "kind": _TITLES[kind],
                 "images": seen.digest(),
                 **run.encoders("base", f"experts/{name}"),
+                **({"head": _digest_of(pool.heads[name])} if kind == "fisher" else {}),
             }
-            make = partial(_collect, pool, name, seen, progress=progress, **passes)
-            found[name] = cached_file(cache_dir() / "statistics", made_from, make)
+            make = partial(collect, kind, pool, name, seen, progress=progress, **passes)
+            found[name] = _InFile(cached_file(cache_dir() / "statistics", made_from, make))
     return found
 
 
-def _collect(pool: Pool, name: str, images: ImageSet, **passes: Any) -> dict[str, Tensor]:
-    return collect_grams(pool.encoder, pool.expert(name), images, **passes)
+def _digest_of(head: Head) -> str:
+    """What a head is, by its content: its own file may be missing, as its prompts or pictures make it."""
+    found = hashlib.sha256(str(head.normalize).encode())
+    for tensor in (head.weight, head.bias):
+        if tensor is not None:
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -18,7 +18,6 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from adamerge.architecture import OPEN_CLIP, Architecture, Names, architecture_of
 from adamerge.errors import PoolError
-from adamerge.merging import Pool
 from adamerge.models.blocks import blocks
 
 Grams = dict[str, Tensor]
@@ -32,40 +31,6 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, indices: slice, /) -> Tensor: ...
-
-
-class InMemoryGrams:
-    """Statistics (`adamerge.merging.task_vectors.Statistics`) that lie in memory: {expert: {key: Gram matrix}}."""
-
-    def __init__(self, grams: Mapping[str, Mapping[str, Tensor]]) -> None:
-        self._grams = grams
-
-    def gram(self, expert: str, key: str) -> Tensor | None:
-        return self._grams[expert].get(key)
-
-
-def grams_of(pool: Pool, images: Mapping[str, Images]) -> InMemoryGrams:
-    """The Gram matrices of every expert on images of its own task, in memory.
-
-    Raises:
-        PoolError: an expert without images, or an encoder without transformer blocks.
-    """
-    refuse_missing(pool.names, images)
-    return InMemoryGrams(
-        {
-            name: collect_grams(pool.encoder, pool.expert(name), images[name], device=torch.device("cpu"))
-            for name in pool.names
-        }
-    )
-
-
-def refuse_missing(names: tuple[str, ...], images: Mapping[str, Any]) -> None:
-    """Raise a PoolError where an expert has no images."""
-    if missing := [name for name in names if name not in images or not len(images[name])]:
-        raise PoolError(
-            f"This rule looks at images of every expert's task; {', '.join(missing)} has none.\n"
-            "  Leave the expert out, or give a rule without images."
-        )
 
 
 @torch.no_grad()

@@ -139,12 +139,33 @@ def test_a_rule_that_looks_at_images_says_which(
     main(["train", "method=adamerging_taskwise", "rule=regmean", "method.schedule.steps=1", *FEW])
     assert read_results(runs(home, "adamerging_taskwise")[0]).protocol == "transductive"
     # The statistics are kept: the same images are not passed again.
-    monkeypatch.setattr("adamerge.runs.statistics.collect_grams", None)
+    monkeypatch.setattr("adamerge.runs.statistics.collect", None)
     main([*words, "rule.shrink=0.5"])
     assert read_results(runs(home, "regmean")[3]).average != read_results(of_train).average
     capsys.readouterr()
     assert "rule=regmean learns from images" in refused(capsys, "merge", "rule=regmean", "evaluate=false")
     assert "rule=ties looks at no images" in refused(capsys, "merge", "rule=ties", "rule.images=3")
+
+
+def test_fisher_information_is_kept_by_images_expert_and_head(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["merge", "rule=fisher", "rule.images=4", *FEW]
+    main(words)
+    (folder,) = runs(home, "fisher")
+    assert read_results(folder).protocol == "inductive"
+    monkeypatch.setattr("adamerge.runs.statistics.collect", None)
+    main([*words, "rule.floor=1.0e-3"])
+    assert (runs(home, "fisher")[1] / "merged.safetensors").read_bytes() != (
+        folder / "merged.safetensors"
+    ).read_bytes()
+    # Another head predicts otherwise.
+    heads = ["checkpoints.heads=prototypes", "checkpoints.shots=2"]
+    with pytest.raises(TypeError, match="not callable"):
+        main([*words, *heads])
+    capsys.readouterr()
+    assert "floor is added" in refused(capsys, "merge", "rule=fisher", "rule.floor=0.0")
+    assert "rule=fisher learns from images" in refused(capsys, "merge", "rule=fisher", "evaluate=false")
 
 
 def test_an_evaluated_run_of_such_a_rule_is_itself_again(
@@ -181,7 +202,15 @@ def test_task_vectors_about_the_average(home: Path, capsys: pytest.CaptureFixtur
     merged = (about / "merged.safetensors").read_bytes()
     assert (alone / "merged.safetensors").read_bytes() == merged
     capsys.readouterr()
-    for rule in ("pretrained", "individual", "weight_average", "task_arithmetic", "none", "regmean"):
+    for rule in (
+        "pretrained",
+        "individual",
+        "weight_average",
+        "task_arithmetic",
+        "none",
+        "regmean",
+        "fisher",
+    ):
         assert "task vectors sum to zero" in refused(capsys, "merge", f"rule={rule}", "origin=average")
     assert "task vectors sum to zero" in refused(
         capsys, "merge", "rule=task_arithmetic", "origin=average", "evaluate=false"

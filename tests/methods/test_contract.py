@@ -25,7 +25,7 @@ from adamerge.rules.linear import TaskArithmetic
 from adamerge.settings import instantiate
 from adamerge.settings.components import described, find_target
 from adamerge.settings.groups import method_names
-from adamerge.statistics.grams import grams_of
+from adamerge.statistics.collected import statistics_in_memory
 from adamerge.training import Adaptation, Schedule, fit, run_steps
 
 METHODS = method_names()
@@ -52,7 +52,7 @@ def build(cfg: Any, pool: Pool) -> Method:
     named = cfg.rule.component
     rule = TaskArithmetic() if named is None else instantiate(named)
     seen = Rounds(pool.tasks, 8, labels=False)[0]
-    ruled = rule(pool, statistics=None if rule.needs == "nothing" else grams_of(pool, seen))
+    ruled = rule(pool, statistics=None if rule.needs == "nothing" else statistics_in_memory(pool, seen))
     torch.manual_seed(0)
     return instantiate(cfg.method.model, ruled).eval()
 

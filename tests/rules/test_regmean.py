@@ -11,7 +11,7 @@ from torch import Tensor
 import adamerge
 from adamerge.merging import Pool
 from adamerge.rules.regmean import RegMean
-from adamerge.statistics.grams import InMemoryGrams, grams_of
+from adamerge.statistics.collected import Collected, Tables, statistics_in_memory
 
 
 def by_hand(pool: Pool, grams: dict[str, dict[str, Tensor]], shrink: float) -> State:
@@ -35,11 +35,19 @@ def by_hand(pool: Pool, grams: dict[str, dict[str, Tensor]], shrink: float) -> S
     return merged
 
 
+def collected(pool: Pool, images: State) -> dict[str, dict[str, Tensor]]:
+    return {task: naive(expert(pool, task), images[task]) for task in pool.names}
+
+
+def known(grams: Tables) -> Collected:
+    return Collected({"gram": grams}.__getitem__)
+
+
 @pytest.mark.parametrize("shrink", [0.95, 0.3])
 def test_it_is_least_squares_on_what_enters_each_layer(shrink: float) -> None:
     pool, images = pool64(), images64(6)
     merged = adamerge.merge(pool, rule="regmean", images=images, shrink=shrink)
-    grams = {task: naive(expert(pool, task), images[task]) for task in pool.names}
+    grams = collected(pool, images)
     for key, value in by_hand(pool, grams, shrink).items():
         torch.testing.assert_close(merged[key], value, rtol=1e-8, atol=1e-9)
 
@@ -53,8 +61,8 @@ def test_the_origin_makes_no_difference() -> None:
 
 def test_equal_grams_give_the_average_and_one_expert_itself() -> None:
     pool = pool64()
-    own = grams_of(pool, images64(6))
-    same = InMemoryGrams(dict.fromkeys(pool.names, own._grams[pool.names[0]]))
+    own = collected(pool, images64(6))
+    same = known(dict.fromkeys(pool.names, own[pool.names[0]]))
     average = adamerge.merge(pool, rule="weight_average")
     for key, value in RegMean()(pool, statistics=same).static().items():
         torch.testing.assert_close(value, average[key], rtol=1e-6, atol=1e-7)
@@ -68,20 +76,19 @@ def test_an_input_that_is_always_zero_takes_a_ridge() -> None:
     """Without one the system has no solution; that input's column then stays the base's."""
     pool = pool64()
     key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
-    own = grams_of(pool, images64(6))
-    spoiled = {task: dict(own._grams[task]) for task in pool.names}
+    spoiled = collected(pool, images64(6))
     for grams in spoiled.values():
         grams[key] = grams[key].clone()
         grams[key][3] = 0.0
         grams[key][:, 3] = 0.0
-    merged = RegMean()(pool, statistics=InMemoryGrams(spoiled)).static()[key]
+    merged = RegMean()(pool, statistics=known(spoiled)).static()[key]
     assert merged.isfinite().all()
     torch.testing.assert_close(merged[:, 3], pool.base[key][:, 3])
 
 
 def test_it_gives_one_delta_and_refuses_another_range() -> None:
     pool = pool64()
-    ruled = RegMean()(pool, statistics=grams_of(pool, images64(4)))
+    ruled = RegMean()(pool, statistics=statistics_in_memory(pool, images64(4)))
     assert ruled.names == ("merged",)
     assert {len(stack) for stack in ruled.vectors.values()} == {1}
     with pytest.raises(ValueError, match="shrink"):

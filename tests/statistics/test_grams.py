@@ -10,7 +10,8 @@ from statistics_by_hand import naive
 
 from adamerge.errors import PoolError
 from adamerge.models.blocks import blocks
-from adamerge.statistics.grams import collect_grams, grams_of
+from adamerge.statistics.collected import statistics_in_memory
+from adamerge.statistics.grams import collect_grams
 
 CPU = torch.device("cpu")
 
@@ -29,7 +30,7 @@ def test_they_are_the_mean_outer_product_of_every_token(batch_size: int) -> None
 
 def test_each_expert_sees_its_own_images_and_nothing_is_left_in_the_encoder() -> None:
     pool, images = pool64(), images64(4)
-    found = grams_of(pool, images)
+    found = statistics_in_memory(pool, images)
     key = "visual.transformer.resblocks.1.attn.out_proj.weight"
     for task in pool.names:
         torch.testing.assert_close(found.gram(task, key), naive(expert(pool, task), images[task])[key])
@@ -56,7 +57,12 @@ def test_another_attention_is_refused() -> None:
 
 def test_an_encoder_without_blocks_and_an_expert_without_images_are_refused() -> None:
     pool = make_pool()
+    seen = statistics_in_memory(
+        pool, {task: torch.zeros(1, 3, 4, 4, dtype=torch.float64) for task in pool.names}
+    )
     with pytest.raises(PoolError, match="blocks"):
-        grams_of(pool, {task: torch.zeros(1, 3, 4, 4, dtype=torch.float64) for task in pool.names})
+        seen.gram(pool.names[0], "visual.proj")
     with pytest.raises(PoolError, match="scenes has none"):
-        grams_of(pool64(), {task: images for task, images in images64().items() if task != "scenes"})
+        statistics_in_memory(
+            pool64(), {task: images for task, images in images64().items() if task != "scenes"}
+        )

@@ -1,0 +1,70 @@
+"""Statistics of unlabeled images by kind: each is collected of every expert when a rule first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from adamerge.errors import PoolError
+from adamerge.merging import Pool
+from adamerge.statistics.fisher import collect_fisher
+from adamerge.statistics.grams import Images, collect_grams
+
+Kind = Literal["gram", "fisher"]
+Tables = Mapping[str, Mapping[str, Tensor]]  # {expert: {key: its statistic}}
+
+
+class Collected:
+    """Statistics (`adamerge.merging.task_vectors.Statistics`), of which each kind is collected once.
+
+    Args:
+        tables: gives all experts' tables of a kind.
+    """
+
+    def __init__(self, tables: Callable[[Kind], Tables]) -> None:
+        self._tables = cache(tables)
+
+    def gram(self, expert: str, key: str) -> Tensor | None:
+        return self._tables("gram")[expert].get(key)
+
+    def fisher(self, expert: str, key: str) -> Tensor | None:
+        return self._tables("fisher")[expert].get(key)
+
+
+def statistics_in_memory(pool: Pool, images: Mapping[str, Images]) -> Collected:
+    """The statistics of every expert on images of its own task, in memory.
+
+    Raises:
+        PoolError: an expert without images; when they are asked for, an encoder without transformer blocks.
+    """
+    refuse_missing(pool.names, images)
+    cpu = torch.device("cpu")
+    return Collected(lambda kind: {n: collect(kind, pool, n, images[n], device=cpu) for n in pool.names})
+
+
+def collect(kind: Kind, pool: Pool, name: str, images: Images, **passes: Any) -> dict[str, Tensor]:
+    """One kind of statistics of one expert, by key.
+
+    Args:
+        passes: device, batch_size and progress of the pass.
+    """
+    if kind == "gram":
+        return collect_grams(pool.encoder, pool.expert(name), images, **passes)
+    if name not in pool.heads:
+        raise PoolError(
+            f"Fisher information is of a model's predictions, and {name} has no head.\n  Give heads={{...}}."
+        )
+    return collect_fisher(pool.encoder, pool.expert(name), pool.heads[name], images, **passes)
+
+
+def refuse_missing(names: tuple[str, ...], images: Mapping[str, Any]) -> None:
+    """Raise a PoolError where an expert has no images."""
+    if missing := [name for name in names if name not in images or not len(images[name])]:
+        raise PoolError(
+            f"This rule looks at images of every expert's task; {', '.join(missing)} has none.\n"
+            "  Leave the expert out, or give a rule without images."
+        )
