@@ -27,7 +27,12 @@ NAMES = re.compile(
 HOMES = {
     "architecture.py",
     # What other libraries call things: PEFT's targets, and the parts of torch's attention.
-    *("checkpoints/adapters.py", "checkpoints/lora_names.py", "settings/commands.py", "statistics/grams.py"),
+    *(
+        "checkpoints/adapters.py",
+        "checkpoints/lora_names.py",
+        "settings/commands.py",
+        "statistics/entering.py",
+    ),
 }
 MODELS = {
     "mini": {

@@ -104,7 +104,8 @@ def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
         | section("trainer", _TRAINER)
         | {"checkpoints": {"dtype": settings.checkpoints.dtype}, "suite.catalogue": heads}
         | {"attack": {"tasks": settings.attack.tasks}}
-        | {"post": "+".join(settings.post) or None, **{f"post.{k}": v for k, v in settings.post.items()}}
+        | {"post": "+".join(settings.post) or None}
+        | {f"post.{name}": post.model_dump(exclude_unset=True) for name, post in settings.post.items()}
         | {"origin": settings.origin}
         | {"guard": None if settings.guarded is None else settings.guarded.model_dump()}
     )

@@ -115,6 +115,15 @@ class AboutAverage(Seen):
         return stack - stack.mean(dim=0)
 
 
+def origin_of(vectors: TaskVectors) -> Origin:
+    """What task vectors start from."""
+    while isinstance(vectors, Seen):
+        if isinstance(vectors, AboutAverage):
+            return "average"
+        vectors = vectors.inner
+    return "base"
+
+
 @dataclass(frozen=True)
 class Some(Seen):
     """Some tensors of the same task vectors, as if there were no others."""
@@ -147,7 +156,7 @@ def about(vectors: TaskVectors, origin: Origin) -> TaskVectors:
 
 
 class Statistics(Protocol):
-    """What one pass of each expert over unlabeled images of its own task left."""
+    """What one pass of each expert, or of the base, over unlabeled images of the expert's task left."""
 
     def gram(self, expert: str, key: str) -> Tensor | None:
         """(inputs, inputs) mean over tokens of x x^T, x what enters the linear whose weight `key` is, in this expert.
@@ -157,6 +166,11 @@ class Statistics(Protocol):
     def fisher(self, expert: str, key: str) -> Tensor | None:
         """The diagonal of this expert's Fisher information at one of its tensors, of its shape. None for a tensor of
         integers."""
+        ...
+
+    def activation(self, expert: str, key: str) -> Tensor | None:
+        """(inputs,) mean over tokens of |x|, x what enters the linear whose weight `key` is, in the pre-trained base on
+        images of this expert's task. None for a tensor that is no such weight."""
         ...
 
 
@@ -176,7 +190,7 @@ def observed(vectors: TaskVectors) -> Statistics:
     if not isinstance(vectors, Observed):
         raise PoolError(
             "This rule learns from unlabeled images of every task, which were not given.\n"
-            "  In Python: adamerge.merge(pool, rule=..., images={task: images (n, 3, H, W)})."
+            "  In Python: adamerge.merge(pool, rule=..., post=..., images={task: images (n, 3, H, W)})."
         )
     return vectors.statistics
 

@@ -89,7 +89,10 @@ def _posts() -> Iterator[str]:
         "about the experts' mean.\n"
     )
     for name, path in choices("post").items():
-        yield f"## {name}\n\n{first_comment(path)}.\n\n{_described(inherited(path)['_target_'])}\n"
+        entry = inherited(path)
+        yield f"## {name}\n\n{first_comment(path)}.\n\n{_described(entry['_target_'])}\n"
+        if entry.get("images"):
+            yield f"{_images(entry)}\n"
 
 
 def _described(target: str) -> str:
@@ -118,7 +121,7 @@ def _entry(name: str, entry: dict[str, Any], row: dict[str, str] | None) -> str:
     lines = [f"### {name}\n", f"{entry.get('summary', '')}\n"]
     lines += [f"- {word}: {entry[key]}" for key, word in _FACTS.items() if entry.get(key)]
     if entry.get("images"):
-        lines.append(f"- images: {entry['images']} of each task's {entry['adapt_on']} split")
+        lines.append(_images(entry))
     if entry.get("labels"):
         lines.append(f"- labels: {entry['labels']} training pictures per task")
     if row:
@@ -126,6 +129,10 @@ def _entry(name: str, entry: dict[str, Any], row: dict[str, str] | None) -> str:
         cost = f", adapted in {row['seconds']} s, {row['peak_memory_gib']} GiB" if row["seconds"] else ""
         lines.append(f"- on `mini`: {row['average']}{spread} %{cost}")
     return "\n".join(lines) + "\n"
+
+
+def _images(entry: dict[str, Any]) -> str:
+    return f"- images: {entry['images']} of each task's {entry['adapt_on']} split"
 
 
 def read_measured(path: Path) -> dict[str, dict[str, str]]:

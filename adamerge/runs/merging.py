@@ -23,7 +23,7 @@ from adamerge.settings.components import check_component
 from adamerge.settings.groups import choices
 from adamerge.settings.inherited import inherited
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.sections import RuleSection
+from adamerge.settings.sections import PostSection, RuleSection
 from adamerge.statistics.collected import statistics_in_memory
 
 
@@ -76,7 +76,9 @@ def post_named(name: str) -> PostRule:
     Raises:
         PoolError: there is no such YAML.
     """
-    made: PostRule = _made("post", _yaml("post", "post-rule", name))
+    named = PostSection.component_in(_yaml("post", "post-rule", name))
+    assert named is not None, "a post-rule's YAML names its class"
+    made: PostRule = _made("post", named)
     return made
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from adamerge.errors import ConfigError
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.rules.post import followed
+from adamerge.rules.post import PostRule, followed
 from adamerge.rules.rule import Rule
 from adamerge.runs.images import suite_adapts_on
 from adamerge.settings import instantiate
 from adamerge.settings.commands import PoolSettings, RunSettings
+from adamerge.settings.sections import AdaptSplit
 from adamerge.tasks.protocol import AdaptOn
 
 _PRIOR = 0.3  # what method YAMLs start from where a suite has no prior
@@ -26,8 +27,9 @@ def rule_of(settings: PoolSettings) -> Rule:
     """
     named = settings.rule.component
     rule: Rule = arithmetic(settings) if named is None else instantiate(named)
-    made = followed(rule, [instantiate(post) for post in settings.post.values()])
-    _refuse_unused(settings, made)
+    posts: dict[str, PostRule] = {name: instantiate(post.component) for name, post in settings.post.items()}
+    made = followed(rule, list(posts.values()))
+    _refuse_unused(settings, {"rule": rule, **{f"post.{name}": post for name, post in posts.items()}})
     return made
 
 
@@ -43,17 +45,27 @@ def rule_name(settings: PoolSettings) -> str:
 
 
 def rule_sees(settings: PoolSettings) -> AdaptOn | None:
-    """The unlabeled images that the rule learns from: its own choice, or the suite's. None: it needs none."""
+    """The unlabeled images that the rule, or one behind it, learns from: its own choice, or the suite's. None: there
+    are none."""
     if rule_of(settings).needs == "nothing":
         return None
-    own = settings.rule.adapt_on
+    own, _ = _images_named(settings)
     return suite_adapts_on(settings.suite) if own is None else AdaptOn.of(own, "rule.adapt_on")
 
 
 def rule_images(settings: PoolSettings) -> int | None:
     """How many images of each task it learns from, at most; None: all that there are."""
-    given = [count for count in (settings.rule.images, settings.suite.adapt_images) if count is not None]
+    given = [
+        count for count in (_images_named(settings)[1], settings.suite.adapt_images) if count is not None
+    ]
     return min(given, default=None)
+
+
+def _images_named(settings: PoolSettings) -> tuple[AdaptSplit | None, int | None]:
+    """The split and the number of images that the rule and its post-rules name; they look at the same."""
+    parts = (settings.rule, *settings.post.values())
+    named = [(part.adapt_on, part.images) for part in parts if (part.adapt_on, part.images) != (None, None)]
+    return named[0] if named else (None, None)
 
 
 def refuse_pointless(settings: RunSettings, rule: Rule, trained: bool) -> None:
@@ -103,10 +115,23 @@ def from_the_rule(model: Mapping[str, Any], start: float | None = None) -> dict[
     return given
 
 
-def _refuse_unused(settings: PoolSettings, rule: Rule) -> None:
-    given = [name for name in ("adapt_on", "images") if getattr(settings.rule, name) is not None]
-    if given and rule.needs == "nothing":
-        raise ConfigError(
-            f"rule.{given[0]}: rule={settings.rule.name} looks at no images.\n  Leave it out; method.adapt_on and "
-            "suite.adapt_images are what a method adapts on."
-        )
+def _refuse_unused(settings: PoolSettings, made: Mapping[str, Rule | PostRule]) -> None:
+    """Check the options of images of the rule and of post-rules, by their places in the config."""
+    sections = {"rule": settings.rule, **{f"post.{name}": post for name, post in settings.post.items()}}
+    for where, part in made.items():
+        section = sections[where]
+        given = [name for name in ("adapt_on", "images") if getattr(section, name) is not None]
+        if given and part.needs == "nothing":
+            name = f"rule={settings.rule.name}" if where == "rule" else where
+            raise ConfigError(
+                f"{where}.{given[0]}: {name} looks at no images.\n  Leave it out; method.adapt_on and "
+                "suite.adapt_images are what a method adapts on."
+            )
+    looking = [where for where, part in made.items() if part.needs != "nothing"]
+    for name in ("adapt_on", "images"):
+        values = {where: getattr(sections[where], name) for where in looking}
+        if len(set(values.values())) > 1:
+            told = ", ".join(f"{where}.{name}={'null' if v is None else v}" for where, v in values.items())
+            raise ConfigError(
+                f"A merge looks at the same images throughout, but {told}.\n  Give all of them one value."
+            )

@@ -25,7 +25,11 @@ from adamerge.tasks.images import ImageSet
 from adamerge.tasks.overlap import refuse_overlap
 
 # What an entry of the cache is called.
-_TITLES: dict[Kind, str] = {"gram": "gram matrices", "fisher": "Fisher information"}
+_TITLES: dict[Kind, str] = {
+    "gram": "gram matrices",
+    "fisher": "Fisher information",
+    "activation": "activations",
+}
 
 
 class _InFile(Mapping[str, Tensor]):
@@ -91,7 +95,7 @@ def _in_files(run: Run, pool: Pool, images: Mapping[str, ImageSet], kind: Kind) 
             made_from = {
                 "kind": _TITLES[kind],
                 "images": seen.digest(),
-                **run.encoders("base", f"experts/{name}"),
+                **run.encoders("base", *(() if kind == "activation" else (f"experts/{name}",))),
                 **({"head": _digest_of(pool.heads[name])} if kind == "fisher" else {}),
             }
             make = partial(collect, kind, pool, name, seen, progress=progress, **passes)

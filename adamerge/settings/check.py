@@ -78,7 +78,16 @@ def with_mistakes(plain: Plain, kind: type[_S]) -> _S:
         for name, section in _nested(kind).items()
         if isinstance(plain.get(name), dict)
     }
-    return kind.model_construct(**{**plain, **nested})
+    listed = {
+        name: {
+            key: with_mistakes(entry, section)
+            for key, entry in plain[name].items()
+            if isinstance(entry, dict)
+        }
+        for name, section in _mapped(kind).items()
+        if isinstance(plain.get(name), dict)
+    }
+    return kind.model_construct(**{**plain, **nested, **listed})
 
 
 def place(where: str, key: Any) -> str:
@@ -101,6 +110,16 @@ def _nested(kind: type[Section]) -> dict[str, type[Section]]:
         (only, *others) = members
         if not others and isinstance(only, type) and issubclass(only, Section):
             found[name] = only
+    return found
+
+
+def _mapped(kind: type[Section]) -> dict[str, type[Section]]:
+    """The fields of a section that are mappings of names to sections."""
+    found: dict[str, type[Section]] = {}
+    for name, field in kind.model_fields.items():
+        members = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is dict else ()
+        if members and isinstance(members[1], type) and issubclass(members[1], Section):
+            found[name] = members[1]
     return found
 
 

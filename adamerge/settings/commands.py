@@ -11,13 +11,13 @@ from adamerge.hints import near
 from adamerge.settings.sections import (
     AttackSection,
     BackboneSection,
-    Cheap,
     CheckpointsSection,
     Component,
     EvaluationSection,
     Factory,
     GuardSection,
     MethodSection,
+    PostSection,
     RuleSection,
     Section,
     StreamSection,
@@ -33,7 +33,7 @@ class PoolSettings(Section):
     backbone: BackboneSection
     checkpoints: CheckpointsSection
     rule: RuleSection
-    post: dict[str, Cheap] = Field(default={})
+    post: dict[str, PostSection] = Field(default={})
     origin: Literal["base", "average"] = "base"
     trainer: TrainerSection
     stream: StreamSection = StreamSection(name="independent")

@@ -126,6 +126,18 @@ class RuleSection(ComponentSection):
     images: int | None = Field(default=None, gt=0)
 
 
+class PostSection(ComponentSection):
+    """A post-rule, and the images that one which needs any learns from."""
+
+    adapt_on: AdaptSplit | None = None
+    images: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one(cls, values: Any) -> Any:
+        return _named(values) if isinstance(values, dict) else values
+
+
 class ShareSection(Section):
     """A part of the test split."""
 

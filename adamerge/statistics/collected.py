@@ -11,10 +11,12 @@ from torch import Tensor
 
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
+from adamerge.statistics.activations import collect_activations
+from adamerge.statistics.entering import Images
 from adamerge.statistics.fisher import collect_fisher
-from adamerge.statistics.grams import Images, collect_grams
+from adamerge.statistics.grams import collect_grams
 
-Kind = Literal["gram", "fisher"]
+Kind = Literal["gram", "fisher", "activation"]
 Tables = Mapping[str, Mapping[str, Tensor]]  # {expert: {key: its statistic}}
 
 
@@ -34,6 +36,9 @@ class Collected:
     def fisher(self, expert: str, key: str) -> Tensor | None:
         return self._tables("fisher")[expert].get(key)
 
+    def activation(self, expert: str, key: str) -> Tensor | None:
+        return self._tables("activation")[expert].get(key)
+
 
 def statistics_in_memory(pool: Pool, images: Mapping[str, Images]) -> Collected:
     """The statistics of every expert on images of its own task, in memory.
@@ -47,13 +52,15 @@ def statistics_in_memory(pool: Pool, images: Mapping[str, Images]) -> Collected:
 
 
 def collect(kind: Kind, pool: Pool, name: str, images: Images, **passes: Any) -> dict[str, Tensor]:
-    """One kind of statistics of one expert, by key.
+    """One kind of statistics on the images of one expert's task, by key.
 
     Args:
         passes: device, batch_size and progress of the pass.
     """
     if kind == "gram":
         return collect_grams(pool.encoder, pool.expert(name), images, **passes)
+    if kind == "activation":
+        return collect_activations(pool.encoder, pool.base, images, **passes)
     if name not in pool.heads:
         raise PoolError(
             f"Fisher information is of a model's predictions, and {name} has no head.\n  Give heads={{...}}."

@@ -11,7 +11,7 @@ from torch.func import functional_call, jacrev, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adamerge.merging.head import Head
-from adamerge.statistics.grams import Images
+from adamerge.statistics.entering import Images
 
 # Entries of the gradients that are held at once: as many images at a time as that allows.
 _AT_ONCE = 1 << 26

@@ -37,6 +37,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
+def no_pass(kind: str, pool: Any, name: str, *rest: Any, **passes: Any) -> None:
+    raise AssertionError(f"{kind} of {name} is collected")
+
+
 def test_post_rules_are_of_the_run_and_written_alike_from_files(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +143,7 @@ def test_a_rule_that_looks_at_images_says_which(
     main(["train", "method=adamerging_taskwise", "rule=regmean", "method.schedule.steps=1", *FEW])
     assert read_results(runs(home, "adamerging_taskwise")[0]).protocol == "transductive"
     # The statistics are kept: the same images are not passed again.
-    monkeypatch.setattr("adamerge.runs.statistics.collect", None)
+    monkeypatch.setattr("adamerge.runs.statistics.collect", no_pass)
     main([*words, "rule.shrink=0.5"])
     assert read_results(runs(home, "regmean")[3]).average != read_results(of_train).average
     capsys.readouterr()
@@ -154,18 +158,51 @@ def test_fisher_information_is_kept_by_images_expert_and_head(
     main(words)
     (folder,) = runs(home, "fisher")
     assert read_results(folder).protocol == "inductive"
-    monkeypatch.setattr("adamerge.runs.statistics.collect", None)
+    monkeypatch.setattr("adamerge.runs.statistics.collect", no_pass)
     main([*words, "rule.floor=1.0e-3"])
     assert (runs(home, "fisher")[1] / "merged.safetensors").read_bytes() != (
         folder / "merged.safetensors"
     ).read_bytes()
     # Another head predicts otherwise.
     heads = ["checkpoints.heads=prototypes", "checkpoints.shots=2"]
-    with pytest.raises(TypeError, match="not callable"):
+    with pytest.raises(AssertionError, match="fisher of digits is collected"):
         main([*words, *heads])
     capsys.readouterr()
     assert "floor is added" in refused(capsys, "merge", "rule=fisher", "rule.floor=0.0")
     assert "rule=fisher learns from images" in refused(capsys, "merge", "rule=fisher", "evaluate=false")
+
+
+def test_a_post_rule_that_looks_at_images_behind_any_rule(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["merge", "post=aim", "post.aim.images=4", *FEW]
+    main([*words, "rule=ties"])
+    (folder,) = runs(home, "ties+aim")
+    assert read_results(folder).protocol == "inductive"
+    assert set(read_lineage(folder).data["digits"]) == {"test", "train"}
+    # The base's activations are kept: another rule or option passes no image again.
+    monkeypatch.setattr("adamerge.runs.statistics.collect", no_pass)
+    main([*words, "rule=ties", "post.aim.omega=0.2"])
+    main(["evaluate", f"run={folder}", "out=again.json"])
+    tasks = json.loads((folder / "results.json").read_text())["tasks"]
+    assert json.loads(Path("again.json").read_text())["tasks"] == tasks
+    with pytest.raises(AssertionError, match="gram of digits is collected"):
+        main([*words, "rule=regmean", "rule.images=4"])
+    capsys.readouterr()
+    assert "rule=ties+aim learns from images" in refused(
+        capsys, "merge", "rule=ties", "post=aim", "evaluate=false"
+    )
+    assert "omega is the share" in refused(capsys, "merge", "post=aim", "post.aim.omega=2.0")
+    assert "rule.images: rule=ties looks at no images" in refused(
+        capsys, "merge", "rule=ties", "post=aim", "rule.images=3"
+    )
+    assert "post.lines.images: post.lines looks at no images" in refused(
+        capsys, "merge", "rule=ties", "post=lines", "+post.lines.images=3"
+    )
+    assert "rule.images=3, post.aim.images=256.\n  Give all of them one value" in refused(
+        capsys, "merge", "rule=regmean", "rule.images=3", "post=aim"
+    )
+    assert "about another" in refused(capsys, "merge", "rule=ties", "post=aim", "origin=average")
 
 
 def test_an_evaluated_run_of_such_a_rule_is_itself_again(
