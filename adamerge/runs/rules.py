@@ -12,7 +12,7 @@ from adamerge.rules.rule import Rule
 from adamerge.runs.images import suite_adapts_on
 from adamerge.settings import instantiate
 from adamerge.settings.commands import PoolSettings, RunSettings
-from adamerge.settings.sections import AdaptSplit
+from adamerge.settings.sections import AdaptSplit, PostSection, RuleSection
 from adamerge.tasks.protocol import AdaptOn
 
 _PRIOR = 0.3  # what method YAMLs start from where a suite has no prior
@@ -63,7 +63,7 @@ def rule_images(settings: PoolSettings) -> int | None:
 
 def _images_named(settings: PoolSettings) -> tuple[AdaptSplit | None, int | None]:
     """The split and the number of images that the rule and its post-rules name; they look at the same."""
-    parts = (settings.rule, *settings.post.values())
+    parts: list[RuleSection | PostSection] = [settings.rule, *settings.post.values()]
     named = [(part.adapt_on, part.images) for part in parts if (part.adapt_on, part.images) != (None, None)]
     return named[0] if named else (None, None)
 
@@ -117,7 +117,10 @@ def from_the_rule(model: Mapping[str, Any], start: float | None = None) -> dict[
 
 def _refuse_unused(settings: PoolSettings, made: Mapping[str, Rule | PostRule]) -> None:
     """Check the options of images of the rule and of post-rules, by their places in the config."""
-    sections = {"rule": settings.rule, **{f"post.{name}": post for name, post in settings.post.items()}}
+    sections: dict[str, RuleSection | PostSection] = {
+        "rule": settings.rule,
+        **{f"post.{name}": post for name, post in settings.post.items()},
+    }
     for where, part in made.items():
         section = sections[where]
         given = [name for name in ("adapt_on", "images") if getattr(section, name) is not None]

@@ -137,6 +137,13 @@ class PostSection(ComponentSection):
     def _is_one(cls, values: Any) -> Any:
         return _named(values) if isinstance(values, dict) else values
 
+    @property
+    def component(self) -> dict[str, Any]:
+        """`_target_` and options, which every post-rule has."""
+        found = super().component
+        assert found is not None, "checked above"
+        return found
+
 
 class ShareSection(Section):
     """A part of the test split."""
