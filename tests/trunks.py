@@ -81,7 +81,18 @@ def tokenizer_folder(folder: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<unk>", "a", "photo", "of", "bird", "tool", "sign", *(f"word{i}" for i in range(20))]
+    words = [
+        "<pad>",
+        "<unk>",
+        "a",
+        "photo",
+        "of",
+        "bird",
+        "tool",
+        "sign",
+        "class",
+        *(f"{i:02}" for i in range(20)),
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import compare_states, save_tensors
 from adamerge.errors import CheckpointError
 from adamerge.export.hf import vision_config, vision_state
 from adamerge.files import atomic_write_text
-from adamerge.models.clip import Model, build_clip
+from adamerge.models.clip import Model, build_clip, model_config, tokenizer, visual_of
 from adamerge.models.local_dir import save_local_dir
 from adamerge.models.pictures import PictureRules
+from adamerge.models.trunks import has_trunk
 
 State = Mapping[str, Tensor]
+log = logging.getLogger(__name__)
 
 
 def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pictures: PictureRules) -> None:
@@ -30,8 +35,10 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pic
         base: the base's state dict, both towers.
 
     Raises:
-        CheckpointError: the base has no text tower that fits the backbone.
+        CheckpointError: the base has no text tower that fits the backbone; or open_clip makes the encoder at another
+            size only.
     """
+    _refuse_resized(encoder, model_config(model))
     with torch.device("meta"):
         expected = build_clip(model).state_dict()
     whole = {key: value for key, value in {**base, **encoder}.items() if key in expected}
@@ -42,6 +49,32 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pic
             "  format=hf and format=safetensors write the image encoder alone."
         )
     save_local_dir(folder, {key: value.float() for key, value in whole.items()}, model, pictures)
+    if (named := (model_config(model).get("text_cfg") or {}).get("hf_tokenizer_name")) is not None:
+        try:
+            tokenizer(model).save_pretrained(
+                folder
+            )  # where open_clip looks for the tokenizer of such a folder
+        except CheckpointError:
+            log.warning(
+                "The tokenizer %s is not here, so that open_clip.get_tokenizer finds none in the folder.",
+                named,
+            )
+
+
+def _refuse_resized(encoder: State, config: Mapping[str, Any]) -> None:
+    """open_clip makes a trunk of timm's at the size of its name, whatever size the configuration says."""
+    if not has_trunk(config):
+        return
+    vision = {key: value for key, value in config["vision_cfg"].items() if key != "image_size"}
+    with torch.device("meta"):
+        own = visual_of({**config, "vision_cfg": vision}).state_dict()
+    ours = {OPEN_CLIP.bare(key): value for key, value in encoder.items()}
+    if wrong := compare_states(own, ours):
+        raise CheckpointError(
+            f"open_clip makes {vision['timm_model_name']} with {wrong[0].key} {wrong[0].expected}, and the merged "
+            f"encoder has {wrong[0].found}: it is for pictures of another size.\n"
+            "  format=safetensors writes it as it is."
+        )
 
 
 def write_hf(folder: Path, encoder: State, model: Model, pictures: PictureRules) -> None:

@@ -96,7 +96,9 @@ def build_visual(model: Model) -> nn.Module:
 
 def visual_of(config: Mapping[str, Any]) -> nn.Module:
     """The image encoder of an open_clip configuration."""
-    text = _NO_TEXT if has_trunk(config) else config.get("text_cfg") or _NO_TEXT
+    text = config.get("text_cfg") or _NO_TEXT
+    if has_trunk(config) or "hf_model_name" in text:
+        text = _NO_TEXT
     return _made({**config, "text_cfg": text}).visual.eval()
 
 
@@ -106,6 +108,8 @@ def _made(config: Mapping[str, Any]) -> Any:
 
     config = dict(config)
     own_text = config.pop("custom_text", False) or "hf_model_name" in (config.get("text_cfg") or {})
+    if "hf_model_name" in (config.get("text_cfg") or {}):
+        config["text_cfg"] = {**config["text_cfg"], "hf_model_pretrained": False}
     if has_trunk(config):
         config["vision_cfg"] = {**config["vision_cfg"], "timm_model_pretrained": False}
     clip: Any = (open_clip.CustomTextCLIP if own_text else open_clip.CLIP)(**config)

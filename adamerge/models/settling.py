@@ -111,7 +111,7 @@ def settle(
 def _refuse_unsaid_pictures(model: Model, found: Mapping[str, Any]) -> None:
     """Trunks of timm's differ in the pictures that they take, so that CLIP's rules are not taken for granted."""
     missing = [fact for fact in ("mean", "std", "resize") if fact not in found]
-    if missing and not isinstance(model, str) and has_trunk(model_config(model)):
+    if missing and has_trunk(model_config(model)):
         name = model_config(model)["vision_cfg"]["timm_model_name"]
         raise PoolError(
             f"Nothing says how pictures are prepared for {name}: {', '.join(missing)}.\n"

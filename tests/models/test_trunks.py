@@ -28,6 +28,7 @@ from adamerge.merging.matrices import as_matrices
 from adamerge.methods import SurgeryV2, WEMoE
 from adamerge.methods.prodistill import ElementWise
 from adamerge.models.backbone import Backbone
+from adamerge.models.blocks import recompute_blocks
 from adamerge.models.pretrained import build_heads, pretrained_state
 from adamerge.models.settling import picture_rules, settle
 from adamerge.models.slices import open_vectors
@@ -199,6 +200,23 @@ def test_blocks_of_a_trunk_are_watched_and_run(tmp_path: Path) -> None:
     assert len(ElementWise(TaskArithmetic(0.3)(pool)).inner) == 24
 
 
+@pytest.mark.parametrize("model", WITH_BLOCKS.values(), ids=WITH_BLOCKS)
+def test_blocks_that_run_again_in_the_backward_pass_give_the_same_gradient(
+    model: Any, tmp_path: Path
+) -> None:
+    pool, _ = opened(model, tmp_path)
+    gradients = []
+    for again in (False, True):
+        if again:
+            recompute_blocks(pool.encoder)
+        state = {key: value.clone().requires_grad_() for key, value in pool.expert("birds").items()}
+        functional_call(pool.encoder, state, (images(model),)).square().sum().backward()
+        gradients.append({key: value.grad for key, value in state.items()})
+    for key, value in gradients[0].items():
+        assert value is not None
+        torch.testing.assert_close(gradients[1][key], value, atol=1e-5, rtol=1e-5)
+
+
 def test_an_encoder_without_blocks_says_so(tmp_path: Path) -> None:
     pool, _ = opened(CONVNEXT, tmp_path)
     ruled = TaskArithmetic(0.3)(pool)
@@ -271,6 +289,11 @@ def test_positions_of_another_size_are_resized_as_open_clip_does(tmp_path: Path)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert pool.encoder.pictures.fit == Fit(16, "squash")
     assert pool.backbone.tokens == 16
+    base = pretrained_state(tmp_path / "base", SIGLIP)
+    with pytest.raises(
+        CheckpointError, match=r"trunk.pos_embed \(1, 4, 16\).*\(1, 16, 16\): it is for pictures of another"
+    ):
+        write_open_clip(tmp_path / "out", pool.expert("tools"), larger, base, pool.encoder.pictures)  # type: ignore[arg-type]
     with pytest.raises(PoolError, match=r"image_size"):
         opened(SIGLIP, tmp_path, backbone=larger)
 
