@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 from commands.conftest import finished
-from commands.test_own_vits import NAMES, photos, told
+from commands.test_own_vits import NAMES, photos
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from trunks import SIGLIP, saved, tokenizer_folder
@@ -55,6 +56,15 @@ def clips(home: Path) -> dict[str, Any]:
     return made
 
 
+def of_first(written: Path, files: list[Path]) -> torch.Tensor:
+    """(n,) the probability of each picture's first class in what `predict` wrote."""
+    with written.open() as content:
+        rows = {
+            Path(r["file"]).name: float(r["probability"]) for r in csv.DictReader(content) if r["rank"] == "1"
+        }
+    return torch.tensor([rows[file.name] for file in files])
+
+
 def test_siglip_from_files_to_a_prediction(
     home: Path, cache: Path, clips: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,26 +86,28 @@ def test_siglip_from_files_to_a_prediction(
     for name, run in runs.items():
         main(["predict", f"run={run}", f"images={photos_of}", "task=digits", f"out={name}.csv"])
 
-    # The expert, as open_clip itself prepares pictures and classifies them by the tokens of the suite's prompts.
-    _, transform = open_clip.create_model_from_pretrained(f"local-dir:{home / 'digits'}")
-    images = torch.stack([transform(Image.open(file)) for file in files])
+    # As open_clip itself prepares pictures and encodes them, with the heads of the run.
     heads = load_file(runs["individual"] / "heads.safetensors")
-    with torch.no_grad():
-        unit = torch.nn.functional.normalize(clips["digits"].encode_image(images), dim=-1)
-    own = (unit @ heads["digits"].T).argmax(dim=1)
-    assert len(own.unique()) > 1
-    shown = told(home / "individual.csv")
-    assert [shown[file.name] for file in files] == [f"class {int(i):02}" for i in own]
 
-    for name in ("agreement", "entropy"):
-        main(["export", f"run={runs[name]}", "format=open_clip", f"out={home}/out_{name}"])
-        loaded, transform = open_clip.create_model_from_pretrained(f"local-dir:{home}/out_{name}")
+    def by_open_clip(folder: Path) -> tuple[Any, torch.Tensor]:
+        loaded, transform = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
         images = torch.stack([transform(Image.open(file)) for file in files])
         with torch.no_grad():
             unit = torch.nn.functional.normalize(loaded.encode_image(images), dim=-1)
-        merged = (unit @ heads["digits"].T).argmax(dim=1)
-        shown = told(home / f"{name}.csv")
-        assert [shown[file.name] for file in files] == [f"class {int(i):02}" for i in merged]
+        return loaded, (unit @ heads["digits"].T).softmax(dim=-1)
+
+    _, wanted = by_open_clip(home / "digits")
+    assert wanted.std(dim=0).max() > 0.005
+    torch.testing.assert_close(
+        of_first(home / "individual.csv", files), wanted.amax(dim=1), atol=1e-4, rtol=0
+    )
+
+    for name in ("agreement", "entropy"):
+        main(["export", f"run={runs[name]}", "format=open_clip", f"out={home}/out_{name}"])
+        loaded, wanted = by_open_clip(home / f"out_{name}")
+        torch.testing.assert_close(
+            of_first(home / f"{name}.csv", files), wanted.amax(dim=1), atol=1e-4, rtol=0
+        )
         tokens = open_clip.get_tokenizer(f"local-dir:{home}/out_{name}")(["a photo of a bird"])
         assert tokens.tolist() == [[2, 3, 4, 2, 5, 0, 0, 0]]
         assert torch.equal(loaded.logit_bias, clips["base"].logit_bias)
