@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composing import settings as composed
 from conftest import TASKS, make_vit_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,10 @@ from adamerge.evaluation import baselines
 from adamerge.evaluation.predicting import Passes, calibration, predict_logits
 from adamerge.evaluation.references import UNKNOWN, compared_on, read_references, write_references
 from adamerge.evaluation.scoring import scored
+from adamerge.merging import Head
 from adamerge.methods.static import Static
 from adamerge.rules.linear import TaskArithmetic
+from adamerge.settings.identity import identify
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.protocol import Parts
 
@@ -123,3 +126,15 @@ def test_scores_of_a_pool_need_no_run(home: Path, monkeypatch: pytest.MonkeyPatc
     assert set(kept.experts) == {"signs"}
     others = {task: ImageSet.of(values.flip(0)) for task, values in pixels.items()}
     assert read_references(home, compared_on(others, pool.heads)) is UNKNOWN
+
+
+def test_evaluation_in_bfloat16_is_a_run_of_its_own_with_heads_in_full_precision() -> None:
+    plain, narrow = composed("train"), composed("train", "evaluation.precision=bf16-mixed")
+    assert identify(plain, "train", {}, {}).id != identify(narrow, "train", {}, {}).id
+    features = torch.randn(5, 8)
+    head = Head(100 * torch.randn(3, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(head.logits(features), head.logits(features.float()))
+        inside = head.logits(features)
+    assert torch.equal(inside, head.logits(features))
+    assert inside.dtype == torch.float32

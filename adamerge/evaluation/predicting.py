@@ -17,11 +17,21 @@ from adamerge.tasks.images import ImageSet
 Progress = Callable[[int], None]  # told the number of images done
 
 
-class Passes(TypedDict):
-    """How images pass through a model without being trained on: where, and how many at a time."""
-
+class _Where(TypedDict):
     device: torch.device
     batch_size: int
+
+
+class Passes(_Where, total=False):
+    """How images pass through a model without being trained on: where, how many at a time, and in which precision
+    (32-true, or bf16-mixed for the encoder's pass; heads are in full precision always)."""
+
+    precision: str
+
+
+def in_precision(precision: str, device: torch.device) -> torch.autocast:
+    """Inside the block, linear layers work in the precision that is named as Lightning names it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 @torch.no_grad()
@@ -31,18 +41,24 @@ def predict_logits(
     *,
     device: torch.device,
     batch_size: int = 500,
+    precision: str = "32-true",
     progress: Progress = lambda done: None,
 ) -> dict[str, Tensor]:
     """Logits {task: (n, classes)}, float32, of each task's images with its own head. Merges once for all tasks."""
-    return _of_all(method, method.logits, images, device, batch_size, progress)
+    return _of_all(method, method.logits, images, device, batch_size, precision, progress)
 
 
 @torch.no_grad()
 def predict_features(
-    method: Method, images: Mapping[str, ImageSet], *, device: torch.device, batch_size: int = 500
+    method: Method,
+    images: Mapping[str, ImageSet],
+    *,
+    device: torch.device,
+    batch_size: int = 500,
+    precision: str = "32-true",
 ) -> dict[str, Tensor]:
     """Features {task: (n, d)}, float32, as each task's head sees them before it normalises them."""
-    return _of_all(method, method.features, images, device, batch_size)
+    return _of_all(method, method.features, images, device, batch_size, precision)
 
 
 def predict(method: Method, images: Mapping[str, ImageSet], **options: Any) -> dict[str, Tensor]:
@@ -56,6 +72,7 @@ def _of_all(
     images: Mapping[str, ImageSet],
     device: torch.device,
     batch_size: int,
+    precision: str,
     progress: Progress = lambda done: None,
 ) -> dict[str, Tensor]:
     """What one of the method's functions makes of every image; merges once, or once per task where it must."""
@@ -64,7 +81,8 @@ def _of_all(
     def of_task(task: str) -> Tensor:
         parts = []
         for pixels in images[task].batches(batch_size):
-            parts.append(compute(pixels.to(device), task).float().cpu())
+            with in_precision(precision, device):
+                parts.append(compute(pixels.to(device), task).float().cpu())
             progress(len(pixels))
         return torch.cat(parts)
 

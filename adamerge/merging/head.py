@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
+from adamerge.merging.functional import full_precision
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -30,7 +32,9 @@ class Head:
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (n, classes) of image features (n, d), which come as the encoder's projection leaves them."""
-        return linear(normalize(features, dim=-1) if self.normalize else features, self.weight, self.bias)
+        with full_precision(features):  # a scale of 100 leaves narrow types half a unit of a logit
+            features = features.to(self.weight.dtype)
+            return linear(normalize(features, dim=-1) if self.normalize else features, self.weight, self.bias)
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> Head:
         """The same head with `fn` (a move to another device or type) applied to its tensors."""

@@ -85,13 +85,22 @@ class Run:
             "backbone": settings.backbone.model_dump(),
             "dtype": settings.checkpoints.dtype,
             "files": {name: self.files[name] for name in names},
+            **(
+                {}
+                if settings.evaluation.precision == "32-true"
+                else {"precision": settings.evaluation.precision}
+            ),
         }
 
     @property
     def passes(self) -> Passes:
         """How images pass through a model without being trained on."""
         settings = self.settings
-        return {"device": device_of(settings.trainer), "batch_size": settings.evaluation.batch_size}
+        return {
+            "device": device_of(settings.trainer),
+            "batch_size": settings.evaluation.batch_size,
+            "precision": settings.evaluation.precision,
+        }
 
     @property
     def arithmetic(self) -> TaskArithmetic:

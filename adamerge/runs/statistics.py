@@ -88,7 +88,8 @@ def statistics_of(run: Run, pool: Pool, data: Data | None = None) -> Collected |
 def _in_files(run: Run, pool: Pool, images: Mapping[str, ImageSet], kind: Kind) -> dict[str, _InFile]:
     """Every expert's statistics of a kind, each in a file that is named by what they are made from."""
     found = {}
-    passes = {**run.passes, "batch_size": min(run.passes["batch_size"], 64)}
+    # In full precision: sums of products over all images are what the rule solves with.
+    passes = {"device": run.passes["device"], "batch_size": min(run.passes["batch_size"], 64)}
     with image_progress(f"Statistics of unlabeled images: {_TITLES[kind]}", images) as progress:
         for name in pool.names:
             seen = images[name]

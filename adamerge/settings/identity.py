@@ -72,6 +72,8 @@ def identify(
             settings.guarded.model_dump()
         )  # in full: it is one also where all its options are at their default
     kept["command"] = command
+    if settings.evaluation.precision != "32-true":
+        kept["evaluated_in"] = settings.evaluation.precision
     kept["dtype"] = settings.checkpoints.dtype
     if settings.checkpoints.heads == PROTOTYPES:
         kept["heads"] = {"made": PROTOTYPES, "shots": settings.checkpoints.shots}

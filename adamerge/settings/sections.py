@@ -268,6 +268,7 @@ class GuardSection(Section):
 
 class EvaluationSection(Section):
     batch_size: int = Field(gt=0)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
 
 class TrainerSection(Section):

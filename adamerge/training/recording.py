@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from adamerge.evaluation.predicting import in_precision
 from adamerge.methods.base import Method
 from adamerge.objectives.objective import Representation
 from adamerge.tasks.images import ImageSet
@@ -43,6 +44,7 @@ def record(
     *,
     device: torch.device,
     batch_size: int,
+    precision: str = "32-true",
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Tensor]:
     """`method.encode` of the images at `indices`, one pass, as named tensors ready to save."""
@@ -50,7 +52,8 @@ def record(
     collected: list[Representation] = []
     with method.merged_once(task if method.by_task else None):
         for part in indices.split(batch_size):
-            encoded = method.encode(images[part].to(device), task)
+            with in_precision(precision, torch.device(device)):
+                encoded = method.encode(images[part].to(device), task)
             collected.append(tuple(x.float().cpu() for x in encoded))
             progress(len(part))
     return {f"{i:03}": torch.cat(parts) for i, parts in enumerate(zip(*collected, strict=True))}
