@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from adamerge.merging.task_vectors import TaskVectors
+from adamerge.merging.task_vectors import TaskVectors, flattened
 
 _SAMPLE = 1 << 17  # entries per task vector from which the first bracket is guessed
 _MARGIN = 0.004  # half of the bracket's width, as a share of the entries
@@ -106,7 +106,7 @@ def kth_magnitudes(vectors: TaskVectors, ranks: Sequence[int]) -> Tensor:
 
 def _magnitudes(stack: Tensor) -> Tensor:
     """(T, numel) float32 magnitudes."""
-    return stack.flatten(1).float().abs()
+    return flattened(stack).float().abs()
 
 
 def _guessed(vectors: TaskVectors, ranks: Sequence[int]) -> dict[int, _Bracket]:

@@ -200,6 +200,16 @@ def numel(vectors: TaskVectors) -> int:
     return sum(shape.numel() for shape in vectors.shapes.values())
 
 
+def flattened(stack: Tensor) -> Tensor:
+    """(T, *shape) -> (T, numel), also where the tensor is a single number."""
+    return stack.reshape(len(stack), -1)
+
+
+def per_task(numbers: Tensor, stack: Tensor) -> Tensor:
+    """A number for each task (T,), to be multiplied with task vectors (T, *shape)."""
+    return numbers.to(stack).view(-1, *(1,) * (stack.ndim - 1))
+
+
 def merged_tensor(
     key: str, vectors: TaskVectors, rule: TensorRule, weights: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -215,5 +225,5 @@ def merged_tensor(
             return base
         changed = rule(key, base, vectors.stack(key))
         return (
-            base if changed is None else merge_tensor(weights.view(1, -1), base, changed.flatten(1).to(dtype))
+            base if changed is None else merge_tensor(weights.view(1, -1), base, flattened(changed).to(dtype))
         )

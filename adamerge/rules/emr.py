@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamerge.merging.compact import Masked
-from adamerge.merging.task_vectors import TaskVectors, TensorRule
+from adamerge.merging.task_vectors import TaskVectors, TensorRule, flattened
 from adamerge.rules.rule import Rule
 
 
@@ -33,12 +33,12 @@ class Emr(Rule):
         wanted = torch.stack([_mean_magnitude(vectors.stack(key)) for key in vectors.keys]).sum(dim=0)
         found = torch.stack([_mean_magnitude(_masked(vectors.stack(key))) for key in vectors.keys]).sum(dim=0)
         rescale = torch.where(found > 0, wanted / found, 0.0)
-        return lambda key, base, stack: Masked(*_unified(stack.flatten(1)), rescale)
+        return lambda key, base, stack: Masked(*_unified(flattened(stack)), rescale)
 
 
 def _mean_magnitude(stack: Tensor) -> Tensor:
     """(T,) mean |tau_t| of one tensor."""
-    return stack.flatten(1).float().abs().mean(dim=1)
+    return flattened(stack).float().abs().mean(dim=1)
 
 
 def _unified(stack: Tensor) -> tuple[Tensor, Tensor]:

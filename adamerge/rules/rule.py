@@ -20,6 +20,7 @@ from adamerge.merging.task_vectors import (
     TaskVectors,
     TensorRule,
     about,
+    flattened,
 )
 
 Needs = Literal["nothing", "images", "labels"]
@@ -108,7 +109,7 @@ class Rule:
         for key in vectors.keys:
             changed = rule(key, vectors.base(key), vectors.stack(key))
             if changed is not None:
-                flat = changed.flatten(1) if isinstance(changed, Tensor) else changed
+                flat = flattened(changed) if isinstance(changed, Tensor) else changed
                 found[key] = flat.to(dtype or pool.vectors[key].dtype)
         coefficient = self.coefficient(len(pool.names))
         return replace(

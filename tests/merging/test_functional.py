@@ -203,3 +203,12 @@ class TestIdentities:
         ours = AdaMerging(pool, start=start).double().logits(images["digits"], "digits")
         theirs = AdaMerging(swapped, start=start.flip(1)).double().logits(images["digits"], "digits")
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("coefficient", [0.2, 0.3, 1 / 3])
+def test_one_number_for_all_merges_to_the_bits_of_a_row_of_it(coefficient: float) -> None:
+    torch.manual_seed(0)
+    base, vectors = torch.randn(1024), torch.randn(3, 1024)
+    row = torch.full((1, 3), coefficient)
+    expanded = torch.tensor([[coefficient]]).expand(1, 3)
+    assert torch.equal(merge_tensor(row, base, vectors), merge_tensor(expanded, base, vectors))
