@@ -57,7 +57,8 @@ def deviations(settings: RunSettings) -> Deviations:
             return unknown
         mistakes = Mistakes()
         try:
-            config = folders.compose("train", [f"{group}={name}" for group, name in names.items()])
+            words = [f"{group}={name}" for group, name in names.items()]
+            config = folders.compose("train", [*words, f"seed={settings.seed}"])  # a rule may draw by it
             with open_dict(config):
                 del config["hydra"]
                 # What a suite of any tasks asks for is not of the preset.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from adamerge.merging.task_vectors import TaskVectors, flattened
+from adamerge.merging.task_vectors import Seen, TaskVectors, flattened
 
 _SAMPLE = 1 << 17  # entries per task vector from which the first bracket is guessed
 _MARGIN = 0.004  # half of the bracket's width, as a share of the entries
@@ -123,3 +123,32 @@ def _guessed(vectors: TaskVectors, ranks: Sequence[int]) -> dict[int, _Bracket]:
         low, high = (min(max(round((share + m) * count), 0), count - 1) for m in (-_MARGIN, _MARGIN))
         brackets[t] = _Bracket(rank, float(ordered[t, low]), float(ordered[t, high]))
     return brackets
+
+
+def kth_values(vectors: TaskVectors, ranks: Sequence[int], zeros: int = 0) -> Tensor:
+    """For each task vector the entry of a given rank among all its entries with their signs, in float32.
+
+    Args:
+        ranks: T ranks from 1, the smallest entry.
+        zeros: how many entries that are zero count beside those of the vectors.
+
+    Returns:
+        (T,) float32.
+    """
+    size = zeros + sum(vectors.shapes[key].numel() for key in vectors.keys)
+    # The zeros are the smallest of what is above zero, and of what is below turned around.
+    above = kth_magnitudes(_OneSign(vectors, 1.0), [rank - zeros for rank in ranks])
+    if bool((above > 0).all()):
+        return above
+    below = kth_magnitudes(_OneSign(vectors, -1.0), [size - rank + 1 - zeros for rank in ranks])
+    return torch.where(above > 0, above, -below)
+
+
+@dataclass(frozen=True)
+class _OneSign(Seen):
+    """The entries of one sign, all others zero."""
+
+    sign: float
+
+    def stack(self, key: str) -> Tensor:
+        return (self.sign * self.inner.stack(key)).clamp(min=0.0)

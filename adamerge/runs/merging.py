@@ -42,7 +42,7 @@ def merge(
     Args:
         pool: the base and its experts.
         rule: the name of a YAML in conf/rule, with its values unless `options` has others; or a rule.
-        task: whose encoder, of a rule that keeps one per task (emr, individual).
+        task: whose encoder, of a rule that keeps one per task (emr, tall, individual).
         post: what is done behind the rule, one or several: names of YAMLs in conf/post, or post-rules.
         origin: what task vectors start from: the base, or the experts' average; None: as the rule has it.
         images: unlabeled images (n, 3, H, W) of each task, as its expert sees them, for a rule that needs some.

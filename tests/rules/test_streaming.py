@@ -141,7 +141,7 @@ def test_whatever_the_tensors_are_called_and_however_they_lie(
     assert streamed(rule, *paths, torch.float32, tmp_path) == in_memory(rule, *plain, torch.float32, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["emr", "individual"])
+@pytest.mark.parametrize("name", ["emr", "tall", "individual"])
 def test_an_encoder_per_task_is_no_single_file(
     name: str, plain: tuple[Path, dict[str, Path]], tmp_path: Path
 ) -> None:
