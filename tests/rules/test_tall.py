@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,8 @@ class TestConsensus:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    for make in (Tall, Consensus):
+    makers: tuple[Any, ...] = (Tall, Consensus)
+    for make in makers:
         with pytest.raises(ValueError, match="threshold"):
             make(threshold=-0.1)
         with pytest.raises(ValueError, match="not Emr"):
