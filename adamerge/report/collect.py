@@ -225,8 +225,8 @@ def flat_config(path: Path) -> dict[str, Any]:
 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     walk("", config)
-    if flat.get("rule.seed") == config.get("seed"):  # a rule that draws by the run's seed
-        flat.pop("rule.seed", None)
+    if flat.get("rule.mask_seed") == config.get("seed"):  # a rule that draws by the run's seed
+        flat.pop("rule.mask_seed", None)
     if "post" in config:  # their order counts, and that there is none
         flat["post"] = "+".join(config["post"]) or "none"
     return flat

@@ -23,11 +23,11 @@ class Dare(Rule):
     Args:
         drop: share of entries that are dropped. None is published for fully tuned CLIP encoders; the paper's language
             models, whose task vectors are smaller, stand 0.9 and more.
-        seed: of the masks.
+        mask_seed: of the masks; a run gives its own.
         then: the rule that merges what is left; None: the average.
     """
 
-    def __init__(self, drop: float = 0.5, seed: int = 0, then: Rule | None = None) -> None:
+    def __init__(self, drop: float = 0.5, mask_seed: int = 0, then: Rule | None = None) -> None:
         if not 0.0 <= drop < 1.0:
             raise ValueError(f"drop is the share of entries to drop, in [0, 1), not {drop}")
         self.then = WeightAverage() if then is None else then
@@ -36,7 +36,7 @@ class Dare(Rule):
                 f"DARE is data-free, and {type(self.then).__name__} learns from {self.then.needs}"
             )
         self.drop = drop
-        self.seed = seed
+        self.mask_seed = mask_seed
         self.gives = self.then.gives
         self.ranks = self.then.ranks
         self.origin = self.then.origin
@@ -59,7 +59,7 @@ class Dare(Rule):
         def left(key: str, stack: Tensor) -> Tensor:
             # Always drawn in float32 on the CPU: the masks are those of every device and precision.
             like = torch.empty(stack.shape[1:])
-            kept = [uniform_noise(like, self.seed, f"{name}/{key}", 0) >= self.drop for name in names]
+            kept = [uniform_noise(like, self.mask_seed, f"{name}/{key}", 0) >= self.drop for name in names]
             return torch.where(torch.stack(kept).to(stack.device), stack / (1.0 - self.drop), 0.0)
 
         return left

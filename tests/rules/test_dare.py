@@ -111,9 +111,9 @@ class TestRuns:
         for folder in folders:
             known = read_preset(folder)
             assert known is not None
-            assert "rule.seed" not in known.deviations
+            assert "rule.mask_seed" not in known.deviations
 
     def test_a_seed_of_its_own_is_told(self, tmp_path: Path) -> None:
         for own in (3, 5):
-            (tmp_path / "config.yaml").write_text(f"seed: 3\nrule: {{name: dare, seed: {own}}}\n")
-            assert flat_config(tmp_path / "config.yaml").get("rule.seed") == (None if own == 3 else 5)
+            (tmp_path / "config.yaml").write_text(f"seed: 3\nrule: {{name: dare, mask_seed: {own}}}\n")
+            assert flat_config(tmp_path / "config.yaml").get("rule.mask_seed") == (None if own == 3 else 5)
