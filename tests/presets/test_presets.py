@@ -91,7 +91,7 @@ def test_twenty_tasks_of_fusion_bench_have_its_letters() -> None:
         ]
 
 
-def test_one_preset_takes_its_task_vectors_about_the_mean() -> None:
+def test_cart_takes_its_task_vectors_about_the_mean() -> None:
     averaged = [name for name in method_names() if composed(f"method={name}").origin != "base"]
-    assert averaged == ["adamerging_guided_cart"]
+    assert averaged == ["adamerging_guided_cart", "cart"]
     assert composed("method=adamerging_guided_cart", "origin=base").origin == "base"
