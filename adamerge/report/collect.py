@@ -227,6 +227,10 @@ def flat_config(path: Path) -> dict[str, Any]:
     walk("", config)
     if flat.get("rule.mask_seed") == config.get("seed"):  # a rule that draws by the run's seed
         flat.pop("rule.mask_seed", None)
+    for section in ("trainer", "evaluation"):  # where and how many at a time say nothing, the precision does
+        precision = str((config.get(section) or {}).get("precision", "32-true"))
+        if precision != "32-true":
+            flat[f"{section}.precision"] = precision
     if "post" in config:  # their order counts, and that there is none
         flat["post"] = "+".join(config["post"]) or "none"
     return flat

@@ -53,7 +53,9 @@ def test_a_mask_depends_on_seed_expert_and_tensor_and_on_no_order() -> None:
     close(dict(left(pool, 0.5).vectors), dict(first.vectors), rtol=0.0, atol=0.0)
     other = reordered(pool, [2, 0, 1])
     close(dict(left(other, 0.5).vectors), dict(reordered(first, [2, 0, 1]).vectors), rtol=0.0, atol=0.0)
-    upside_down = Pool(pool.encoder, pool.base, dict(reversed(list(pool.vectors.items()))), pool.names, pool.heads)
+    upside_down = Pool(
+        pool.encoder, pool.base, dict(reversed(list(pool.vectors.items()))), pool.names, pool.heads
+    )
     close(dict(left(upside_down, 0.5).vectors), dict(first.vectors), rtol=0.0, atol=0.0)
     alike = pool_of(v=torch.ones(2, 64), w=torch.ones(2, 64))
     masks = left(alike, 0.5).vectors

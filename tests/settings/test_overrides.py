@@ -27,7 +27,10 @@ from adamerge.settings.paths import conf_dir
             "method.schedule.setps=3",
             "method.schedule.setps: method.schedule has no such option; did you mean 'steps'?",
         ),
-        ("evaluation.size=3", "evaluation.size: evaluation has no such option; it has batch_size."),
+        (
+            "evaluation.size=3",
+            "evaluation.size: evaluation has no such option; it has batch_size, precision.",
+        ),
         ("seed.x=1", "seed.x: seed is 0 here, it has no options."),
         ("+seed=1", "+seed: is there already; leave out the '+' to change it: seed=..."),
         ("~seedd", "seedd: no such option; did you mean 'seed'?"),
