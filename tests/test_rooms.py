@@ -14,7 +14,7 @@ PACKAGE = Path(adamerge.__file__).parent
 
 # From the ground up. A room may import those in the lines above its own.
 ROOMS = (
-    ("errors", "cache_folder", "memory", "stopping", "console", "lookup", "hints", "hardware"),
+    ("errors", "cache_folder", "cache_locks", "memory", "stopping", "console", "lookup", "hints", "hardware"),
     ("files", "progress", "architecture", "picture_fit"),
     ("digests",),
     ("merging",),

@@ -32,7 +32,7 @@ def cached(folder: Path, made_from: Mapping[str, Any], make: Callable[[], Tensor
         try:
             return open_checkpoint(path).state
         except CheckpointError:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return _make(path, made_from, make)
 
 
@@ -43,7 +43,7 @@ def cached_file(folder: Path, made_from: Mapping[str, Any], make: Callable[[], T
     """
     path = _path(folder, made_from)
     if path.exists() and not _is_whole(path):
-        path.unlink()
+        path.unlink(missing_ok=True)
     if not path.exists():
         _make(path, made_from, make)
     return path

@@ -38,6 +38,7 @@ COMMANDS = {
     ),
     "predict": Command("classify pictures with a finished run", "predict"),
     "doctor": Command("check environment, config, data, checkpoints and memory", "doctor", lenient=True),
+    "cache": Command("list what is kept on this machine, or clear it"),
     "show": Command("list methods, rules, suites, backbones, or print one YAML"),
     "bench": Command("measure a step against the straightforward formulation", "bench", word="name"),
 }

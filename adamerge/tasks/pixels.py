@@ -6,11 +6,12 @@ import os
 import tempfile
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adamerge.cache_locks import hold, opening
 from adamerge.errors import RunError
 from adamerge.files import make_folder
 
@@ -41,11 +42,14 @@ class Pixels:
             self.done: NDArray[np.bool_] = np.zeros(shape[0], bool)
             self._file: Any = None
             return
-        self.values = _kept(kept.with_suffix(".u8"), np.dtype(np.uint8), shape)
-        self._file = _kept(kept.with_suffix(".done"), np.dtype(bool), shape[:1])
+        make_folder(kept.parent)
+        with opening(kept.parent):
+            self.values = _kept(kept.with_suffix(".u8"), np.dtype(np.uint8), shape)
+            held = hold(kept.with_suffix(".u8"))
+            self._file = _kept(kept.with_suffix(".done"), np.dtype(bool), shape[:1])
         # Marked in memory first: on the disk a mark must never come before its pixels.
         self.done = np.array(self._file)
-        self._close = weakref.finalize(self, _write, self.values, self.done, self._file)
+        self._close = weakref.finalize(self, _end, self.values, self.done, self._file, held)
 
     def __setitem__(self, index: int, picture: NDArray[np.uint8]) -> None:
         self.values[index] = picture
@@ -65,10 +69,14 @@ def _write(values: Any, done: NDArray[np.bool_], file: Any) -> None:
     file.flush()
 
 
+def _end(values: Any, done: NDArray[np.bool_], file: Any, held: IO[bytes]) -> None:
+    _write(values, done, file)
+    held.close()
+
+
 def _kept(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if not path.exists() or path.stat().st_size != size:
-        make_folder(path.parent)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
             _reserve(file, size, path.parent)
         os.replace(file.name, path)
