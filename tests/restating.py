@@ -19,6 +19,7 @@ from adamerge.training import Adaptation, Schedule, run_steps
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 HEADS = 2  # attention heads of the tiny transformer: width 8, head width 4
 DEPTH = 2
+QUIET = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}  # of a Lightning trainer
 State = dict[str, Tensor]
 
 
@@ -104,6 +105,11 @@ def logits(head: Tensor, feature: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     return linear(normalize(feature, dim=-1), head) + bias
 
 
+def adapter(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """Surgery's correction of a feature."""
+    return x - torch.relu(x @ down.T) @ up.T
+
+
 def entropy_of(pool: Pool, theta: State, images: dict[str, Tensor]) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for task, x in images.items():
@@ -155,8 +161,7 @@ def adapt(
     """Through the method's own loop, or another."""
     teacher = experts(pool64(), method.block_means)
     module = Adaptation(method, objective, optimizer, schedule, None, teacher, labeled=labeled, loop=loop)
-    quiet = {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
-    run_steps(module, Given(entries), schedule.steps, trainer=quiet)
+    run_steps(module, Given(entries), schedule.steps, trainer=QUIET)
     return method.eval()
 
 

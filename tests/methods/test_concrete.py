@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TASKS
+from conftest import TASKS, make_vit_pool
 from restating import ADAM, adapt, close, entropy_of, images64, pool64, seeded, tau
 from torch import Tensor
 
@@ -117,3 +117,10 @@ def test_a_binary_mask_predicts_and_a_relaxed_one_is_learned() -> None:
         assert len(kept.unique()) <= 2
         assert float(kept.mean()) == pytest.approx(1.0)
     assert not torch.allclose(binary.mask(0), relaxed.mask(0))
+
+
+def test_concrete_learns_one_logit_per_merged_parameter() -> None:
+    pool = make_vit_pool()
+    numel = sum(value.numel() for value in pool.base.values())
+    assert Concrete(pool).trainable_count() == numel
+    assert Concrete(pool, train_coefficients=True).trainable_count() == numel + 3 * len(pool.keys)

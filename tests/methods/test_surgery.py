@@ -1,4 +1,4 @@
-"""Surgery and SurgeryV2, restated (float64, 1e-9)."""
+"""Surgery, restated (float64, 1e-9)."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from typing import Any
 import pytest
 import torch
 from conftest import TASKS
-from restating import ADAM, adapt, arithmetic, clones, close, expert, forward, images64, pool64, seeded
-from torch import Tensor
+from restating import (
+    ADAM,
+    QUIET,
+    Given,
+    adapt,
+    adapter,
+    arithmetic,
+    clones,
+    close,
+    expert,
+    forward,
+    images64,
+    pool64,
+    seeded,
+)
 from torch.nn.functional import l1_loss
 
-from adamerge.methods import Surgery, SurgeryV2
+from adamerge.methods import Surgery, experts
 from adamerge.objectives.alignment import Alignment
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.training import Schedule
+from adamerge.training import Adaptation, Schedule, run_steps
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
-
-
-def adapter(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    return x - torch.relu(x @ down.T) @ up.T
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -95,29 +104,22 @@ def test_with_gradients_filled_with_zeros_the_other_tasks_move_on_by_their_momen
         close(own, restated)
 
 
-def test_surgery_v2() -> None:
-    pool, images = pool64(), images64()
-    method = seeded(lambda: SurgeryV2(RULED(pool), rank=2))
-    state = {key: value.detach().clone().requires_grad_() for key, value in method.named_parameters()}
-    adapt(method, Alignment(), images, Schedule(2, batch_size=4, update="task"))
-
-    optimizer = ADAM(state.values())
-    merged = arithmetic(pool)
-    for _ in range(2):
-        for k, task in enumerate(TASKS):
-
-            def after(index: int, x: Tensor, k: int = k) -> Tensor:
-                stem = f"inner.{k}.{index}"
-                return adapter(x, state[f"{stem}.down.weight"], state[f"{stem}.up.weight"])
-
-            means, feature = forward(merged, images[task], after)
-            feature = adapter(feature, state[f"final.{k}.down.weight"], state[f"final.{k}.up.weight"])
-            targets, target = forward(expert(pool, task), images[task])
-            loss = sum(
-                ((a - b).abs().mean() for a, b in zip(means, targets, strict=True)), l1_loss(feature, target)
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    for key, own in method.named_parameters():
-        close(own, state[key])
+@pytest.mark.parametrize("zero_fill", [True, False])
+def test_zero_filled_gradients_let_momentum_leak_to_the_other_tasks(zero_fill: bool) -> None:
+    """Step the first task's adapter alone, once all have momentum."""
+    torch.manual_seed(0)
+    method = Surgery(TaskArithmetic()(pool64()), rank=2)
+    schedule = Schedule(2, batch_size=4, update="task", zero_fill=zero_fill)
+    module = Adaptation(method, Alignment(), ADAM, schedule, None, experts(pool64()))
+    run_steps(
+        module, Given(images64()), 2, trainer=QUIET
+    )  # two: the first leaves `down` where it is, for `up` is zero
+    optimizer = module.trainer.optimizers[0]
+    before = [p.detach().clone() for p in method.adapters[1].parameters()]
+    module.loop.prepare(optimizer)
+    representation = method.encode(images64()["signs"])
+    target = module.loop.teacher.encode(images64()["signs"], "signs")
+    Alignment()(method, method.correct(representation, "signs"), "signs", target).backward()
+    optimizer.step()
+    moved = [not torch.equal(a, b) for a, b in zip(before, method.adapters[1].parameters(), strict=True)]
+    assert all(moved) if zero_fill else not any(moved)

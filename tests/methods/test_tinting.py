@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import TASKS
-from restating import ADAM, adapt, arithmetic, clones, close, expert, forward, images64, logits, pool64, tau
+from restating import (
+    ADAM,
+    QUIET,
+    Given,
+    adapt,
+    arithmetic,
+    clones,
+    close,
+    expert,
+    forward,
+    images64,
+    logits,
+    pool64,
+    tau,
+)
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adamerge.methods import Tinting
-from adamerge.objectives.agreement import Agreement, PseudoLabels
+from adamerge.merging import Head
+from adamerge.methods import Tinting, experts
+from adamerge.objectives.agreement import Agreement, PseudoLabels, confident
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.training import Schedule
+from adamerge.training import Adaptation, Schedule, run_steps
 
 RULED = TaskArithmetic()
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -115,3 +132,48 @@ def test_shuffled_tasks_are_updated_in_the_orders_that_the_seed_draws() -> None:
         results[seed] = tuple(map(tuple, orders))
     assert len(set(results.values())) > 1, "the seed decides nothing"
     assert any(first != second for first, second in results.values()), "the round decides nothing"
+
+
+# The confidence filter (arXiv 2412.19098): probabilities of two classes, chosen by hand.
+CASES = {
+    "agree, student surer": ([0.9, 0.1], [0.6, 0.4], True),
+    "disagree, teacher surer": ([0.6, 0.4], [0.1, 0.9], True),
+    "disagree, equally sure": ([0.8, 0.2], [0.2, 0.8], True),
+    "disagree, student surer": ([0.9, 0.1], [0.4, 0.6], False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_confidence_filter(case: Any) -> None:
+    own, teacher, kept = CASES[case]
+    assert confident(torch.tensor([own]).log(), torch.tensor([teacher]).log()).tolist() == [kept]
+
+
+class _Answers:
+    """A classifier whose features are its logits, with the identity as the teacher's head."""
+
+    def __init__(self) -> None:
+        self.pool = SimpleNamespace(heads={"digits": Head(torch.eye(2))})
+
+    def classify(self, features: Any, task: Any) -> Any:
+        return features
+
+
+def test_nothing_confident_is_no_loss_and_no_update() -> None:
+    sure, unsure = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 0.1]])
+    assert PseudoLabels(confidence=True)(_Answers(), (sure,), "digits", (unsure,)) is None
+    assert PseudoLabels(confidence=False)(_Answers(), (sure,), "digits", (unsure,)) is not None
+
+    class Never(PseudoLabels):
+        def __call__(self, *args: Any) -> Tensor | None:
+            return None
+
+    never: Any = Never()
+    method = Tinting(TaskArithmetic()(pool64()))
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    module = Adaptation(
+        method, never, ADAM, Schedule(2, batch_size=4, update="task"), None, experts(pool64())
+    )
+    run_steps(module, Given(images64()), 2, trainer=QUIET)
+    assert all(torch.equal(before[key], value) for key, value in method.state_dict().items())
+    assert module.record["loss"] == 0.0

@@ -57,3 +57,11 @@ def test_twin(biases: str) -> None:
                 for k in pool.keys
             }
             close(method.features(sample, task)[n], forward(theta, sample[n : n + 1])[1][0])
+
+
+def test_twin_with_one_expert_and_full_rank_is_that_expert() -> None:
+    pool = pool64()
+    method = Twin(TaskArithmetic()(pool), rank_share=1.0).eval()
+    method.route = lambda features: torch.tensor([-1e9, 0.0, -1e9]).expand(len(features), -1)
+    images = images64()["signs"]
+    torch.testing.assert_close(method.features(images, "signs"), forward(expert(pool, "digits"), images)[1])

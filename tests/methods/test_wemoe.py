@@ -1,4 +1,4 @@
-"""WEMoE's routers, restated (float64, 1e-9)."""
+"""WEMoE's routers, restated (float64, 1e-9), and its identities."""
 
 from __future__ import annotations
 
@@ -107,3 +107,24 @@ def test_a_router_starts_close_to_task_arithmetic(layers: Any) -> None:
     if layers == 2:
         assert torch.equal(state["fc1.bias"], torch.zeros(64))
         assert 0.0095 < state["fc1.weight"].std() < 0.0105
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_wemoe_without_weights_in_the_gate_is_task_arithmetic(shared: bool) -> None:
+    pool = pool64()
+    method = WEMoE(TaskArithmetic()(pool), 2, shared_router=shared)
+    for router in method.routers:
+        torch.nn.init.zeros_(router.fc2.weight)
+    images = images64()["digits"]
+    with torch.no_grad():
+        torch.testing.assert_close(method.features(images), forward(arithmetic(pool), images)[1])
+
+
+def test_pruning_keeps_the_largest_entries_of_each_task_vector() -> None:
+    pool = pool64()
+    key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
+    kept = WEMoE(TaskArithmetic()(pool), prune=0.75).pool.vectors[key]
+    assert (kept != 0).sum(dim=1).tolist() == [kept.shape[1] // 4] * len(TASKS)
+    for row, original in zip(kept, pool.vectors[key], strict=True):
+        assert row.abs()[row != 0].min() > original.abs()[row == 0].max()
+    assert torch.equal(WEMoE(TaskArithmetic()(pool)).pool.vectors[key], pool.vectors[key])
