@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from adamerge import __version__
 from adamerge.checkpoints.addresses import RANDOM
@@ -40,6 +44,8 @@ program = torch.export.load("model.pt2").module()
 session = onnxruntime.InferenceSession("model.onnx")
 ({output},) = session.run(None, {{"images": images}})  # (n, 3, H, W) float32, normalised as CLIP's images are""",
 }
+# "/scratch/me/base", "~/base", "local-dir:/scratch/me/base"; not "https://..." or a name such as "hf-hub:owner/name".
+_PLACE = re.compile(r"(?P<prefix>(?:[\w-]+:)?)(?P<path>~?/(?!/).*|~)", re.DOTALL)
 _CLASSIFY = """from safetensors.torch import load_file
 heads = load_file("heads.safetensors")  # (classes, d) per task, the logit scale in it
 logits = {features} @ heads["{task}"].T{bias}"""
@@ -162,5 +168,18 @@ def _files(folder: Path) -> str:
 
 
 def _without_places(config: str) -> str:
-    """The config without the folders of the machine it comes from."""
-    return config.replace(str(PACKAGE), "<adamerge>").replace(str(Path.home()), "~")
+    """The config without the folders of the machine it comes from: of an absolute path its last name is left."""
+    return yaml.safe_dump(_placeless(yaml.safe_load(config)), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _placeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _placeless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_placeless(inner) for inner in value]
+    if isinstance(value, str) and (match := _PLACE.fullmatch(value)):
+        path = Path(match["path"])
+        if path.is_relative_to(PACKAGE):
+            return f"{match['prefix']}<adamerge>/{path.relative_to(PACKAGE)}"
+        return f"{match['prefix']}<folder>/{path.name.lstrip('~')}"
+    return value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import torch
 
 from adamerge.evaluation.attack import attacked
@@ -27,6 +25,7 @@ from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
 from adamerge.tasks.poison import Trigger
 from adamerge.tracking.journal import Journal
+from adamerge.tracking.provenance import versions
 from adamerge.tracking.results import INDEPENDENT, Attack, Results, TaskResult
 
 
@@ -120,11 +119,6 @@ def _objective(settings: RunSettings) -> str | None:
         return None
     made = instantiate(settings.method.objective)
     return str(getattr(made, "name", type(made).__name__))
-
-
-def versions() -> dict[str, str]:
-    names = ("adamerge", "torch", "torchvision", "pytorch-lightning", "open_clip_torch", "numpy")
-    return {name: version(name) for name in names}
 
 
 def device_name(device: torch.device) -> str:

@@ -15,6 +15,7 @@ from adamerge.errors import ConfigError
 from adamerge.files import atomic_write_text, why_not_writable
 from adamerge.runs.inputs import told_apart
 from adamerge.settings.commands import PoolSettings, as_yaml
+from adamerge.tracking import provenance
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
@@ -29,6 +30,7 @@ _MADE = (
     *("results.json", "checkpoints", "journal.jsonl", "state.safetensors", "merged.safetensors"),
     *("heads.safetensors", "coefficients.json", "representations.json", "figures", "error.txt"),
     *("preset.json", "evaluations", "inference.safetensors", "references.safetensors"),
+    provenance.FILE,
 )
 
 
@@ -45,14 +47,15 @@ def at_work_in(folder: Path) -> Iterator[None]:
             f"outputs: the run folder {folder} cannot be written: {why}.\n"
             "  Give outputs=<folder>, or set ADAMERGE_OUTPUTS, to a folder that can be written."
         )
-    with locked(folder):
+    with locked(folder), provenance.ending(folder):
         yield
 
 
 def start_folder(settings: PoolSettings, folder: Path, lineage: Lineage) -> None:
-    """Write into the folder the resolved config, and what the run reads."""
+    """Write into the folder the resolved config, what the run reads, and what makes it."""
     atomic_write_text(folder / "config.yaml", as_yaml(settings))
     write_lineage(folder, lineage)
+    provenance.begin(folder)
 
 
 def clear(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from commands.conftest import QUICK, stored
 
 from adamerge.__main__ import main
 from adamerge.report.collect import collect
+from adamerge.tracking.provenance import read_sittings
 from adamerge.tracking.results import read_results
 
 
@@ -32,6 +34,7 @@ def test_it_writes_what_an_evaluated_merge_writes_and_says_what_it_leaves_out(
     assert {path.name for path in alone.iterdir() if not path.name.startswith(".")} == {
         "config.yaml",
         "lineage.json",
+        "provenance.json",
         "merged.safetensors",
         "merged.safetensors.sha256",
         "heads.safetensors",
@@ -44,6 +47,9 @@ def test_it_writes_what_an_evaluated_merge_writes_and_says_what_it_leaves_out(
     for file in ("merged.safetensors", "heads.safetensors", "inference.safetensors"):
         assert stored(alone / file) == stored(evaluated / file), file
     assert set(read_results(evaluated).tasks) == {"digits", "signs"}
+    (sitting,) = read_sittings(alone)
+    assert sitting.command == shlex.join(["adamerge", *words, "evaluate=false"])
+    assert sitting.outcome == "finished"
     lineage = json.loads((alone / "lineage.json").read_text())
     assert set(lineage["uses"]) == {"base", "experts/digits", "experts/signs"}
     assert lineage["data"] == {}

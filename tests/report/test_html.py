@@ -272,3 +272,22 @@ def test_no_value_that_is_not_finite_reaches_a_picture(tmp_path: Path) -> None:
     text = page(collect([tmp_path]))
     assert "not finite" in text
     assert "nan" not in re.sub(r"<(style|script).*?</\1>", "", text, flags=re.S).lower()
+
+
+def test_the_page_says_when_and_with_what_it_was_made(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, "surgery", seed, 0.5)
+    for path, (day, changed) in zip(
+        sorted(tmp_path.rglob("results.json")), (("2026-03-02", False), ("2026-03-01", True)), strict=True
+    ):
+        note = {"started": f"{day}T10:00:00+00:00", "host": "h", "process": 1, "command": None}
+        note |= {"python": "3.12.1", "system": "s", "checkout": {"commit": "abc" * 13, "changed": changed}}
+        (path.parent / "provenance.json").write_text(json.dumps({"sittings": [note]}))
+    (run, *_) = collect([tmp_path]).comparisons[0].groups[0].runs
+    words = Page(page(collect([tmp_path]))).words("dd")
+    assert "2026-03-01 to 2026-03-02" in words
+    assert run.results.device in words
+    (versions,) = (word for word in words if "Python 3.12.1" in word)
+    assert all(f"{name} {value}" in versions for name, value in run.results.versions.items())
+    (code,) = (word for word in words if word.startswith("commit "))
+    assert sorted(code.split(" or ")) == ["commit abcabcabcabc", "commit abcabcabcabc, changed"]

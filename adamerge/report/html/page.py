@@ -11,6 +11,7 @@ from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.section import section
 from adamerge.report.html.tables import Cell, sortable
 from adamerge.report.html.view import View
+from adamerge.report.made import made_of
 from adamerge.report.names import CYCLE
 from adamerge.report.protocols import stream_tables
 
@@ -79,6 +80,7 @@ def _facts(views: Sequence[View], collected: Collected) -> Markup:
         "Finished runs": str(sum(len(group.runs) for group in groups)),
         "Left out": str(len(collected.unfinished)) if collected.unfinished else "",
         "Seeds": ", ".join(map(str, seeds)),
+        **made_of([run for group in groups for run in group.runs]),
     }
     rows = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items() if value]
     return tag("dl", *rows)
