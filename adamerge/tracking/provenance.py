@@ -153,13 +153,15 @@ def _installed() -> dict[str, str]:
 
 
 def _end(folder: Path, outcome: str) -> None:
-    *before, last = read_sittings(folder) or [None]
-    ours = (socket.gethostname(), os.getpid())
-    if last is None or last.ended is not None or (last.host, last.process) != ours:
+    sittings = read_sittings(folder)
+    if not sittings or sittings[-1].ended is not None:
+        return
+    *before, last = sittings
+    if (last.host, last.process) != (socket.gethostname(), os.getpid()):
         return
     ended = Sitting(**{**vars(last), "ended": _now(), "outcome": outcome})
     with suppress(OSError, RunError):  # a full disk is said by what fails for it, not by this
-        _write(folder, [*filter(None, before), ended])
+        _write(folder, [*before, ended])
 
 
 def _write(folder: Path, sittings: list[Sitting]) -> None:
