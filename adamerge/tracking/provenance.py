@@ -141,6 +141,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 def _command() -> str | None:
     program, *words = sys.argv
+    words = [word for word in words if word != "--"]  # put between flags and overrides for Hydra's parser
     return f"{program} {shlex.join(words)}".strip() if program.startswith("adamerge ") else None
 
 
