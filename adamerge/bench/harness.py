@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from adamerge.memory import peak_memory_bytes
+from adamerge.memory import free_memory_bytes, peak_memory_bytes
 
 Step = Callable[[], Any]
 Build = Callable[[str, dict[str, Any]], Step]  # (variant, options) -> one step
@@ -52,8 +51,10 @@ def measure_in_turn(
 
 def _limit_memory() -> None:
     """Let a variant that needs more than there is fail by itself, before the system kills something else."""
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_DATA, (available, available))
+    # What can be taken, not what lies idle: the system's cache of files gives way.
+    available = free_memory_bytes(torch.device("cpu"))
+    if available is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (available, available))
 
 
 def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) -> Measurement:
