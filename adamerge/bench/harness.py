@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from adamerge.evaluation.predicting import in_precision
 from adamerge.memory import free_memory_bytes, peak_memory_bytes
 
 Step = Callable[[], Any]
@@ -62,22 +63,20 @@ def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) ->
     if device.type == "cpu":
         _limit_memory()
     try:
-        return _timed(
-            build(variant, options), variant, device, steps, options.get("precision") == "bf16-mixed"
-        )
+        return _timed(build(variant, options), variant, device, steps, options.get("precision", "32-true"))
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         return Measurement(variant, (), 0, 0, 0.0, "does not fit into this machine's memory")
 
 
-def _timed(step: Step, variant: str, device: torch.device, steps: int, mixed: bool = False) -> Measurement:
+def _timed(step: Step, variant: str, device: torch.device, steps: int, precision: str) -> Measurement:
     before = peak_memory_bytes(device)
     seconds = []
     result = 0.0
     for index in range(steps + 1):
         started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        with in_precision(precision, device):
             result = float(step())
         if device.type == "cuda":
             torch.cuda.synchronize(device)

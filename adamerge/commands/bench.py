@@ -6,7 +6,6 @@ import json
 import platform
 from dataclasses import asdict
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from adamerge.files import atomic_write_text
 from adamerge.report.names import memory
 from adamerge.runs.backbones import model_of
 from adamerge.settings.commands import BenchSettings
+from adamerge.tracking.provenance import versions
 
 BENCHES = ("adamerging", "surgery", "tinting", "wemoe")
 
@@ -73,7 +73,7 @@ def _facts(
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("adamerge", "torch", "open_clip_torch")},
+            **versions(),
         },
         "floor": {
             "operations": operations,

@@ -86,7 +86,7 @@ def _refuse(options: Namespace) -> None:
 
 
 def _is_look(options: Namespace) -> bool:
-    return bool(options.help or options.hydra_help or options.cfg or options.info or options.shell_completion)
+    return bool(options.hydra_help or options.cfg or options.info or options.shell_completion)
 
 
 def _over_own_config(command: str, options: Namespace) -> list[Typed] | None:
@@ -123,11 +123,11 @@ def _composed(command: str, options: Namespace) -> tuple[Section | None, Mistake
 
 
 def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[str], list[Plain]]:
-    """The usable overrides and the resolved configs that they make; mistakes are noted. A mere look (--cfg, --help,
+    """The usable overrides and the resolved configs that they make; mistakes are noted. A mere look (--cfg,
     --info) may show a config with wrong values."""
     named = COMMANDS[command].word
     words = [_named(named, word) if named and _is_plain(word) else word for word in options.overrides]
-    looking = options.help or options.cfg or options.info
+    looking = options.cfg or options.info
     own, main = _folders(options)
     if own and not own.is_dir():
         raise ConfigError(f"--config-dir {own} is no folder.")

@@ -51,9 +51,8 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pic
     save_local_dir(folder, {key: value.float() for key, value in whole.items()}, model, pictures)
     if (named := (model_config(model).get("text_cfg") or {}).get("hf_tokenizer_name")) is not None:
         try:
-            tokenizer(model).save_pretrained(
-                folder
-            )  # where open_clip looks for the tokenizer of such a folder
+            # Where open_clip looks for the tokenizer of such a folder.
+            tokenizer(model).save_pretrained(folder)
         except CheckpointError:
             log.warning(
                 "The tokenizer %s is not here, so that open_clip.get_tokenizer finds none in the folder.",

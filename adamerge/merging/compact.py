@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from adamerge.merging.functional import wide
+
 Change = Callable[[Tensor], Tensor]
 
 
@@ -35,9 +37,7 @@ class Masked:
     scales: Tensor
 
     def dense(self) -> Tensor:
-        kept = torch.where(
-            self.masks, self.unified.to(torch.promote_types(self.unified.dtype, torch.float32)), 0.0
-        )
+        kept = torch.where(self.masks, wide(self.unified), 0.0)
         return (self.scales.unsqueeze(1) * kept).to(self.unified.dtype)
 
     def to(self, dtype: torch.dtype) -> Masked:

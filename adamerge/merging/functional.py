@@ -30,6 +30,11 @@ def full_precision(like: Tensor) -> torch.autocast:
     return torch.autocast(like.device.type, enabled=False)
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 at least: for sums over many entries, and for decompositions."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class _Merge(torch.autograd.Function):
     """One tensor: base + rows @ vectors. Saves nothing but the task vectors, which exist anyway."""
 
@@ -39,13 +44,12 @@ class _Merge(torch.autograd.Function):
         ctx.rows_like = (rows.shape, rows.dtype)
         flat = base.reshape(-1)
         out = torch.empty_like(flat)
-        rows = (
-            rows.contiguous()
-        )  # a number expanded to all tasks takes another kernel, whose last bit differs
+        # A number expanded to all tasks would take another kernel, whose last bit differs.
+        rows = rows.contiguous()
         with full_precision(flat):
             for row, piece in _pieces(len(rows), vectors, flat.dtype):
-                wide = vectors[:, piece].to(flat.dtype)
-                torch.addmv(flat[piece], wide.t(), rows[row].to(flat.dtype), out=out[piece])
+                widened = vectors[:, piece].to(flat.dtype)
+                torch.addmv(flat[piece], widened.t(), rows[row].to(flat.dtype), out=out[piece])
         return out.view(base.shape)
 
     @staticmethod

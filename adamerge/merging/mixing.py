@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from adamerge.merging.functional import full_precision
+from adamerge.merging.functional import full_precision, wide
 
 Mode = Literal["weights", "outputs"]
 
@@ -129,8 +129,8 @@ def _mixed(gates: Tensor, weight: Tensor, weights: Tensor) -> Tensor:
 def _contracted(gradient: Tensor, vectors: Tensor) -> Tensor:
     """The gates' gradient (n, T) of that of what was mixed (n, entries)."""
     with full_precision(vectors):
-        wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        return gradient.to(wide.dtype) @ wide.t()
+        widened = wide(vectors)
+        return gradient.to(widened.dtype) @ widened.t()
 
 
 class _MixedOutputs(torch.autograd.Function):

@@ -43,11 +43,6 @@ class Triplets(NamedTuple):
         return Triplets(self.left * has, self.values * has, self.right * has.unsqueeze(1))
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """In float32 at least, which decompositions need."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def triplets(matrix: Tensor, count: int | None = None) -> Triplets:
     """The thin singular value decomposition of a matrix (rows, columns), or its `count` leading triplets."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)

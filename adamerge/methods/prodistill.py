@@ -110,9 +110,8 @@ class BlockByBlock(Loop):
 
     @property
     def guarded_from(self) -> int:
-        return (
-            self.schedule.steps
-        )  # a block is distilled into those before it, and all of them together are the model
+        # A block is distilled into those before it, and all of them together are the model.
+        return self.schedule.steps
 
     def step(self, batches: Sequence[Batch], optimizers: Sequence[Any]) -> Losses:
         depth = len(blocks(self.method.pool.encoder))

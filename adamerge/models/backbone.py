@@ -23,7 +23,7 @@ from adamerge.models.clip import (
     visual_of,
 )
 from adamerge.models.pictures import PictureRules
-from adamerge.models.trunks import NO_BATCHNORM, has_trunk, trunk_sizes, with_fixed_buffers
+from adamerge.models.trunks import NO_BATCHNORM, has_trunk, side_of, trunk_sizes, with_fixed_buffers
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _transformer_sizes(model: Model) -> dict[str, Any]:
         raise ConfigError(
             f"backbone.model: the image encoder of {_called(model)} is a ResNet with BatchNorm.\n  {NO_BATCHNORM}"
         )
-    side, patch = image_size(model), _side(vision["patch_size"])
+    side, patch = image_size(model), side_of(vision["patch_size"])
     return {
         "names": OPEN_CLIP,
         "width": vision["width"],
@@ -88,10 +88,6 @@ def _transformer_sizes(model: Model) -> dict[str, Any]:
         "patch": patch,
         "activation": activation(model),
     }
-
-
-def _side(size: Any) -> int:
-    return int(size if isinstance(size, int) else size[0])
 
 
 def _called(model: Model) -> str:

@@ -15,7 +15,7 @@ from adamerge.models.attention import suited_attention
 from adamerge.models.pictures import PictureRules
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_config
-from adamerge.models.trunks import fixed_buffers, has_trunk, sized
+from adamerge.models.trunks import fixed_buffers, has_trunk, side_of, sized
 
 if TYPE_CHECKING:
     import open_clip
@@ -48,7 +48,7 @@ class ImageEncoder(nn.Module):
         """The rules of its pictures."""
         if self.backbone is not None:
             return self.backbone.pictures
-        return PictureRules.of(_side(getattr(self.visual, "image_size", 224)))
+        return PictureRules.of(side_of(getattr(self.visual, "image_size", 224)))
 
     def forward(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -128,11 +128,7 @@ def activation(model: Model) -> Activation:
 
 def image_size(model: Model) -> int:
     """Side length of the input images in pixels."""
-    return _side(model_config(model)["vision_cfg"]["image_size"])
-
-
-def _side(size: Any) -> int:
-    return int(size if isinstance(size, int) else size[0])
+    return side_of(model_config(model)["vision_cfg"]["image_size"])
 
 
 def at_size(model: Model, size: int) -> Model:

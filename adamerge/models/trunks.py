@@ -30,8 +30,8 @@ def sized(visual: nn.Module, config: Config) -> nn.Module:
     trunk: Any = getattr(visual, "trunk", None)
     side = config["vision_cfg"].get("image_size")
     own = getattr(getattr(trunk, "patch_embed", None), "img_size", None)
-    if trunk is not None and side is not None and own is not None and tuple(own) != (_side(side),) * 2:
-        visual.set_input_size(_side(side))  # type: ignore[operator]
+    if trunk is not None and side is not None and own is not None and tuple(own) != (side_of(side),) * 2:
+        visual.set_input_size(side_of(side))  # type: ignore[operator]
     return visual
 
 
@@ -110,7 +110,7 @@ def _vision_transformer(trunk: Any) -> dict[str, Any]:
         "tokens": trunk.patch_embed.num_patches + trunk.num_prefix_tokens,
         "blocks": len(trunk.blocks),
         "attention_heads": attention.num_heads,
-        "patch": _side(trunk.patch_embed.patch_size),
+        "patch": side_of(trunk.patch_embed.patch_size),
         "activation": "gelu",
         "rotary": getattr(trunk, "rope", None) is not None,
     }
@@ -123,7 +123,7 @@ def _conv(trunk: Any) -> dict[str, Any]:
         "tokens": 0,
         "blocks": 0,
         "attention_heads": 0,
-        "patch": _side(trunk.stem[0].kernel_size),
+        "patch": side_of(trunk.stem[0].kernel_size),
         "activation": "gelu",
     }
 
@@ -149,5 +149,6 @@ def _is_pair(mlp: Any) -> bool:
     return plain and all(isinstance(linear, nn.Linear) and linear.bias is not None for linear in linears)
 
 
-def _side(size: Any) -> int:
+def side_of(size: Any) -> int:
+    """A side length that open_clip's and timm's configurations give as a number or for both directions."""
     return int(size if isinstance(size, int) else size[0])

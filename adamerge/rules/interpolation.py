@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from adamerge.errors import PoolError
 from adamerge.merging.task_vectors import TaskVectors, TensorRule, per_task
 from adamerge.rules.rule import Rule
+from adamerge.rules.shares import shares_of
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,7 @@ class Interpolation(Rule):
         return 1.0 / count
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
-        names = vectors.names
-        shares = dict.fromkeys(names, 1.0 / len(names)) if self.shares is None else dict(self.shares)
-        if set(shares) != set(names):
-            raise PoolError(
-                f"shares: they are of {', '.join(shares) or 'none'}, and the experts are {', '.join(names)}.\n"
-                "  Give each expert a share, 0 for one to leave out."
-            )
-        factors = len(names) * torch.tensor([shares[name] for name in names], dtype=torch.float64)
+        factors = len(vectors.names) * shares_of(vectors.names, self.shares)
 
         def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor:
             return stack * per_task(factors, stack)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge.errors import PoolError
 from adamerge.merging.task_vectors import TaskVectors, TensorRule, flattened
 from adamerge.rules.rule import Rule
+from adamerge.rules.shares import shares_of
 
 _ROUNDS = 100
 _STILL = 1e-9  # a step of this angle moves nothing
@@ -49,14 +49,7 @@ class Karcher(Rule):
             raise ValueError(f"shares are at least 0, with the sum 1, not {given}")
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
-        names = vectors.names
-        shares = dict.fromkeys(names, 1.0 / len(names)) if self.shares is None else dict(self.shares)
-        if set(shares) != set(names):
-            raise PoolError(
-                f"shares: they are of {', '.join(shares) or 'none'}, and the experts are {', '.join(names)}.\n"
-                "  Give each expert a share, 0 for one to leave out."
-            )
-        weights = torch.tensor([shares[name] for name in names], dtype=torch.float64)
+        weights = shares_of(vectors.names, self.shares)
 
         def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor:
             experts = flattened(base + stack).double()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from adamerge.cache_folder import cache_dir
 from adamerge.checkpoints.cached import cached_file
 from adamerge.errors import ConfigError
-from adamerge.merging import Head, Pool
+from adamerge.merging import Pool
+from adamerge.models.heads import head_digest
 from adamerge.progress import image_progress
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.protocol import unlabeled
@@ -97,17 +96,8 @@ def _in_files(run: Run, pool: Pool, images: Mapping[str, ImageSet], kind: Kind) 
                 "kind": _TITLES[kind],
                 "images": seen.digest(),
                 **run.encoders("base", *(() if kind == "activation" else (f"experts/{name}",))),
-                **({"head": _digest_of(pool.heads[name])} if kind == "fisher" else {}),
+                **({"head": head_digest(pool.heads[name])} if kind == "fisher" else {}),
             }
             make = partial(collect, kind, pool, name, seen, progress=progress, **passes)
             found[name] = _InFile(cached_file(cache_dir() / "statistics", made_from, make))
     return found
-
-
-def _digest_of(head: Head) -> str:
-    """What a head is, by its content: its own file may be missing, as its prompts or pictures make it."""
-    found = hashlib.sha256(str(head.normalize).encode())
-    for tensor in (head.weight, head.bias):
-        if tensor is not None:
-            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -68,9 +68,8 @@ def identify(
     if settings.post:  # one after the other: the order counts, which a mapping's digest does not tell
         kept["post"] = [[name, kept["post"][name]] for name in settings.post]
     if isinstance(settings, RunSettings) and settings.guarded is not None:
-        kept["guard"] = (
-            settings.guarded.model_dump()
-        )  # in full: it is one also where all its options are at their default
+        # In full: it is one also where all its options are at their default.
+        kept["guard"] = settings.guarded.model_dump()
     kept["command"] = command
     if settings.evaluation.precision != "32-true":
         kept["evaluated_in"] = settings.evaluation.precision

@@ -18,6 +18,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from adamerge.architecture import OPEN_CLIP, Architecture, Names, architecture_of
 from adamerge.errors import PoolError
+from adamerge.merging.functional import wide
 from adamerge.models.blocks import blocks
 
 # How far the attention that is computed anew may be from the encoder's own, as a share of it.
@@ -62,7 +63,7 @@ def mean_over_tokens(
     def add(key: str, entering: Tensor) -> None:
         nonlocal tokens
         rows = entering.flatten(0, 1)
-        found = summed(rows.to(torch.promote_types(rows.dtype, torch.float32)))
+        found = summed(wide(rows))
         sums[key] = sums[key].add_(found) if key in sums else found
         tokens += len(rows) if key == next(iter(sums)) else 0
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adamerge.evaluation.collapse import Collapse, experts_taking_over, tasks_taken_over
 from adamerge.evaluation.label_free import estimate
-from adamerge.evaluation.predicting import predict_logits
+from adamerge.evaluation.predicting import Passes, predict_logits
 from adamerge.merging import Pool
 from adamerge.methods.static import experts
 from adamerge.methods.wemoe import gates_seen
@@ -133,13 +133,14 @@ class Guard(pl.Callback):
 
     def _look(self, module: Adaptation) -> tuple[float, list[Collapse]]:
         """The mean estimate over the tasks, and what has collapsed."""
-        method, passes = module.loop.method, {"device": module.device, "batch_size": self.batch_size}
+        method = module.loop.method
+        passes: Passes = {"device": module.device, "batch_size": self.batch_size}
         with unnoticed(module), gates_seen(method) as gates:
             if isinstance(self.certain, Pool):
-                logits = predict_logits(experts(self.certain), self.images, **passes)  # type: ignore[arg-type]
+                logits = predict_logits(experts(self.certain), self.images, **passes)
                 self.certain = {task: own.softmax(dim=-1) for task, own in logits.items()}
                 gates.clear()
-            found = predict_logits(method, self.images, **passes)  # type: ignore[arg-type]
+            found = predict_logits(method, self.images, **passes)
         predicted = {task: logits.argmax(dim=-1) for task, logits in found.items()}
         values = [estimate(own, self.certain[task]).value for task, own in predicted.items()]
         collapsed = tasks_taken_over(predicted, self.certain)
