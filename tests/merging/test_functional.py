@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_pools import reordered
 from torch import Tensor
 from torch.func import functional_call
 
@@ -192,13 +193,7 @@ class TestIdentities:
         from conftest import make_pool
 
         pool = make_pool()
-        swapped = Pool(
-            pool.encoder,
-            pool.base,
-            {k: v.flip(0) for k, v in pool.vectors.items()},
-            pool.names[::-1],
-            pool.heads,
-        )
+        swapped = reordered(pool, range(len(pool.names))[::-1])
         start = torch.rand(len(pool.keys), 3, dtype=torch.float64)
         ours = AdaMerging(pool, start=start).double().logits(images["digits"], "digits")
         theirs = AdaMerging(swapped, start=start.flip(1)).double().logits(images["digits"], "digits")

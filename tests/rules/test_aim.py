@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from restating import State, images64, pool64
+from small_pools import reordered
 from statistics_by_hand import entering
 from torch import Tensor
 
@@ -86,13 +87,7 @@ def test_omega_one_changes_nothing_and_a_chain_is_one_after_the_other() -> None:
 
 def test_the_order_of_tasks_makes_no_difference_and_no_change_stays_none() -> None:
     pool, images = pool64(), images64(3)
-    turned = Pool(
-        pool.encoder,
-        pool.base,
-        {key: stack.flip(0) for key, stack in pool.vectors.items()},
-        pool.names[::-1],
-        pool.heads,
-    )
+    turned = reordered(pool, range(len(pool.names))[::-1])
     found = [adamerge.merge(each, TaskArithmetic(), post="aim", images=images) for each in (pool, turned)]
     close(found[0], found[1])
     still = Pool(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fisher_by_hand import fisher_by_hand
 from restating import State, expert, images64, pool64
+from small_pools import reordered
 from torch import Tensor
 
 import adamerge
@@ -89,13 +90,7 @@ def test_the_order_of_tasks_and_the_origin_make_no_difference() -> None:
     tasks = ("signs", "digits", "scenes")
     pool, images = pool64(tasks=tasks), images64(3)
     merged = adamerge.merge(pool, rule="fisher", images=images)
-    turned = Pool(
-        pool.encoder,
-        pool.base,
-        {key: stack.flip(0) for key, stack in pool.vectors.items()},
-        pool.names[::-1],
-        pool.heads,
-    )
+    turned = reordered(pool, range(len(pool.names))[::-1])
     close(adamerge.merge(turned, rule="fisher", images=images), merged)
     close(adamerge.merge(pool, rule="fisher", images=images, origin="average"), merged)
 
