@@ -98,7 +98,7 @@ def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
     }
     return _flat(
         section("method", _WORDS)
-        | section("rule", _WORDS)
+        | section("rule", ("grid", *_WORDS))
         | section("suite", (*_SUITE, *_WORDS))
         | section("backbone", (*_WORDS, "names", "papers"))
         | section("stream", ("name", *_WORDS))
@@ -110,6 +110,7 @@ def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
         | {f"post.{name}": post.model_dump(exclude_unset=True) for name, post in settings.post.items()}
         | {"origin": settings.origin}
         | {"guard": None if settings.guarded is None else settings.guarded.model_dump()}
+        | {"choose": None if settings.choice is None else settings.choice.model_dump()}
     )
 
 

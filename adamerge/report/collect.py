@@ -231,6 +231,10 @@ def flat_config(path: Path) -> dict[str, Any]:
         precision = str((config.get(section) or {}).get("precision", "32-true"))
         if precision != "32-true":
             flat[f"{section}.precision"] = precision
+    choose = config.get("choose") or "prior"
+    flat["choose"] = choose.get("by") if isinstance(choose, dict) else choose
+    flat.pop("choose.by", None)
+    flat.pop("rule.grid", None)
     if "post" in config:  # their order counts, and that there is none
         flat["post"] = "+".join(config["post"]) or "none"
     return flat

@@ -188,7 +188,14 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
     """One line per group with plain numbers: shares between 0 and 1, seconds, bytes."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    plain = ("average", "normalized_average", "agreement", "trainable_parameters", "peak_memory_bytes")
+    plain = (
+        "average",
+        "normalized_average",
+        "agreement",
+        "trainable_parameters",
+        "peak_memory_bytes",
+        "bytes",
+    )
     theirs = [f"published_{name}" for name in ("average", "tolerance", "verdict", "words", "accuracy")]
     first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
     parts = ("adapted_average", "held_out_average", "gap", "gap_sd")

@@ -49,6 +49,7 @@ def results_table(results: Results) -> RenderableType:
     table.add_section()
     table.add_row("average", *_cells(accuracies, "average"), percent(results.agreement), style="bold")
     lines = (
+        *choice_lines(results),
         *guard_lines(results),
         *gap_lines(results),
         *unseen_lines(results),
@@ -57,6 +58,21 @@ def results_table(results: Results) -> RenderableType:
     )
     extra = [Text(line) for line in (*lines, facts_line(results)) if line]
     return Group(table, *extra, Text(cost_line(results), style="dim"))
+
+
+def choice_lines(results: Results) -> list[str]:
+    """Which scale was chosen, by what, and how good all of them were."""
+    if (choice := results.choice) is None:
+        return []
+    judged = "the experts' estimate" if choice.by == "label_free" else "accuracy"
+    images = sorted(set(choice.images.values()))
+    number = str(images[0]) if len(images) == 1 else f"{images[0]} to {images[-1]}"
+    grid = ", ".join(f"{one.scale:g}: {percent(one.score)}" for one in choice.grid)
+    return [
+        f"{choice.option}={choice.chosen:g} (instead of {choice.prior:g}) was chosen among {len(choice.grid)} by "
+        f"{judged} on {number} images of each task, {choice.split}:",
+        f"  {grid}",
+    ]
 
 
 def guard_lines(results: Results) -> list[str]:
@@ -155,6 +171,7 @@ def to_markdown(results: Results) -> str:
     told = [
         line
         for line in (
+            *choice_lines(results),
             *guard_lines(results),
             *gap_lines(results),
             *calibration_lines(results),

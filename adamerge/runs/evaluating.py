@@ -67,7 +67,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         objective=_objective(settings),
         protocol=protocol_of(settings),
         task_known=True,  # every method here classifies with the head of the image's own task
-        chooser=settings.chooser,
+        chooser=settings.chooser if settings.choice is None else settings.choice.by,
         lineage=settings.checkpoints.name,  # the family of checkpoints that the experts belong to
         origin=settings.origin,
         stream=str(order_of(settings.stream)) if adapts_on(settings) is not None else INDEPENDENT,

@@ -12,6 +12,7 @@ from adamerge.runs.backbones import model_of
 from adamerge.runs.images import open_tasks
 from adamerge.runs.probing import from_pictures
 from adamerge.runs.rules import rule_sees
+from adamerge.runs.scales import chooses_on
 from adamerge.runs.weights import fingerprints
 from adamerge.settings import identify
 from adamerge.settings.commands import PoolSettings, RunSettings
@@ -143,8 +144,7 @@ def splits_of(settings: RunSettings) -> tuple[str, ...]:
     suite, method = settings.suite.adapt_on, settings.method
     read = {"test", *heads_read(settings)} if method.labels is None else {"test", "train"}
     seen = [method.adapt_on or suite] if method.schedule is not None else []
-    if (of_rule := rule_sees(settings)) is not None:
-        seen.append(of_rule.split)
+    seen += [on.split for on in (rule_sees(settings), chooses_on(settings)) if on is not None]
     for on in seen:
         read |= {"train", "validation"} if on == "validation" else {on} if on == "train" else set()
     return tuple(split for split in ("test", "train", "validation") if split in read)

@@ -14,6 +14,7 @@ from adamerge.runs.backbones import fit_for
 from adamerge.runs.images import Data, corruption_of, image_set, kept_at, suite_adapts_on
 from adamerge.runs.rules import rule_images, rule_sees
 from adamerge.runs.run import Run
+from adamerge.runs.scales import chooses_among, chooses_on
 from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
 from adamerge.settings.sections import StreamSection
@@ -55,11 +56,13 @@ def adapts_on(settings: RunSettings) -> AdaptOn | None:
 
 
 def protocol_of(settings: RunSettings) -> Protocol:
-    """Transductive where images that are scored are seen by the method or its rule; "none" where neither sees any.
+    """Transductive where images that are scored are seen by the method, its rule or the choice of its scale; "none"
+    where none of them sees any.
 
     Labelled training images are not scored: what learns from them alone is inductive.
     """
-    seen = [on.protocol for on in (adapts_on(settings), rule_sees(settings)) if on is not None]
+    looking = (adapts_on(settings), rule_sees(settings), chooses_on(settings))
+    seen = [on.protocol for on in looking if on is not None]
     if "transductive" in seen:
         return "transductive"
     return "inductive" if seen or settings.method.schedule is not None else "none"
@@ -82,9 +85,13 @@ def parts_of(settings: RunSettings, data: Data) -> dict[str, Parts]:
 
 
 def _seen_of_test(settings: RunSettings) -> tuple[AdaptOn | None, int | None]:
-    """What the method and its rule see, test images before others, and how many of each task: pools of the same images
-    lie within each other."""
-    seen = [(adapts_on(settings), settings.suite.adapt_images), (rule_sees(settings), rule_images(settings))]
+    """What the method, its rule and the choice of its scale see, test images before others, and how many of each task:
+    pools of the same images lie within each other."""
+    seen = [
+        (adapts_on(settings), settings.suite.adapt_images),
+        (rule_sees(settings), rule_images(settings)),
+        (chooses_on(settings), chooses_among(settings)),
+    ]
     seen = [(on, count) for on, count in seen if on is not None]
     of_test = [(on, count) for on, count in seen if on is not None and on.split == "test"]
     if not of_test:

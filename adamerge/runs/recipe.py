@@ -16,10 +16,12 @@ from adamerge.console import plain_console
 from adamerge.files import atomic_write_text
 from adamerge.memory import reset_peak
 from adamerge.methods.base import Method
-from adamerge.models.finished import save_finished
+from adamerge.models.finished import FILE as FINISHED
+from adamerge.models.finished import MERGED, save_finished
 from adamerge.report.summary import record, show
 from adamerge.runs.adapting import adapt
 from adamerge.runs.backbones import device_of
+from adamerge.runs.choosing import chosen
 from adamerge.runs.evaluating import evaluate, keep_references, references_of, represent
 from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
 from adamerge.runs.images import suite_name
@@ -112,7 +114,8 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     reset_peak(device_of(run.settings.trainer))
     started = time.perf_counter()
     pool, data = run.open()
-    method = run.build(pool, statistics_of(run, pool, data))
+    ruled, choice = chosen(run, pool, data, statistics_of(run, pool, data))
+    method = run.build_on(ruled)
     prepared = time.perf_counter()
     recorded = adapt(run, method, pool, data, console, mirrors)
     adapted = time.perf_counter()
@@ -132,7 +135,9 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
         "evaluate": time.perf_counter() - adapted,
     }
     run.inputs.refuse_changed()
-    results = replace(results, seconds={name: round(value, 3) for name, value in seconds.items()})
+    seconds = {name: round(value, 3) for name, value in seconds.items()}
+    size = None if kept is None else size_of(run.folder)
+    results = replace(results, seconds=seconds, choice=choice, bytes=size)
     record(run.folder, results)
     return results
 
@@ -151,6 +156,12 @@ def _tell(folder: Path, results: Results, console: Console, again: bool = False)
         show(folder, results, console, again)
 
 
+def size_of(folder: Path) -> int:
+    """Bytes of the files that a finished run predicts from."""
+    files = (folder / name for name in (MERGED, FINISHED, "state.safetensors"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
 def save_parts(folder: Path, method: Method, origin: str = "base") -> None:
     """What was trained, the merged encoder where there is one, and the coefficients as plain numbers.
 
@@ -160,7 +171,7 @@ def save_parts(folder: Path, method: Method, origin: str = "base") -> None:
     if trained := method.state_dict():
         save_tensors(folder / "state.safetensors", trained)
     if method.one_encoder:
-        save_tensors(folder / "merged.safetensors", method.merged_state_dict())
+        save_tensors(folder / MERGED, method.merged_state_dict())
     if table := method.coefficients():
         layers = list(next(iter(table.values())))
         values = [[table[task][layer] for task in table] for layer in layers]

@@ -15,6 +15,7 @@ from adamerge.merging.task_vectors import Statistics
 from adamerge.methods.base import Method
 from adamerge.models.coefficient_files import with_start
 from adamerge.rules.linear import TaskArithmetic
+from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import device_of, settled
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.inputs import Inputs, splits_of
@@ -26,6 +27,7 @@ from adamerge.runs.rules import (
     rule_of,
     with_own_start,
 )
+from adamerge.runs.scales import refuse_choice
 from adamerge.runs.suite_pool import open_suite_pool, pool_with_heads
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import instantiate
@@ -115,8 +117,11 @@ class Run:
         Args:
             statistics: of unlabeled images, for a rule that needs them (`statistics_of`).
         """
+        return self.build_on(self.ruled(pool, statistics))
+
+    def build_on(self, ruled: Pool) -> Method:
+        """The method over a pool that the rule has been applied to."""
         settings = self.settings
-        ruled = self._ruled(pool, statistics)
         model = settings.method.model
         if "start" in self.paths:
             if ruled.by_task:
@@ -130,10 +135,14 @@ class Run:
         refuse_pointless(settings, rule_of(settings), trained=not method.frozen_encoder)
         return method.eval()
 
-    def _ruled(self, pool: Pool, statistics: Statistics | None) -> Pool:
+    def ruled(self, pool: Pool, statistics: Statistics | None = None, rule: Rule | None = None) -> Pool:
         """The pool after the rule. A rule that ranks entries sees the task vectors in float32, also where they are kept
-        in bfloat16: for that time the experts are opened once more."""
-        rule = rule_of(self.settings)
+        in bfloat16: for that time the experts are opened once more.
+
+        Args:
+            rule: another than the settings'.
+        """
+        rule = rule_of(self.settings) if rule is None else rule
         kept = next(iter(pool.vectors.values())).dtype
         origin = self.settings.origin
         if kept == torch.float32 or not rule.ranks:
@@ -144,6 +153,7 @@ class Run:
 
 def open_run(settings: RunSettings) -> Run:
     """The run of a config, in the folder of its identity: of its settings, weights, pictures, labels and code."""
+    refuse_choice(settings)
     if settings.method.schedule is None:
         refuse_pointless(settings, rule_of(settings), trained=False)
     paths = checkpoint_paths(settings)

@@ -100,6 +100,11 @@ def _static(settings: RunSettings) -> Rule:
             f"evaluate=false: method={settings.method.name} is trained on images; only a static merge goes without.\n"
             "  Leave out method=..., or evaluate=false."
         )
+    if settings.choice is not None:
+        raise ConfigError(
+            f"evaluate=false: choose={settings.choice.by} judges merges on pictures, and this merge opens none.\n"
+            "  Leave out one of the two, or give the scale: rule.scale=<number>."
+        )
     if settings.start is not None:
         raise ConfigError(
             "evaluate=false: start=... is not read by a merge without evaluation.\n  Leave out one of the two."

@@ -19,13 +19,16 @@ from adamerge.methods.base import Method
 from adamerge.models.finished import FILE, open_finished
 from adamerge.runs.backbones import backbone_of, settled
 from adamerge.runs.inputs import Inputs, splits_of
+from adamerge.runs.rules import rule_of
 from adamerge.runs.run import Run, name_of
+from adamerge.runs.scales import at_scale
 from adamerge.runs.statistics import statistics_of
 from adamerge.runs.suite_pool import open_heads, pool_with_heads
 from adamerge.runs.weights import checkpoint_paths
 from adamerge.settings import validate
 from adamerge.settings.commands import TrainSettings
 from adamerge.settings.components import described
+from adamerge.tracking.results import read_results
 from adamerge.tracking.run_record import RunRecord, read_lineage
 
 _NEEDED = ("suite", "backbone", "checkpoints", "method", "rule", "trainer", "evaluation", "seed")
@@ -87,7 +90,12 @@ def _refuse_other_weights(folder: Path, inputs: Inputs) -> None:
 
 def trained_method(run: Run, folder: Path, pool: Pool) -> Method:
     """The run's method with the parts that were trained."""
-    method = run.build(pool, statistics_of(run, pool))
+    rule = None
+    if run.settings.choice is not None:
+        choice = read_results(folder).choice
+        assert choice is not None, "a finished run says what it chose"
+        rule = rule_of(at_scale(run.settings, choice.chosen))
+    method = run.build_on(run.ruled(pool, statistics_of(run, pool), rule))
     if method.state_dict():
         method.load_state_dict(open_checkpoint(folder / "state.safetensors").state)
     return method

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from adamerge.hints import near
 from adamerge.settings.sections import (
     AttackSection,
     BackboneSection,
     CheckpointsSection,
+    ChoiceSection,
     Component,
     EvaluationSection,
     Factory,
@@ -67,15 +68,17 @@ class RunSettings(PoolSettings):
 
     method: MethodSection
     guard: bool | GuardSection = False
+    choose: Literal["prior", "label_free", "labels"] | ChoiceSection = "prior"
 
-    @field_validator("guard", mode="before")
+    @field_validator("guard", "choose", mode="before")
     @classmethod
-    def _known_options(cls, guard: Any) -> Any:
-        if isinstance(guard, dict):
-            for key in guard:
-                if key not in GuardSection.model_fields:
-                    raise ValueError(f"no such option '{key}'; {near(str(key), GuardSection.model_fields)}")
-        return guard
+    def _known_options(cls, given: Any, info: ValidationInfo) -> Any:
+        fields = (GuardSection if info.field_name == "guard" else ChoiceSection).model_fields
+        if isinstance(given, dict):
+            for key in given:
+                if key not in fields:
+                    raise ValueError(f"no such option '{key}'; {near(str(key), fields)}")
+        return given
 
     @property
     def guarded(self) -> GuardSection | None:
@@ -83,6 +86,13 @@ class RunSettings(PoolSettings):
         if isinstance(self.guard, GuardSection):
             return self.guard
         return GuardSection() if self.guard else None
+
+    @property
+    def choice(self) -> ChoiceSection | None:
+        """How the rule's scale is chosen; None where it is the rule's own."""
+        if isinstance(self.choose, ChoiceSection):
+            return self.choose
+        return None if self.choose == "prior" else ChoiceSection(by=self.choose)
 
 
 class MergeSettings(RunSettings):

@@ -70,6 +70,9 @@ def identify(
     if isinstance(settings, RunSettings) and settings.guarded is not None:
         # In full: it is one also where all its options are at their default.
         kept["guard"] = settings.guarded.model_dump()
+    if isinstance(settings, RunSettings) and settings.choice is not None:
+        grid = settings.choice.grid or settings.rule.grid
+        kept["choose"] = {**settings.choice.model_dump(), "grid": grid}
     kept["command"] = command
     if settings.evaluation.precision != "32-true":
         kept["evaluated_in"] = settings.evaluation.precision
@@ -83,6 +86,8 @@ def identify(
 def _kept(plain: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that can change a number."""
     kept = {key: value for key, value in plain.items() if key not in _SILENT}
+    if rule := plain.get("rule"):  # of its grid only a choice makes use
+        kept["rule"] = {key: value for key, value in rule.items() if key != "grid"}
     trainer = plain.get("trainer") or {}
     kept["trainer"] = {key: value for key, value in trainer.items() if key not in _SILENT_TRAINER}
     if suite := plain.get("suite"):

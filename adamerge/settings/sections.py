@@ -48,6 +48,15 @@ Cheap = Annotated[Component, CHEAP]
 AdaptSplit = Literal["test", "train", "validation"]
 
 
+def _rising(grid: list[float]) -> list[float]:
+    if sorted(set(grid)) != grid:
+        raise ValueError("should be numbers that rise, each once")
+    return grid
+
+
+Grid = Annotated[list[float], Field(min_length=1), AfterValidator(_rising)]
+
+
 class ScheduleSection(Section):
     steps: int | None = Field(ge=0)
     batch_size: int = Field(gt=0)
@@ -124,6 +133,7 @@ class RuleSection(ComponentSection):
     needs: str = ""
     adapt_on: AdaptSplit | None = None
     images: int | None = Field(default=None, gt=0)
+    grid: Grid | None = None  # what choose= chooses the scale from, unless it names its own
 
 
 class PostSection(ComponentSection):
@@ -264,6 +274,14 @@ class GuardSection(Section):
     patience: int = Field(default=5, gt=0)
     share: float = Field(default=0.1, gt=0, lt=1)
     images: int = Field(default=128, gt=0)
+
+
+class ChoiceSection(Section):
+    """How a rule's scale is chosen: by what, from which numbers, on how many images of each task."""
+
+    by: Literal["label_free", "labels"]
+    grid: Grid | None = None
+    images: int | None = Field(default=256, gt=0)
 
 
 class EvaluationSection(Section):

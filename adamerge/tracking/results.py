@@ -106,6 +106,43 @@ class Guarded:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A scale of a rule, and how good its merge was on the images that the choice looked at.
+
+    Attributes:
+        score: the unweighted mean of `tasks`, by which was chosen: the label-free estimate of the accuracy, or the
+            accuracy.
+    """
+
+    scale: float
+    score: float
+    tasks: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a rule's scale was chosen.
+
+    Attributes:
+        by: "label_free" or "labels".
+        option: where the scale stands: "rule.scale".
+        split: of the images looked at: "test", "train", "validation", or "0.5 of test".
+        images: {task: number} of them.
+        prior: the rule's own scale.
+        chosen: the best one of the grid.
+        grid: all that were tried.
+    """
+
+    by: Literal["label_free", "labels"]
+    option: str
+    split: str
+    images: dict[str, int]
+    prior: float
+    chosen: float
+    grid: tuple[Tried, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks.
 
@@ -127,6 +164,8 @@ class Results:
         adapted, held_out: the two parts of each task's test split, where only a part of it was adapted on. Of a run
             that adapts on nothing (a static rule): how far the parts differ by themselves.
         guard: what the guard kept; None of a run without one.
+        choice: how the rule's scale was chosen; None where it is the rule's own.
+        bytes: size of what predicts, as files in the run folder: encoder, heads and what the method goes on to use.
     """
 
     run_id: str
@@ -156,6 +195,8 @@ class Results:
     adapted: dict[str, PartResult] = field(default_factory=dict)
     held_out: dict[str, PartResult] = field(default_factory=dict)
     guard: Guarded | None = None
+    choice: Choice | None = None
+    bytes: int | None = None
     schema: int = SCHEMA
 
     @property
@@ -270,6 +311,9 @@ def read_results(folder: Path) -> Results:
             content[part] = {name: PartResult(**p) for name, p in content.get(part, {}).items()}
         if (guard := content.get("guard")) is not None:
             content["guard"] = Guarded(**{**guard, "collapsed": tuple(guard["collapsed"])})
+        if (choice := content.get("choice")) is not None:
+            grid = tuple(Tried(**one) for one in choice["grid"])
+            content["choice"] = Choice(**{**choice, "grid": grid})
         known = {f.name for f in fields(Results)}
         return Results(**{key: value for key, value in content.items() if key in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -80,7 +80,7 @@ from adamerge.settings.sections import BackboneSection, CheckpointsSection, Suit
         (["+rule.papr=1"], "rule.papr: no such option; did you mean 'paper'?"),
         (
             ["+rule.scale=1"],
-            "rule.scale: no such option; it has name, paper, needs, adapt_on, images, _target_.",
+            "rule.scale: no such option; it has name, paper, needs, adapt_on, images, grid, _target_.",
         ),
         (["rule=ties", "rule.scal=1"], "rule.scal: Ties has no such option; did you mean 'scale'?"),
         (["rule=ties", "rule.scale=many"], "rule.scale: should be a number (got 'many')."),

@@ -59,6 +59,8 @@ def identity(config: Any, command: Any = "train", files: Any = FILES, pictures: 
         "method.schedule.steps=120",
         "++method.labels=null",
         "+suite.catalogue.unused={source: {_target_: x}}",
+        "choose=prior",
+        "+rule.grid=[0.1]",
     ],
 )
 def test_what_changes_no_number_changes_no_identity(compose: Any, word: str) -> None:
@@ -88,6 +90,24 @@ def test_what_changes_no_number_changes_no_identity(compose: Any, word: str) -> 
 )
 def test_what_changes_numbers_changes_the_identity(compose: Any, word: str) -> None:
     assert identity(compose(*BASE, word)) != identity(compose(*BASE))
+
+
+def test_a_choice_and_what_it_chooses_from_count(compose: Any) -> None:
+    words = ("train", "method=tsv_m", "suite=mini")
+    ids = [
+        identity(compose(*words, *more))
+        for more in (
+            (),
+            ("choose=label_free",),
+            ("choose=labels",),
+            ("choose={by: labels, images: 8}",),
+            ("choose={by: labels, grid: [0.5, 1.5]}",),
+            ("choose=labels", "rule.grid=[0.5]"),
+        )
+    ]
+    assert len(set(ids)) == len(ids)
+    assert identity(compose(*words, "choose=labels", "rule.grid=[0.5, 1.5]")) == ids[4]
+    assert identity(compose(*words, "choose={by: labels}")) == ids[2]
 
 
 def test_the_severity_of_a_corruption_counts(compose: Any) -> None:
