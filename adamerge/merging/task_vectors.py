@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from adamerge.errors import PoolError
 from adamerge.merging.functional import merge_tensor
+from adamerge.merging.walk import Walk
 
 # (key, base, stack (T, *shape)) -> (T or 1, *shape); None leaves the tensor the base's.
 TensorRule = Callable[[str, Tensor, Tensor], Tensor | None]
@@ -124,6 +126,13 @@ def origin_of(vectors: TaskVectors) -> Origin:
     return "base"
 
 
+def about_base(vectors: TaskVectors) -> TaskVectors:
+    """The same experts seen from the pre-trained base."""
+    while isinstance(vectors, Seen):
+        vectors = vectors.inner
+    return vectors
+
+
 @dataclass(frozen=True)
 class Some(Seen):
     """Some tensors of the same task vectors, as if there were no others."""
@@ -171,6 +180,10 @@ class Statistics(Protocol):
     def activation(self, expert: str, key: str) -> Tensor | None:
         """(inputs,) mean over tokens of |x|, x what enters the linear whose weight `key` is, in the pre-trained base on
         images of this expert's task. None for a tensor that is no such weight."""
+        ...
+
+    def walk(self, merged: Mapping[str, Tensor]) -> AbstractContextManager[Walk]:
+        """The images of every expert's task in front of the first block of a merge, by key, and of each expert."""
         ...
 
 

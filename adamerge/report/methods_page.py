@@ -84,9 +84,9 @@ def _posts() -> Iterator[str]:
     yield (
         "# Post-rules\n\nFrom conf/post/*.yaml. `post=<name>` changes the merge of any rule that gives one encoder, "
         "alone or below a method, and `post=[lines,svc]` is one after the other; options are `post.<name>.<option>`. "
-        "They give as many vectors as the rule, with its coefficient, so that coefficients are learned on them as on "
-        "the rule's, from where their merge stands. `origin=average` takes every rule's and method's task vectors "
-        "about the experts' mean.\n"
+        "They give as many vectors as the rule, with its coefficient (FeatCal one vector), so that coefficients are "
+        "learned on them as on the rule's, from where their merge stands. `origin=average` takes every rule's and "
+        "method's task vectors about the experts' mean.\n"
     )
     for name, path in choices("post").items():
         entry = inherited(path)

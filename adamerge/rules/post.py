@@ -10,7 +10,7 @@ from adamerge.errors import PoolError
 from adamerge.merging.task_vectors import TaskVectors, TensorRule
 from adamerge.rules.rule import Needs, Rule
 
-# (key, task vectors (T, *shape), the rule's vectors (T or 1, *shape)) -> as many vectors as the rule's
+# (key, task vectors (T, *shape), the rule's vectors (T or 1, *shape)) -> as many vectors as the rule's, or one
 TensorPost = Callable[[str, Tensor, Tensor], Tensor]
 _NEEDS: tuple[Needs, ...] = ("nothing", "images", "labels")
 
@@ -18,13 +18,15 @@ _NEEDS: tuple[Needs, ...] = ("nothing", "images", "labels")
 class PostRule:
     """A change to what a rule made. It gives as many vectors as it is given, so that coefficients are learned on them
     as on the rule's, and it keeps the rule's coefficient: where a method starts from that, it starts from the
-    post-rule's merge.
+    post-rule's merge. One that `merges` gives one delta instead, whose coefficient is 1.
 
     Attributes:
         needs: what beside the weights it learns from, as a rule's.
+        merges: gives (1, *shape), one merged vector.
     """
 
     needs: Needs = "nothing"
+    merges: bool = False
 
     def prepare(self, vectors: TaskVectors, rule: TensorRule, coefficient: float) -> TensorPost:
         """Look at the task vectors and at what the rule makes of them once; gives what is done to each tensor.
@@ -53,16 +55,16 @@ class Followed(Rule):
         self.rule = rule
         self.post = post
         self.needs = max(rule.needs, post.needs, key=_NEEDS.index)
-        self.gives = rule.gives
+        self.gives = "delta" if post.merges else rule.gives
         self.ranks = rule.ranks
         self.linear = rule.linear
         self.origin = rule.origin
 
     def coefficient(self, count: int) -> float | None:
-        return self.rule.coefficient(count)
+        return 1.0 if self.post.merges else self.rule.coefficient(count)
 
     def prepare(self, vectors: TaskVectors) -> TensorRule:
-        given = self.coefficient(len(vectors.names))
+        given = self.rule.coefficient(len(vectors.names))
         coefficient = 1.0 if given is None else given
         if coefficient == 0.0:
             raise PoolError(

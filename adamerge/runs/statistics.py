@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -20,6 +22,7 @@ from adamerge.runs.protocol import unlabeled
 from adamerge.runs.rules import rule_images, rule_name, rule_of, rule_sees
 from adamerge.runs.run import Run
 from adamerge.statistics.collected import Collected, Kind, collect, refuse_missing
+from adamerge.statistics.walking import Walking
 from adamerge.tasks.images import ImageSet
 from adamerge.tasks.overlap import refuse_overlap
 
@@ -81,14 +84,30 @@ def statistics_of(run: Run, pool: Pool, data: Data | None = None) -> Collected |
     if on.split != "test" and not run.settings.suite.allow_overlap and not corruption_of(run.settings.suite):
         for task, seen in images.items():
             refuse_overlap(task, seen, data.images[task])
-    return Collected(partial(_in_files, run, pool, images))
+    return Collected(partial(_in_files, run, pool, images), partial(_walk, run, pool, images))
+
+
+@contextmanager
+def _walk(
+    run: Run, pool: Pool, images: Mapping[str, ImageSet], merged: Mapping[str, Tensor]
+) -> Iterator[Walking]:
+    """A walk through a merge. Nothing of it is kept: another merge is another walk."""
+    # Each image passes twice through every block: as the merge has it, and as it is then.
+    steps = {name: range(2 * pool.backbone.blocks * len(images[name])) for name in pool.names}
+    with image_progress("Walking with unlabeled images, block by block", steps) as progress:
+        yield Walking(pool, images, merged, progress=progress, **_passes(run))
+
+
+def _passes(run: Run) -> dict[str, Any]:
+    """How images pass for statistics: in full precision, as sums of products over all images are what the rule solves
+    with."""
+    return {"device": run.passes["device"], "batch_size": min(run.passes["batch_size"], 64)}
 
 
 def _in_files(run: Run, pool: Pool, images: Mapping[str, ImageSet], kind: Kind) -> dict[str, _InFile]:
     """Every expert's statistics of a kind, each in a file that is named by what they are made from."""
     found = {}
-    # In full precision: sums of products over all images are what the rule solves with.
-    passes = {"device": run.passes["device"], "batch_size": min(run.passes["batch_size"], 64)}
+    passes = _passes(run)
     with image_progress(f"Statistics of unlabeled images: {_TITLES[kind]}", images) as progress:
         for name in pool.names:
             seen = images[name]

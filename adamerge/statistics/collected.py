@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, Literal
 
@@ -11,13 +12,16 @@ from torch import Tensor
 
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
+from adamerge.merging.walk import Walk
 from adamerge.statistics.activations import collect_activations
 from adamerge.statistics.entering import Images
 from adamerge.statistics.fisher import collect_fisher
 from adamerge.statistics.grams import collect_grams
+from adamerge.statistics.walking import Walking
 
 Kind = Literal["gram", "fisher", "activation"]
 Tables = Mapping[str, Mapping[str, Tensor]]  # {expert: {key: its statistic}}
+Walks = Callable[[Mapping[str, Tensor]], AbstractContextManager[Walk]]
 
 
 class Collected:
@@ -25,10 +29,12 @@ class Collected:
 
     Args:
         tables: gives all experts' tables of a kind.
+        walks: begins a walk through a merge; None: there are no images to walk with.
     """
 
-    def __init__(self, tables: Callable[[Kind], Tables]) -> None:
+    def __init__(self, tables: Callable[[Kind], Tables], walks: Walks | None = None) -> None:
         self._tables = cache(tables)
+        self._walks = walks
 
     def gram(self, expert: str, key: str) -> Tensor | None:
         return self._tables("gram")[expert].get(key)
@@ -39,6 +45,11 @@ class Collected:
     def activation(self, expert: str, key: str) -> Tensor | None:
         return self._tables("activation")[expert].get(key)
 
+    def walk(self, merged: Mapping[str, Tensor]) -> AbstractContextManager[Walk]:
+        if self._walks is None:
+            raise PoolError("This rule walks with images through the merge, and these statistics keep none.")
+        return self._walks(merged)
+
 
 def statistics_in_memory(pool: Pool, images: Mapping[str, Images]) -> Collected:
     """The statistics of every expert on images of its own task, in memory.
@@ -48,7 +59,10 @@ def statistics_in_memory(pool: Pool, images: Mapping[str, Images]) -> Collected:
     """
     refuse_missing(pool.names, images)
     cpu = torch.device("cpu")
-    return Collected(lambda kind: {n: collect(kind, pool, n, images[n], device=cpu) for n in pool.names})
+    return Collected(
+        lambda kind: {n: collect(kind, pool, n, images[n], device=cpu) for n in pool.names},
+        lambda merged: nullcontext(Walking(pool, images, merged, device=cpu)),
+    )
 
 
 def collect(kind: Kind, pool: Pool, name: str, images: Images, **passes: Any) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 
 from adamerge.architecture import OPEN_CLIP, Architecture, Names, architecture_of
 from adamerge.errors import PoolError
@@ -83,6 +83,29 @@ def _watched(encoder: nn.Module, add: Callable[[str, Tensor], None]) -> Iterator
     for index, block in enumerate(blocks(encoder)):
         handles += _watch_block(block, index, architecture, add)
     try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def block_watched(encoder: nn.Module, index: int, add: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Inside, `add` is told what enters each linear of one block by the key of its weight, and by the key of its gain
+    what each norm makes of its tokens before gain and bias."""
+    architecture = architecture_of(encoder)
+    names, stem, block = architecture.names, architecture.names.block(index), blocks(encoder)[index]
+
+    def normalised(key: str) -> Callable[..., None]:
+        return lambda norm, inputs: add(key, layer_norm(inputs[0], norm.normalized_shape, eps=norm.eps))
+
+    handles = _watch_block(block, index, architecture, add)
+    try:
+        for name in names.norms:
+            norm = block.get_submodule(name)
+            if not isinstance(norm, nn.LayerNorm):
+                raise PoolError(f"{stem}.{name}: known are layer norms, not a {type(norm).__name__}.")
+            handles.append(norm.register_forward_pre_hook(normalised(f"{stem}.{name}.weight")))
         yield
     finally:
         for handle in handles:
