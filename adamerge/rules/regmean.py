@@ -47,23 +47,35 @@ class RegMean(Rule):
         def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor:
             if seen.gram(names[0], key) is None:
                 return stack.mean(dim=0, keepdim=True)
-            return self._nearest(key, stack, names, seen).to(stack.dtype).unsqueeze(0)
+            total, pulled = normal_equations(key, stack, names, seen, self.shrink)
+            return torch.cholesky_solve(pulled.t(), _factor(total)).t().to(stack.dtype).unsqueeze(0)
 
         return of_tensor
 
-    def _nearest(self, key: str, stack: Tensor, names: tuple[str, ...], seen: Statistics) -> Tensor:
-        """(outputs, inputs) float64 for task vectors (T, outputs, inputs); one Gram matrix at a time."""
-        inputs = stack.shape[2]
-        total = torch.zeros(inputs, inputs, dtype=torch.float64, device=stack.device)
-        pulled = torch.zeros(stack.shape[1], inputs, dtype=torch.float64, device=stack.device)
-        for name, vector in zip(names, stack, strict=True):
-            gram = seen.gram(name, key)
-            if gram is None or gram.shape != total.shape:
-                raise PoolError(f"The statistics of {name} do not fit {key} {tuple(vector.shape)}.")
-            gram = _shrunk(gram.to(stack.device, stack.dtype), self.shrink)
-            total += gram
-            pulled += vector @ gram
-        return torch.cholesky_solve(pulled.t(), _factor(total)).t()
+
+def normal_equations(
+    key: str, stack: Tensor, names: tuple[str, ...], seen: Statistics, shrink: float
+) -> tuple[Tensor, Tensor]:
+    """sum_t G_t (inputs, inputs) and sum_t tau_t G_t (outputs, inputs), float64, of task vectors (T, outputs, inputs);
+    one Gram matrix at a time.
+
+    Args:
+        shrink: factor of the entries of G_t beside the diagonal.
+
+    Raises:
+        PoolError: statistics of another shape, or of some experts only.
+    """
+    inputs = stack.shape[2]
+    total = torch.zeros(inputs, inputs, dtype=torch.float64, device=stack.device)
+    pulled = torch.zeros(stack.shape[1], inputs, dtype=torch.float64, device=stack.device)
+    for name, vector in zip(names, stack, strict=True):
+        gram = seen.gram(name, key)
+        if gram is None or gram.shape != total.shape:
+            raise PoolError(f"The statistics of {name} do not fit {key} {tuple(vector.shape)}.")
+        gram = _shrunk(gram.to(stack.device, stack.dtype), shrink)
+        total += gram
+        pulled += vector @ gram
+    return total, pulled
 
 
 def _shrunk(gram: Tensor, factor: float) -> Tensor:

@@ -81,3 +81,16 @@ def test_a_task_that_changed_nothing_takes_no_direction_from_the_others() -> Non
         still.static()[key] - pool.base[key], torch.from_numpy(merged), rtol=1e-6, atol=1e-7
     )
     assert not still.vectors[key][1].any()
+
+
+def test_lora_experts_merge_as_in_core_space() -> None:
+    """Core Space writes each B_t A_t in orthonormal bases of all B and all A, as a small matrix, and merges these. An
+    expert has no direction outside, so that TSV-M gives the same there."""
+    generator = np.random.default_rng(3)
+    ups, downs = generator.normal(size=(3, 14, 2)), generator.normal(size=(3, 2, 12))
+    left = np.linalg.svd(np.concatenate(list(ups), axis=1), full_matrices=False)[0]
+    right = np.linalg.svd(np.concatenate(list(downs)), full_matrices=False)[2]
+    small = [(left.T @ up) @ (down @ right.T) for up, down in zip(ups, downs, strict=True)]
+    pool = only(*(ups @ downs).tolist())
+    expected = torch.from_numpy(left @ tsv_m(small) @ right)
+    torch.testing.assert_close(adamerge.merge(pool, TsvM())["w"], expected, rtol=1e-9, atol=1e-9)
