@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentError, ArgumentParser, Namespace
 from pathlib import Path
@@ -13,8 +14,16 @@ from adamerge.errors import ConfigError, RunError
 from adamerge.files import atomic_write_text, make_folder
 from adamerge.report.choice import pick, pick_table
 from adamerge.report.collect import Collected, apart, collect, run_folders
-from adamerge.report.comparison import console_table, csv_table, latex, markdown
+from adamerge.report.comparison import console_table, latex, markdown
+from adamerge.report.evidence_tables import (
+    as_json,
+    console_evidence,
+    evidence_in_latex,
+    evidence_in_markdown,
+    refused_lines,
+)
 from adamerge.report.html.page import page
+from adamerge.report.plain_table import csv_table
 from adamerge.report.protocols import protocols_in_markdown, stream_console, streams_in_markdown
 from adamerge.tracking.mirror import replay
 from adamerge.tracking.run_record import RunRecord
@@ -26,7 +35,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="adamerge compare",
         description="Compares the finished runs in and below the folders, over seeds. "
-        "Writes compare.md, compare.csv, compare.tex and report.html into out (default: <first folder>/report).",
+        "Writes compare.md, .csv, .tex, .json and report.html into out (default: <first folder>/report).",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -62,7 +71,7 @@ def run(words: list[str]) -> None:
     _write(collected, out)
     console = plain_console()
     _show(collected, console, given.pick)
-    console.print(f"tables: {out}/compare.md, .csv, .tex", highlight=False, soft_wrap=True)
+    console.print(f"tables: {out}/compare.md, .csv, .tex, .json", highlight=False, soft_wrap=True)
     console.print(f"page: {out}/report.html", highlight=False, soft_wrap=True)
     if given.wandb is not None:
         _mirror(folders, *_project(given.wandb), console)
@@ -92,6 +101,10 @@ def _read(words: list[str]) -> Namespace:
 def _show(collected: Collected, console: Console, picks: bool) -> None:
     for comparison in collected.comparisons:
         console.print(console_table(comparison))
+        if (table := console_evidence(comparison)) is not None:
+            console.print(table)
+        for line in refused_lines(comparison):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
         if picks:
             console.print(pick_table(comparison))
             console.print(pick(comparison), highlight=False)
@@ -126,10 +139,16 @@ def _mirror(folders: list[Path], entity: str | None, project: str, console: Cons
 
 def _write(collected: Collected, out: Path) -> None:
     make_folder(out)
-    titled = [f"## {c.title}\n\n{markdown(c)}{protocols_in_markdown(c)}" for c in collected.comparisons]
+    titled = [
+        f"## {c.title}\n\n{markdown(c)}{evidence_in_markdown(c)}{protocols_in_markdown(c)}"
+        for c in collected.comparisons
+    ]
     if streams := streams_in_markdown(collected.comparisons):
         titled.append(streams)
     atomic_write_text(out / "compare.md", "\n".join(titled))
     atomic_write_text(out / "compare.csv", csv_table(collected.comparisons))
-    atomic_write_text(out / "compare.tex", "\n".join(latex(c) for c in collected.comparisons))
+    tables = [table for c in collected.comparisons for table in (latex(c), evidence_in_latex(c)) if table]
+    atomic_write_text(out / "compare.tex", "\n".join(tables))
+    content = {"comparisons": [as_json(c) for c in collected.comparisons]}
+    atomic_write_text(out / "compare.json", json.dumps(content, indent=2) + "\n")
     atomic_write_text(out / "report.html", page(collected))

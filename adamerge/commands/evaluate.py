@@ -1,14 +1,15 @@
 """`evaluate run=<folder>` or `evaluate checkpoint=<file>`: accuracy and agreement, without adapting.
 
 The options beside `run` are laid over the run's own config (`run_options`). What they give is written into a file of
-its own, with the options: a run's results.json is what the run found.
+its own, with the options and with what made it: a run's results.json is what the run found. Without options, a run from
+before predictions were kept is given its predictions.npz.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from adamerge.models.open_pool import check_encoder
 from adamerge.models.positions import resized
 from adamerge.report.table import results_table
 from adamerge.runs.backbones import settled
-from adamerge.runs.evaluating import evaluate, references_of
+from adamerge.runs.evaluating import Evaluated, evaluate, references_of
+from adamerge.runs.folder import at_work_in
 from adamerge.runs.images import Data, open_data, open_tasks
 from adamerge.runs.run import Run, open_run
 from adamerge.runs.suite_pool import pool_with_heads
@@ -39,9 +41,17 @@ from adamerge.settings.check import validate
 from adamerge.settings.commands import EvaluateSettings, PoolSettings, TrainSettings
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.task import check_head
-from adamerge.tracking.results import Results, as_json
+from adamerge.tracking import provenance
+from adamerge.tracking.predictions import FILE as PREDICTIONS
+from adamerge.tracking.predictions import write_predictions
+from adamerge.tracking.results import FILE as RESULTS
+from adamerge.tracking.results import as_json, read_results
 
 FOLDER = "evaluations"
+_OTHERWISE = (
+    "Its predictions are not kept: the accuracies found here are not exactly those of its results.json, as may be on "
+    "another device or with other versions."
+)
 _UNKNOWN = (
     "The experts are not here, and these are not the pictures that the run was compared with them on: how often it "
     "agrees with them is not known."
@@ -74,11 +84,13 @@ def run(settings: EvaluateSettings) -> None:
         if option.key.partition(".")[0] in _NOT_OF_A_CHECKPOINT:
             mistakes.add(option.key, "cannot apply: the encoder of checkpoint=... is evaluated as it is.")
     mistakes.report()
-    out = _free(settings.out)
-    results = _of_checkpoint(settings, settings.checkpoint)
-    plain_console().print(results_table(results))
+    out, begun = _free(settings.out), provenance.this_sitting()
+    evaluated = _of_checkpoint(settings, settings.checkpoint)
+    plain_console().print(results_table(evaluated.results))
     if out is not None:
-        _write(out, results, {"checkpoint": settings.checkpoint})
+        _write(
+            out, evaluated, {"checkpoint": settings.checkpoint}, begun, settings.evaluation.keep_predictions
+        )
 
 
 def run_over(typed: Sequence[Typed]) -> None:
@@ -92,6 +104,7 @@ def run_over(typed: Sequence[Typed]) -> None:
     if any(option.key == "checkpoint" for option in others):
         raise ConfigError("evaluate needs one of run=<run folder> and checkpoint=<file>, not both.")
     out = _free(next((str(option.value) for option in others if option.key == "out"), None))
+    begun = provenance.this_sitting()
     original, alone = _opened(folder)
     mistakes = Mistakes()
     plain = resolved(
@@ -108,19 +121,23 @@ def run_over(typed: Sequence[Typed]) -> None:
         pool, method = replace(alone.pool, heads=dict(heads)), alone
     data = _data(changed.settings, pool, classes)
     console = plain_console()
-    results = evaluate(changed, method, pool, data, references_of(changed, pool, data))
+    evaluated = evaluate(changed, method, pool, data, references_of(changed, pool, data))
     if any(is_among(option, OTHER_PICTURES) for option in others):
-        results = replace(results, protocol=None)  # it was that of the pictures that the run adapted on
+        # It was that of the pictures that the run adapted on.
+        evaluated = replace(evaluated, results=replace(evaluated.results, protocol=None))
     if options:
         console.print(f"evaluated with {_shown(options)}", highlight=False, soft_wrap=True, markup=False)
-    console.print(results_table(results))
-    if not results.baselines:
+    console.print(results_table(evaluated.results))
+    if not evaluated.results.baselines:
         console.print(_UNKNOWN, highlight=False, soft_wrap=True)
     if options and out is None:
         out = folder / FOLDER / f"{digest(options)[:12]}.json"
         out.parent.mkdir(exist_ok=True)
+    keep = changed.settings.evaluation.keep_predictions
     if out is not None:
-        _write(out, results, {"run": original.id, "options": options})
+        _write(out, evaluated, {"run": original.id, "options": options}, begun, keep)
+    elif keep:
+        _fill_in(folder, evaluated)
 
 
 def _opened(folder: Path) -> tuple[Run, Method | None]:
@@ -137,19 +154,46 @@ def _free(out: str | None) -> Path | None:
     """The file to write.
 
     Raises:
-        ConfigError: it is there already, or its folder is not.
+        ConfigError: it is there already, or the predictions beside it, or its folder is not.
     """
     path = None if out is None else Path(out).expanduser()
-    if path is not None and path.exists():
-        raise ConfigError(f"out: {path} is there already; nothing is overwritten. Name another file.")
+    for file in () if path is None else (path, _beside(path)):
+        if file.exists():
+            raise ConfigError(f"out: {file} is there already; nothing is overwritten. Name another file.")
     if path is not None and not path.parent.is_dir():
         raise ConfigError(f"out: there is no folder {path.parent} to write {path.name} into.")
     return path
 
 
-def _write(out: Path, results: Results, about: Mapping[str, Any]) -> None:
-    atomic_write_text(out, json.dumps({**about, **as_json(results)}, indent=2) + "\n")
+def _beside(out: Path) -> Path:
+    """Where the predictions of an evaluation lie."""
+    return out.with_name(f"{out.stem}.{PREDICTIONS}")
+
+
+def _write(
+    out: Path, evaluated: Evaluated, about: Mapping[str, Any], begun: provenance.Sitting, keep: bool
+) -> None:
+    """The results with what they are of and what made them; `keep`: the predictions beside them."""
+    if keep:
+        write_predictions(_beside(out), evaluated.predictions)
+    made = {"provenance": asdict(provenance.ended(begun))}
+    atomic_write_text(out, json.dumps({**about, **as_json(evaluated.results), **made}, indent=2) + "\n")
     plain_console().print(f"written: {out}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _fill_in(folder: Path, evaluated: Evaluated) -> None:
+    """Give a finished run that keeps no predictions those that were found now, if they are what it counted."""
+    path = folder / PREDICTIONS
+    if path.exists() or not (folder / RESULTS).exists():
+        return
+    recorded, now = read_results(folder).tasks, evaluated.results.tasks
+    if any(recorded[task].accuracy != now[task].accuracy for task in recorded):
+        plain_console().print(_OTHERWISE, highlight=False, soft_wrap=True)
+        return
+    with at_work_in(folder):
+        provenance.begin(folder)
+        write_predictions(path, evaluated.predictions)
+    plain_console().print(f"written: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _shown(options: Mapping[str, Any]) -> str:
@@ -176,7 +220,7 @@ def _data(settings: PoolSettings, pool: Pool, classes: ClassNames) -> Data:
     return open_data(settings, tasks)
 
 
-def _of_checkpoint(settings: EvaluateSettings, checkpoint: str) -> Results:
+def _of_checkpoint(settings: EvaluateSettings, checkpoint: str) -> Evaluated:
     """One encoder in the place of the merged one, on the config's suite, heads and experts."""
     found = open_checkpoint(checkpoint)
     opened = open_run(settings)

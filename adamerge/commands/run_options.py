@@ -22,6 +22,7 @@ from adamerge.settings.paths import conf_dir
 APPLY = (
     *("suite.data", "suite.tasks", "suite.unseen", "suite.corruption", "suite.severity", "suite.strengths"),
     *("suite.limit", "suite.validation", "suite.decode_cache", "suite.catalogue", "evaluation.batch_size"),
+    "evaluation.keep_predictions",
     *("trainer", "trainer.accelerator", "out"),
 )
 # Pictures that the run did not adapt on, whatever it adapted on.

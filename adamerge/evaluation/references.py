@@ -18,8 +18,8 @@ from adamerge.digests import digest
 from adamerge.merging import Head
 from adamerge.models.heads import head_digest
 from adamerge.tasks.images import ImageSet
+from adamerge.tracking.references import FILE
 
-FILE = "references.safetensors"
 EXPERTS = "individual"
 _CERTAIN = "certainty"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from adamerge.errors import RunError
+from adamerge.report.evidence import Evidence, Judged, evidence_of
 from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
 from adamerge.tracking.preset import AgainstPreset, read_preset
 from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
@@ -113,6 +115,14 @@ class Comparison:
         """What it is called, whatever its runs rest on."""
         stream = "" if self.stream == INDEPENDENT else f", stream: {self.stream}"
         return f"{self.suite}, {self.backbone}{stream}"
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the runs' predictions say, computed once when it is first asked for."""
+        groups = {
+            group.name: [Judged(run.folder, run.results) for run in group.runs] for group in self.groups
+        }
+        return evidence_of(self.tasks, groups)
 
     def among_as_many_seeds(self) -> tuple[Group, ...]:
         """The groups of the largest number of seeds: a best among means of unlike numbers of seeds would be a favour

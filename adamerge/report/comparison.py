@@ -1,22 +1,20 @@
-"""Tables of a comparison: on the console, as Markdown, CSV and LaTeX."""
+"""Tables of a comparison: on the console, as Markdown and LaTeX."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
 from adamerge.report.collect import Comparison, Group, Spread
-from adamerge.report.facts import FACTS, apart_in, head, of_group, shared_line, short
+from adamerge.report.evidence import BASELINES, Evidence
+from adamerge.report.facts import apart_in, head, of_group, shared_line, short
 from adamerge.report.names import percent, seconds, shown
 from adamerge.report.published import Published, published
 from adamerge.tracking.results import mean
 
-_BASELINES = ("pretrained", "weight_average", "task_arithmetic", "individual")
 # How ours stands to what was published: within the tolerance, below, above, not judged.
 _MARKS = {"within": "✓", "below": "▼", "above": "▲", "not judged": "?"}
 CALIBRATION = ("ece", "nll", "brier")
@@ -46,11 +44,9 @@ def console_table(comparison: Comparison) -> Table:
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True, min_width=_WIDTHS.get(name, 6))
     compared = [group for group in comparison.among_as_many_seeds() if group.name != _REFERENCE]
-    best = _best([group.spread("average").mean for group in compared])
+    best = best_of({group.name: group.spread("average").mean for group in compared}, comparison.evidence)
     for group in comparison.groups:
-        average = group.spread("average")
-        is_best = group in compared and average.mean is not None and average.mean == best
-        style = "bold green" if is_best else ""
+        style = "bold green" if group.name in best else ""
         own = of_group(group)
         row = [*cells(group, bool(timed)), *(short(own.get(name, "")) for name in apart)]
         if gaps:
@@ -68,7 +64,7 @@ def published_of(group: Group) -> Published | None:
     return next((known for known in found if known is not None and known.reason), found[-1])
 
 
-def _accuracy(group: Group) -> dict[str, float | None]:
+def accuracy_of(group: Group) -> dict[str, float | None]:
     """Means over the seeds, by task."""
     return {task: group.accuracy(task).mean for task in group.runs[0].results.tasks}
 
@@ -77,7 +73,7 @@ def _beside(group: Group, known: Published | None) -> str:
     """The published average, and how ours stands to it."""
     if known is None:
         return ""
-    verdict = known.verdict(_accuracy(group))
+    verdict = known.verdict(accuracy_of(group))
     return f"{percent(known.average)} {_MARKS[verdict]}"
 
 
@@ -159,85 +155,35 @@ def latex(comparison: Comparison) -> str:
         return text if value.sd is None else f"{text} {{\\tiny$\\pm${percent(value.sd)}}}"
 
     names, apart = _heads(comparison), len(apart_in(comparison))
-    heads = " & ".join(map(_escaped, names))
     rows = [
-        " & ".join([_escaped(row[0]), *row[1 : len(row) - apart], *map(_escaped, row[len(row) - apart :])])
-        + r" \\"
+        [escaped(row[0]), *row[1 : len(row) - apart], *map(escaped, row[len(row) - apart :])]
         for row in _rows(comparison, shown_in_tex, "\\textbf{{{}}}".format)
     ]
-    columns = "l" + "r" * (len(names) - 1)
     shared = shared_line(comparison)
-    if shared:
-        rows += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{l}}{{\footnotesize {_escaped(shared)}}} \\"]
+    return tabular(names, rows, [shared] if shared else [])
+
+
+def tabular(heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """A booktabs table of cells that are LaTeX already; heads and notes are words."""
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    if notes:
+        lines.append(r"\midrule")
+    lines += [rf"\multicolumn{{{len(heads)}}}{{l}}{{\footnotesize {escaped(note)}}} \\" for note in notes]
     body = [
-        rf"\begin{{tabular}}{{{columns}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
         r"\toprule",
-        rf"{heads} \\",
+        " & ".join(map(escaped, heads)) + r" \\",
         r"\midrule",
-        *rows,
+        *lines,
         r"\bottomrule",
     ]
     return "\n".join([*body, r"\end{tabular}"]) + "\n"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("_", r"\_").replace("%", r"\%").replace("&", r"\&").replace("#", r"\#")
-
-
-def csv_table(comparisons: Sequence[Comparison]) -> str:
-    """One line per group with plain numbers: shares between 0 and 1, seconds, bytes."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    plain = (
-        "average",
-        "normalized_average",
-        "agreement",
-        "trainable_parameters",
-        "peak_memory_bytes",
-        "bytes",
-    )
-    theirs = [f"published_{name}" for name in ("average", "tolerance", "verdict", "words", "accuracy")]
-    first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
-    parts = ("adapted_average", "held_out_average", "gap", "gap_sd")
-    per_task = ("task", "accuracy", "accuracy_sd")
-    told = [name.replace(" ", "_") for name in FACTS]
-    writer.writerow(
-        (*first_half, "adapt_seconds", "evaluate_seconds", *per_task, *theirs, *told, *parts, *CALIBRATION)
-    )
-    for comparison in comparisons:
-        for group in comparison.groups:
-            first = group.runs[0].results
-            own = [
-                comparison.suite,
-                comparison.backbone,
-                group.name,
-                first.rule,
-                " ".join(map(str, group.seeds)),
-            ]
-            numbers = [group.spread(name).mean for name in plain]
-            cost = [group.seconds("adapt").mean, group.seconds("evaluate").mean]
-            known = published_of(group)
-            judged: list[float | str | None] = [None] * 4
-            if known is not None:
-                ours = _accuracy(group)
-                judged = [known.average, known.tolerance, known.verdict(ours), known.words(ours)]
-            for task in comparison.tasks:
-                value = group.accuracy(task)
-                row = [*own, *numbers, group.spread("average").sd, *cost, task, value.mean, value.sd]
-                there = known.tasks.get(task) if known and known.tasks else None
-                writer.writerow([*row, *judged, there, *_protocol_cells(group, task)])
-    return out.getvalue()
-
-
-def _protocol_cells(group: Group, task: str) -> list[str | float | None]:
-    """The facts, both parts' averages, and the task's calibration."""
-    own, gap = of_group(group), group.spread("gap")
-    parts = [group.spread("adapted_average").mean, group.spread("held_out_average").mean, gap.mean, gap.sd]
-    return [
-        *(own.get(name, "") for name in FACTS),
-        *parts,
-        *(group.of_task(task, name).mean for name in CALIBRATION),
-    ]
+def escaped(text: str) -> str:
+    for special in "_%&#":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("<", "$<$").replace(">", "$>$")
 
 
 @dataclass(frozen=True)
@@ -246,7 +192,7 @@ class Line:
 
     Attributes:
         values: the average, then each task.
-        best: which of them are the best of their column.
+        best: which of them are the best of their column, or cannot be told apart from it.
     """
 
     name: str
@@ -259,25 +205,38 @@ def lines(comparison: Comparison, value: str = "accuracy") -> list[Line]:
     """Every line of the table, baselines first. `value` is accuracy or agreement."""
     found: list[tuple[str, Group | None, list[Spread]]] = [
         *((name, None, values) for name, values in _baselines(comparison, value)),
-        *((group.name, group, _columns(comparison, group, value)) for group in comparison.groups),
+        *((group.name, group, group_columns(comparison, group, value)) for group in comparison.groups),
     ]
     equals = comparison.among_as_many_seeds()
     compared = [not is_reference(name) and (group is None or group in equals) for name, group, _ in found]
+    evidence = comparison.evidence if value == "accuracy" else Evidence()
+    rivals = [line for line, counts in zip(found, compared, strict=True) if counts]
     best = [
-        _best([line[2][i].mean for line, counts in zip(found, compared, strict=True) if counts])
+        best_of({name: values[i].mean for name, _, values in rivals}, evidence, i)
         for i in range(1 + len(comparison.tasks))
     ]
     return [
-        Line(
-            name,
-            group,
-            tuple(values),
-            tuple(
-                counts and v.mean is not None and v.mean == top for v, top in zip(values, best, strict=True)
-            ),
-        )
-        for (name, group, values), counts in zip(found, compared, strict=True)
+        Line(name, group, tuple(values), tuple(name in names for names in best))
+        for name, group, values in found
     ]
+
+
+def best_of(values: Mapping[str, float | None], evidence: Evidence, column: int = 0) -> set[str]:
+    """The names of the largest value of a column, and of those whose difference to it may be chance: none is shown as
+    better than what it cannot be told apart from. Without predictions, of the largest value alone.
+
+    Args:
+        column: 0 for the average, then the tasks.
+    """
+    known = {name: value for name, value in values.items() if value is not None}
+    highest = max(known.values(), default=None)
+    found = {name for name, value in known.items() if value == highest}
+    judged = evidence.correct.keys() & known.keys()
+    return found | {
+        name
+        for name in judged - found
+        if any(not evidence.difference(top, name, column).told_apart for top in found & judged)
+    }
 
 
 def is_reference(name: str) -> bool:
@@ -298,7 +257,7 @@ def _rows(
         rows.append([line.name, *cells, *(own.get(name, "") for name in apart)])
         theirs = known.get(line.name)
         if theirs is not None and line.group is not None:
-            published = _published_row(theirs, _accuracy(line.group), comparison.tasks, show)
+            published = _published_row(theirs, accuracy_of(line.group), comparison.tasks, show)
             rows.append([*published, *[""] * len(apart)])
     return rows
 
@@ -313,7 +272,8 @@ def _published_row(
     ]
 
 
-def _columns(comparison: Comparison, group: Group, value: str) -> list[Spread]:
+def group_columns(comparison: Comparison, group: Group, value: str = "accuracy") -> list[Spread]:
+    """The average, then each task."""
     average = group.spread("average" if value == "accuracy" else value)
     return [average, *(group.of_task(task, value) for task in comparison.tasks)]
 
@@ -324,12 +284,8 @@ def _baselines(comparison: Comparison, value: str) -> list[tuple[str, list[Sprea
         return []
     own = {group.name for group in comparison.groups}
     found = comparison.groups[0].runs[0].results.baselines
-    shares = {name: getattr(found[name], value) for name in _BASELINES if name in found and name not in own}
+    shares = {name: getattr(found[name], value) for name in BASELINES if name in found and name not in own}
     return [
         (shown(name), [Spread(mean(list(known.values()))), *(Spread(known.get(t)) for t in comparison.tasks)])
         for name, known in shares.items()
     ]
-
-
-def _best(values: Sequence[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)

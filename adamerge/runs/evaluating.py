@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from adamerge.evaluation.attack import attacked
 from adamerge.evaluation.baselines import baselines, predict_baselines
 from adamerge.evaluation.doubts import warn_of_chance, warn_of_disagreement
+from adamerge.evaluation.kept import kept_of
 from adamerge.evaluation.predicting import predict_logits
 from adamerge.evaluation.references import References, compared_on, read_references, write_references
 from adamerge.evaluation.representations import write_representations
@@ -25,11 +28,20 @@ from adamerge.settings import instantiate
 from adamerge.settings.commands import RunSettings
 from adamerge.tasks.poison import Trigger
 from adamerge.tracking.journal import Journal
+from adamerge.tracking.predictions import Predictions
 from adamerge.tracking.provenance import versions
 from adamerge.tracking.results import INDEPENDENT, Attack, Results, TaskResult
 
 
-def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: References) -> Results:
+@dataclass(frozen=True)
+class Evaluated:
+    """The results, and the prediction for every test picture that they are counted from."""
+
+    results: Results
+    predictions: Predictions
+
+
+def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: References) -> Evaluated:
     """Accuracy and agreement of the method and of what it is compared with.
 
     Args:
@@ -44,9 +56,10 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         warn_of_chance(references.predicted["pretrained"], data.labels, pool.heads)
         predicted = {task: values.argmax(dim=-1) for task, values in logits.items()}
         warn_of_disagreement(predicted, references.experts, pool.heads)
-    found = scored(logits, references, data.labels, parts_of(settings, data))
+    parts = parts_of(settings, data)
+    found = scored(logits, references, data.labels, parts)
     journal = Journal(run.folder / "journal.jsonl").read() if settings.method.schedule is not None else []
-    return Results(
+    results = Results(
         run_id=run.id,
         command="train" if method.trainable_count() else "merge",
         method=run.name,
@@ -75,6 +88,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         held_out=found.held_out,
         guard=guarded(journal),
     )
+    return Evaluated(results, kept_of(logits, data.images, data.labels, parts))
 
 
 def references_of(run: Run, pool: Pool, data: Data) -> References:

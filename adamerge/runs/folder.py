@@ -15,7 +15,7 @@ from adamerge.errors import ConfigError
 from adamerge.files import atomic_write_text, why_not_writable
 from adamerge.runs.inputs import told_apart
 from adamerge.settings.commands import PoolSettings, as_yaml
-from adamerge.tracking import provenance
+from adamerge.tracking import predictions, provenance
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
@@ -30,6 +30,7 @@ _MADE = (
     *("results.json", "checkpoints", "journal.jsonl", "state.safetensors", "merged.safetensors"),
     *("heads.safetensors", "coefficients.json", "representations.json", "figures", "error.txt"),
     *("preset.json", "evaluations", "inference.safetensors", "references.safetensors"),
+    predictions.FILE,
     provenance.FILE,
 )
 

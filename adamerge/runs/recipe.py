@@ -34,6 +34,8 @@ from adamerge.runs.trained import save_heads
 from adamerge.settings.commands import RunSettings
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.mirror import Mirror
+from adamerge.tracking.predictions import FILE as PREDICTIONS
+from adamerge.tracking.predictions import write_predictions
 from adamerge.tracking.preset import Deviations, started_from, write_preset
 from adamerge.tracking.results import Results, read_results
 
@@ -124,9 +126,11 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     if (kept := method.kept()) is not None:
         save_finished(run.folder, kept)
     references = references_of(run, pool, data)
-    results = evaluate(run, method, pool, data, references)
+    evaluated = evaluate(run, method, pool, data, references)
+    if run.settings.evaluation.keep_predictions:
+        write_predictions(run.folder / PREDICTIONS, evaluated.predictions)
     keep_references(run, pool, data, references)
-    represent(run, method, pool, data, _hardest(results))
+    represent(run, method, pool, data, _hardest(evaluated.results))
     steps = Journal(run.folder / "journal.jsonl").read()
     seconds = {
         "prepare": prepared - started,
@@ -137,7 +141,7 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     run.inputs.refuse_changed()
     seconds = {name: round(value, 3) for name, value in seconds.items()}
     size = None if kept is None else size_of(run.folder)
-    results = replace(results, seconds=seconds, choice=choice, bytes=size)
+    results = replace(evaluated.results, seconds=seconds, choice=choice, bytes=size)
     record(run.folder, results)
     return results
 

@@ -287,6 +287,7 @@ class ChoiceSection(Section):
 class EvaluationSection(Section):
     batch_size: int = Field(gt=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    keep_predictions: bool = True
 
 
 class TrainerSection(Section):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,7 @@ from adamerge.errors import RunError
 from adamerge.files import atomic_write_text
 
 FILE = "provenance.json"
+FINISHED = "finished"
 _PACKAGES = ("adamerge", "torch", "torchvision", "pytorch-lightning", "open_clip_torch", "numpy")
 _MORE = ("safetensors", "timm", "transformers", "hydra-core", "omegaconf", "pydantic", "pillow")
 _PATIENCE = 20.0  # seconds that git may take
@@ -64,8 +65,13 @@ class Sitting:
 
 def begin(folder: Path) -> None:
     """Add this process's sitting to the folder's."""
+    _write(folder, [*read_sittings(folder), this_sitting()])
+
+
+def this_sitting() -> Sitting:
+    """This process's, begun now."""
     package = Path(__file__).parent.parent
-    sitting = Sitting(
+    return Sitting(
         started=_now(),
         host=socket.gethostname(),
         process=os.getpid(),
@@ -75,7 +81,11 @@ def begin(folder: Path) -> None:
         packages=versions() | _installed(),
         checkout=checkout_of(package, package.parent / "conf"),
     )
-    _write(folder, [*read_sittings(folder), sitting])
+
+
+def ended(begun: Sitting) -> Sitting:
+    """A sitting whose work is done now."""
+    return replace(begun, ended=_now(), outcome=FINISHED)
 
 
 @contextmanager
@@ -86,7 +96,7 @@ def ending(folder: Path) -> Iterator[None]:
     except BaseException as error:
         _end(folder, type(error).__name__)
         raise
-    _end(folder, "finished")
+    _end(folder, FINISHED)
 
 
 def read_sittings(folder: Path) -> list[Sitting]:
@@ -160,9 +170,8 @@ def _end(folder: Path, outcome: str) -> None:
     *before, last = sittings
     if (last.host, last.process) != (socket.gethostname(), os.getpid()):
         return
-    ended = Sitting(**{**vars(last), "ended": _now(), "outcome": outcome})
     with suppress(OSError, RunError):  # a full disk is said by what fails for it, not by this
-        _write(folder, [*before, ended])
+        _write(folder, [*before, replace(last, ended=_now(), outcome=outcome)])
 
 
 def _write(folder: Path, sittings: list[Sitting]) -> None:

@@ -72,7 +72,7 @@ def test_means_and_spreads_are_those_computed_by_hand(sweep: Any, capsys: pytest
     assert "surgery (rank=4)" in out
     lines = (sweep / "report" / "compare.md").read_text().splitlines()
     assert lines[2] == "| method | average | digits | signs |"
-    rows = {line.split("|")[1].strip(): line for line in lines[4:]}
+    rows = {line.split("|")[1].strip(): line for line in lines[4:] if line.startswith("|")}
     assert list(rows) == [
         "Pre-trained", "Weight average", "Individual", "wemoe", "surgery (rank=16)", "surgery (rank=4)",
     ]  # fmt: skip

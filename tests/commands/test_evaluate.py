@@ -12,6 +12,8 @@ from commands.conftest import QUICK, finished
 from reports.inputs import digit_folders, on_folders
 
 from adamerge.__main__ import main
+from adamerge.tracking.predictions import read_predictions
+from adamerge.tracking.provenance import read_sittings
 
 
 def evaluated(folder: Path, *words: str) -> dict[str, Any]:
@@ -38,6 +40,12 @@ def test_a_run_is_evaluated_on_corrupted_pictures_and_on_a_part_of_its_tasks(
     assert (noisy["run"], noisy["suite"]) == (folder.name, "mini, gaussian_noise 5")
     assert noisy["average"] < clean.average - 0.02
     assert f"{100 * noisy['average']:.1f}" in said
+    made = noisy["provenance"]
+    assert made["outcome"] == "finished"
+    assert made["started"] <= made["ended"]
+    kept = read_predictions(next(folder.glob("evaluations/*.predictions.npz")))
+    for task, own in (kept or {}).items():
+        assert own.correct.mean() == pytest.approx(noisy["tasks"][task]["accuracy"], abs=1e-12)
     part = evaluated(folder, "suite.tasks=[signs]", "evaluation.batch_size=64")
     assert list(part["tasks"]) == ["signs"]
     assert part["tasks"]["signs"]["accuracy"] == pytest.approx(clean.tasks["signs"].accuracy, abs=2e-3)
@@ -70,6 +78,33 @@ def test_a_run_without_options_gives_the_table_that_it_recorded_and_writes_nothi
     assert all(f"{100 * task.accuracy:.1f}" in out for task in results.tasks.values())
     assert f"{100 * results.average:.1f}" in out
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_run_that_keeps_no_predictions_is_given_them_where_they_are_what_it_counted(
+    train: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, results = train("adamerging_taskwise")
+    kept = folder / "predictions.npz"
+    found, before = read_predictions(kept), kept.read_bytes()
+    for task, result in results.tasks.items():
+        own = found[task]
+        assert own.correct.mean() == pytest.approx(result.accuracy, abs=1e-12)
+        assert own.correct.shape == (result.n,)
+        assert ((own.probability > 0.02) & (own.probability <= 1)).all()
+    kept.unlink()
+    main(["evaluate", f"run={folder}", "evaluation.keep_predictions=false"])
+    assert not list(folder.rglob("*.npz"))
+    main(["evaluate", f"run={folder}"])
+    assert kept.read_bytes() == before
+    assert [one.outcome for one in read_sittings(folder)] == ["finished", "finished"]
+    kept.unlink()
+    content = json.loads((folder / "results.json").read_text())
+    content["tasks"]["signs"]["accuracy"] += 0.001
+    (folder / "results.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    main(["evaluate", f"run={folder}"])
+    assert "predictions are not kept" in " ".join(capsys.readouterr().out.split())
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize(

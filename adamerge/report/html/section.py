@@ -6,11 +6,13 @@ from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
+from adamerge.report.evidence_tables import pictures_line
 from adamerge.report.facts import shared_line
 from adamerge.report.html.artifacts import Artifacts, Coefficients, Curve, read_artifacts
 from adamerge.report.html.bars import bars
 from adamerge.report.html.clouds import clouds
 from adamerge.report.html.curves import curves
+from adamerge.report.html.evidence import evidence
 from adamerge.report.html.heatmap import block_name, edges, heatmap
 from adamerge.report.html.markup import Markup, joined, tag
 from adamerge.report.html.picker import legend, picker, switch
@@ -37,6 +39,7 @@ def section(view: View, problems: list[tuple[Path, str]]) -> Markup:
     parts = [
         ("results", "Results", accuracy_table(view)),
         ("overview", "Average and tasks", _overview(view)),
+        ("evidence", "Intervals and tests", evidence(view)),
         ("cost", "Accuracy and cost" if view.value == "accuracy" else "Agreement and cost", _scatters(view)),
         ("loss", "Loss", _curves(view, found)),
         ("watched", "Evaluation while training", _watched(view, found)),
@@ -72,7 +75,7 @@ def _facts(view: View) -> str:
     seeds = sorted({run.results.seed for run in runs})
     return (
         f"{_count(len(runs), 'run')} of {_count(len(view.groups), 'method')}, seeds {', '.join(map(str, seeds))}. "
-        f"Tasks: {', '.join(view.tasks)}. {shared_line(view.comparison)}"
+        f"Tasks: {', '.join(view.tasks)}. {pictures_line(view.comparison)} {shared_line(view.comparison)}"
     ).rstrip()
 
 

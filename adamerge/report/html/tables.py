@@ -42,7 +42,9 @@ def accuracy_table(view: View) -> Markup:
         facts = [Cell(own.get(name, "")) for name in apart]
         rows.append((line.name, [shares[0], *(extra if with_labels else ()), *shares[1:], seeds, *facts]))
     words = f"{view.value.capitalize()} per task in percent, mean ± standard deviation over seeds. "
-    words += "Bold: the best of a column among rows of as many seeds; the individual experts are a reference."
+    words += "Bold: the best of a column among rows of as many seeds"
+    words += ", and what cannot be told from it" if view.comparison.evidence.correct else ""
+    words += "; the individual experts are a reference."
     return sortable(words, heads, rows)
 
 
@@ -94,11 +96,11 @@ def _seconds(value: Spread) -> Cell:
 def sortable(caption: str, heads: Sequence[str], rows: Sequence[tuple[str, list[Cell]]]) -> Markup:
     """A table whose heads are buttons once report.js runs; before that they are words."""
     head = tag("tr", *(tag("th", name, scope="col") for name in ("method", *heads)))
-    body = [tag("tr", tag("th", _name(name), scope="row"), *map(_cell, cells)) for name, cells in rows]
+    body = [tag("tr", tag("th", named(name), scope="row"), *map(_cell, cells)) for name, cells in rows]
     return scrolling(caption, tag("thead", head), tag("tbody", *body), kind="sortable")
 
 
-def _name(words: str) -> Markup:
+def named(words: str) -> Markup:
     """A method or a setting; report.css cuts what is long."""
     return tag("span", words, class_="method", title=words)
 
@@ -120,7 +122,7 @@ def settings_table(view: View) -> Markup | None:
     if not keys:
         return None
     heads = [
-        tag("th", _name(group.name), scope="col", class_=view.classes(i, "pick"), data_m=i)
+        tag("th", named(group.name), scope="col", class_=view.classes(i, "pick"), data_m=i)
         for i, group in enumerate(view.groups)
     ]
     body = []
@@ -129,7 +131,7 @@ def settings_table(view: View) -> Markup | None:
             tag("td", _setting(group, key), class_=view.classes(i, "pick"), data_m=i)
             for i, group in enumerate(view.groups)
         ]
-        body.append(tag("tr", tag("th", _name(key), scope="row"), *cells))
+        body.append(tag("tr", tag("th", named(key), scope="row"), *cells))
     head = tag("tr", tag("th", "setting", scope="col"), *heads)
     caption = "Settings in which the methods differ; an empty cell: the method has no such setting."
     return scrolling(caption, tag("thead", head), tag("tbody", *body), kind="settings")
