@@ -103,7 +103,7 @@ def _compared(settings: RunSettings, tasks: Sequence[str]) -> dict[str, Any]:
         | section("backbone", (*_WORDS, "names", "papers"))
         | section("stream", ("name", *_WORDS))
         | section("trainer", _TRAINER)
-        | section("evaluation", ("batch_size",))
+        | section("evaluation", ("batch_size", "keep_predictions"))
         | {"checkpoints": {"dtype": settings.checkpoints.dtype}, "suite.catalogue": heads}
         | {"attack": {"tasks": settings.attack.tasks}}
         | {"post": "+".join(settings.post) or None}
