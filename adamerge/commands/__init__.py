@@ -26,8 +26,8 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command("adapt a merged model on unlabeled images, then evaluate it", "train"),
-    "merge": Command("merge with a static rule, then evaluate", "merge"),
+    "train": Command("adapt a merged model on unlabeled images, then evaluate it", "train", over="rerun"),
+    "merge": Command("merge with a static rule, then evaluate", "merge", over="rerun"),
     "evaluate": Command("evaluate a finished run, or one checkpoint, on a suite", "evaluate", over="run"),
     "compare": Command("compare finished runs, over seeds"),
     "pretrain": Command("make a small CLIP where no public weights serve", "pretrain"),

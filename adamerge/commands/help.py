@@ -31,7 +31,9 @@ ENVIRONMENT = {
 _FLAGS = {
     "-m": "run every combination of comma-separated values",
     "--cfg job": "print the config that the words make, and run nothing",
-    "--config-dir <folder>": "YAMLs of your own, in the folders method/, suite/, rule/ and so on",
+    "--config <file>": "a YAML with these choices and options as keys; what is typed wins",
+    "--config-dir <folder>": "YAMLs of your own, in the folders method/, suite/, rule/ and so on; otherwise those in "
+    "conf.d of the working directory, where modules for _target_ may lie as well",
 }
 _SETTLED = ("hydra_settings", "_self_")
 _DESCRIPTIONS = ("summary", "paper", "needs", "trains", "memory")

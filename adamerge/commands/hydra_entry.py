@@ -23,13 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adamerge.commands import COMMANDS
 from adamerge.commands.composed import find_mistakes_in, settings_of
+from adamerge.commands.config_files import with_config
 from adamerge.commands.config_folders import opened_folders, register_static_rules, searched, tidy
 from adamerge.commands.overrides import Typed, read_overrides, typed_options
 from adamerge.errors import AdamergeError, ConfigError, RunError, from_system
 from adamerge.settings.check import Plain, with_mistakes
 from adamerge.settings.commands import SETTINGS
 from adamerge.settings.mistakes import Mistakes
-from adamerge.settings.paths import conf_dir, register_resolvers
+from adamerge.settings.paths import conf_dir, own_folder, register_resolvers
 from adamerge.settings.sections import Section
 from adamerge.stopping import Terminated, terminated
 
@@ -42,7 +43,7 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
 
     Args:
         command: its name in the table of commands.
-        words: what follows the command.
+        words: what follows the command; `--config <file>` stands for the words of a file.
         program: the name to use in messages and in the shell's completion.
 
     Raises:
@@ -50,6 +51,7 @@ def run_with_hydra(command: str, words: Sequence[str], program: str | None = Non
     """
     register_resolvers()
     program = program or f"adamerge {command}"
+    words = with_config(command, words)
     with _as_program(program, words):
         parser = get_args_parser()
         options = parser.parse_intermixed_args(list(words))
@@ -97,7 +99,9 @@ def _over_own_config(command: str, options: Namespace) -> list[Typed] | None:
     mistakes = Mistakes()
     typed = typed_options(options.overrides, mistakes)
     mistakes.report()
-    if all(option.value is None for option in typed if option.key == over and not option.sweeps):
+    if all(
+        option.value in (None, True, False) for option in typed if option.key == over and not option.sweeps
+    ):
         return None
     if options.multirun:
         raise ConfigError(f"{command} {over}=... does one thing at a time; leave out -m.")
@@ -144,6 +148,8 @@ def _read(command: str, options: Namespace, mistakes: Mistakes) -> tuple[list[st
 
 def _folders(options: Namespace) -> tuple[Path | None, Path]:
     """The user's config folder, and the one that takes the place of, or is, the package's."""
+    if not options.config_dir and (found := own_folder()) is not None:
+        options.config_dir = str(found)  # for Hydra too
     own = Path(os.path.abspath(options.config_dir)) if options.config_dir else None
     return own, Path(os.path.abspath(options.config_path)) if options.config_path else conf_dir()
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from adamerge import __version__
-from adamerge.settings.components import ALLOWED
+from adamerge.settings.components import ALLOWED, make_own_importable
 from adamerge.settings.paths import PACKAGE
 
 
 def own_code(settings: Any) -> dict[str, str]:
     """{"adamerge": version} and {module: sha256 of its source} of every module that a `_target_` outside the package
     names, and of what those import from beside them. Installed libraries are not followed."""
+    make_own_importable()
     found: dict[str, str] = {}
     waiting = [target.rpartition(".")[0] for target in _targets(settings) if not target.startswith(ALLOWED)]
     named = {name.partition(".")[0] for name in waiting}

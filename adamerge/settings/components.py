@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from adamerge.errors import ConfigError
 from adamerge.hints import near
 from adamerge.settings.annotations import Unknown, simple_annotation, type_problem
 from adamerge.settings.mistakes import Mistakes
+from adamerge.settings.paths import OWN, own_folder, own_modules
 
 ALLOWED = ("adamerge.", "torch.optim.", "pytorch_lightning.loggers.", "pytorch_lightning.callbacks.")
 _OWN = "ADAMERGE_MODULES"
@@ -57,7 +59,14 @@ def _build(value: Any) -> Any:
 def allowed() -> tuple[str, ...]:
     """How a target may begin: a config from elsewhere must not name any code, but the user may name modules."""
     own = [name.strip() for name in os.environ.get(_OWN, "").split(",")]
-    return (*ALLOWED, *(f"{name}." for name in own if name))
+    return (*ALLOWED, *(f"{name}." for name in (*own, *own_modules()) if name))
+
+
+def make_own_importable() -> None:
+    """Let modules of conf.d be imported, behind everything that is installed: they take no library's place."""
+    folder = own_folder()
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def find_target(path: str) -> Callable[..., Any]:
@@ -72,8 +81,10 @@ def find_target(path: str) -> Callable[..., Any]:
     if not path.startswith(allowed()):
         raise ConfigError(
             f"{path} is not allowed; a _target_ starts with {', '.join(allowed())}\n"
-            f"  A module of your own is allowed with the environment variable {_OWN}=<module>[,<module>]."
+            f"  A module of your own is allowed where it lies in {OWN} of the working directory, or with the "
+            f"environment variable {_OWN}=<module>[,<module>]."
         )
+    make_own_importable()
     where, _, name = path.rpartition(".")
     try:
         module = import_module(where)

@@ -20,6 +20,25 @@ def conf_dir() -> Path:
     raise ConfigError(f"There is no config folder in or beside {PACKAGE}. Install adamerge again.")
 
 
+OWN = "conf.d"
+
+
+def own_folder() -> Path | None:
+    """conf.d in the working directory: YAMLs of the user's own in it as in conf/, and modules that they may name; None
+    where there is none."""
+    folder = Path(OWN).absolute()
+    return folder if folder.is_dir() else None
+
+
+def own_modules() -> list[str]:
+    """The names of the Python modules and packages that lie in conf.d."""
+    folder = own_folder()
+    if folder is None:
+        return []
+    packages = {file.parent.name for file in folder.glob("*/__init__.py")}
+    return sorted({file.stem for file in folder.glob("*.py")} | packages)
+
+
 def outputs_dir() -> Path:
     """$ADAMERGE_OUTPUTS, or outputs below the working directory."""
     return Path(os.environ.get("ADAMERGE_OUTPUTS") or "outputs").expanduser()
