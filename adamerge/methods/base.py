@@ -119,6 +119,10 @@ class Method(nn.Module):
         """The task-specific part behind the encoder."""
         return encoded
 
+    def penalty(self) -> Tensor | None:
+        """What the task-specific part adds to the loss of the batch that it corrected last; None for nothing."""
+        return None
+
     def features(self, images: Tensor, task: str | None = None) -> Tensor:
         """Image features (n, d) after the projection, not normalised; without a task, or with an
         unseen one, those before `correct`."""

@@ -72,9 +72,10 @@ class Gradients:
         losses = []
         for batch, own in encoded:
             corrected = self.method.correct(own, batch.task)
-            loss = self.objective(self.method, corrected, batch.task, self._target(batch))
+            loss = self.objective(self.method, corrected, batch.task, self.target(batch))
+            penalty = self.method.penalty()
             if loss is not None:
-                losses.append((batch.task, loss))
+                losses.append((batch.task, loss if penalty is None else loss + penalty))
         if losses:
             total = torch.stack([loss for _, loss in losses]).sum()
             if not total.requires_grad:
@@ -87,7 +88,8 @@ class Gradients:
         return [(task, loss.detach()) for task, loss in losses]
 
     @torch.no_grad()
-    def _target(self, batch: Batch) -> Representation:
+    def target(self, batch: Batch) -> Representation:
+        """What the objective compares a batch with: as it was recorded, or by the experts now."""
         if batch.target or self.objective.target != "expert":
             return batch.target
         if self.teacher is None or batch.images is None:
