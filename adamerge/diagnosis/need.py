@@ -14,6 +14,7 @@ from torch.func import functional_call
 from adamerge.diagnosis.findings import Finding
 from adamerge.memory import free_memory_bytes
 from adamerge.merging import Head, Pool
+from adamerge.merging.quantised import BITS, bytes_of
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import Model, image_size
 from adamerge.report.names import memory
@@ -60,7 +61,7 @@ def memory_need(settings: RunSettings) -> Need:
     """What a run of this config takes at least; libraries and the images come on top."""
     model, tasks = model_of(settings.backbone), list(settings.suite.tasks)
     dtype = getattr(torch, settings.checkpoints.dtype)
-    pool = meta_pool(model, tasks, dtype)
+    pool = meta_pool(model, tasks, torch.float32 if dtype in BITS else dtype)
     size = sum(value.numel() for value in pool.base.values())
     schedule = settings.method.schedule
     per_image, blocks = activation_bytes(pool, image_size(model)), pool.backbone.blocks
@@ -74,7 +75,7 @@ def memory_need(settings: RunSettings) -> Need:
     return Need(
         base=_FLOAT * size,
         expert=_FLOAT * size,
-        vectors=dtype.itemsize * size * len(tasks),
+        vectors=bytes_of(dtype, size * len(tasks)),
         merged=_FLOAT * size,
         gradient=0 if schedule is None else _FLOAT * size,
         trained=4 * _FLOAT * trained_parameters(settings.method.model, pool),
@@ -146,7 +147,8 @@ def _compare(what: str, need: int, made_of: str, device: torch.device) -> Findin
         return Finding("warning", what, f"{text}; what is free is not known", "Watch the first steps.")
     text += f"; {memory(free)} free on {device.type}"
     advice = (
-        "checkpoints.dtype=bfloat16 halves the task vectors, activation_checkpointing=true takes most of the "
+        "checkpoints.dtype=bfloat16 halves the task vectors, int8, int4 and int3 leave a quarter, an eighth and a "
+        "tenth of them; activation_checkpointing=true takes most of the "
         "activations away; fewer tasks, a smaller method.schedule.batch_size or evaluation.batch_size, or a larger "
         "machine help."
     )

@@ -9,13 +9,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adamerge.merging.functional import wide
+from adamerge.merging.precision import wide
+from adamerge.merging.quantised import Quantised
 
 Change = Callable[[Tensor], Tensor]
 
 
 class Form(Protocol):
-    """One tensor's task vectors. Every field is a tensor."""
+    """One tensor's task vectors. Its fields are tensors, but for numbers that no tensor's shape tells."""
 
     def dense(self) -> Tensor:
         """(T, numel), the same bits each time."""
@@ -72,15 +73,31 @@ class LowRank:
 
 def parts_of(form: Form) -> dict[str, Tensor]:
     """The tensors that a form keeps, by name."""
-    return {f.name: getattr(form, f.name) for f in fields(form)}  # type: ignore[arg-type]
+    values = {f.name: getattr(form, f.name) for f in fields(form)}  # type: ignore[arg-type]
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def mapped(form: Tensor | Form, fn: Change) -> Tensor | Form:
     """The same form with `fn` (a move to another device or type) applied to its tensors."""
     if isinstance(form, Tensor):
         return fn(form)
-    made: Form = type(form)(**{name: fn(value) for name, value in parts_of(form).items()})
+    parts = {name: fn(value) for name, value in parts_of(form).items()}
+    if isinstance(form, Quantised):  # moved only: codes mean what their steps say, to the bit
+        parts = {name: getattr(form, name).to(part.device) for name, part in parts.items()}
+    made: Form = replace(form, **parts)  # type: ignore[type-var]
     return made
+
+
+def opened(form: Tensor | Form) -> Tensor | Quantised:
+    """Task vectors as a merge takes them: codes stay codes, which it opens out piece by piece."""
+    return form if isinstance(form, Tensor | Quantised) else form.dense()
+
+
+def kept_as(vectors: Mapping[str, Tensor]) -> torch.dtype:
+    """The type that task vectors are kept as: a float type, or int8, int4 or int3 for codes."""
+    if not vectors:
+        return torch.float32
+    return opened(next(iter(forms_of(vectors).values()))).dtype
 
 
 @dataclass(frozen=True, eq=False)

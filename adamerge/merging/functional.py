@@ -18,29 +18,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from adamerge.merging.compact import forms_of, opened
 from adamerge.merging.layers import Layer
+from adamerge.merging.precision import full_precision
+from adamerge.merging.quantised import Quantised
 
-# Task vectors kept in a narrow type are widened piece by piece: no second copy of a stack ever exists.
+# Task vectors kept in a narrow type, or as codes, are widened piece by piece: no second copy of a stack ever exists.
 _PIECE = 1 << 18
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """Mixed precision is for the encoder's pass. A product with task vectors sums millions of entries into one number,
-    of which a narrow type would keep two digits."""
-    return torch.autocast(like.device.type, enabled=False)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """In float32 at least: for sums over many entries, and for decompositions."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Merge(torch.autograd.Function):
     """One tensor: base + rows @ vectors. Saves nothing but the task vectors, which exist anyway."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, base: Tensor, vectors: Tensor) -> Tensor:
-        ctx.save_for_backward(vectors)
+    def forward(ctx: Any, rows: Tensor, base: Tensor, vectors: Tensor | Quantised) -> Tensor:
+        ctx.codes = None if isinstance(vectors, Tensor) else vectors
+        ctx.save_for_backward(*([vectors] if isinstance(vectors, Tensor) else []))
         ctx.rows_like = (rows.shape, rows.dtype)
         flat = base.reshape(-1)
         out = torch.empty_like(flat)
@@ -48,23 +41,27 @@ class _Merge(torch.autograd.Function):
         rows = rows.contiguous()
         with full_precision(flat):
             for row, piece in _pieces(len(rows), vectors, flat.dtype):
-                widened = vectors[:, piece].to(flat.dtype)
+                widened = _columns(vectors, piece).to(flat.dtype)
                 torch.addmv(flat[piece], widened.t(), rows[row].to(flat.dtype), out=out[piece])
         return out.view(base.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (vectors,) = ctx.saved_tensors
+        vectors = ctx.saved_tensors[0] if ctx.codes is None else ctx.codes
         shape, dtype = ctx.rows_like
         flat = gradients[0].reshape(-1)
         contracted = flat.new_zeros(shape)
         with full_precision(flat):
             for row, piece in _pieces(shape[0], vectors, flat.dtype):
-                contracted[row] += vectors[:, piece].to(flat.dtype) @ flat[piece]
+                contracted[row] += _columns(vectors, piece).to(flat.dtype) @ flat[piece]
         return contracted.to(dtype), None, None
 
 
-def _pieces(rows: int, vectors: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, slice]]:
+def _columns(vectors: Tensor | Quantised, piece: slice) -> Tensor:
+    return vectors[:, piece] if isinstance(vectors, Tensor) else vectors.columns(piece)
+
+
+def _pieces(rows: int, vectors: Tensor | Quantised, dtype: torch.dtype) -> Iterator[tuple[int, slice]]:
     """(row of the coefficients, columns it applies to): one piece per row, or more where widening is needed."""
     length = vectors.shape[1] // rows
     size = max(length if vectors.dtype == dtype else _PIECE, 1)
@@ -73,13 +70,13 @@ def _pieces(rows: int, vectors: Tensor, dtype: torch.dtype) -> Iterator[tuple[in
             yield row, slice(first, min(first + size, (row + 1) * length))
 
 
-def merge_tensor(rows: Tensor, base: Tensor, vectors: Tensor) -> Tensor:
+def merge_tensor(rows: Tensor, base: Tensor, vectors: Tensor | Quantised) -> Tensor:
     """Merge one tensor, differentiably in the coefficients.
 
     Args:
         rows: (parts, T) coefficients; the tensor is cut into `parts` equal parts along its first dimension.
         base: the pre-trained tensor, any shape.
-        vectors: (T, base.numel()) task vectors, float32 or a narrower type.
+        vectors: (T, base.numel()) task vectors: float32, a narrower type, or codes.
     """
     merged: Tensor = _Merge.apply(rows, base, vectors)  # type: ignore[no-untyped-call]
     return merged
@@ -89,8 +86,10 @@ def merge_tensors(
     table: Tensor, base: Mapping[str, Tensor], vectors: Mapping[str, Tensor], layers: Iterable[Layer]
 ) -> dict[str, Tensor]:
     """Merge every layer with its rows of the coefficient table (rows, T). Returns the merged tensors by key."""
+    forms = forms_of(vectors)
     return {
-        layer.key: merge_tensor(table[layer.rows], base[layer.key], vectors[layer.key]) for layer in layers
+        layer.key: merge_tensor(table[layer.rows], base[layer.key], opened(forms[layer.key]))
+        for layer in layers
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-from adamerge.merging.functional import full_precision
+from adamerge.merging.precision import full_precision
 
 
 @dataclass(frozen=True, eq=False)

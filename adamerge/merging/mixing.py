@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from adamerge.merging.functional import full_precision, wide
+from adamerge.merging.precision import full_precision, wide
+from adamerge.merging.quantised import Quantised
 
 Mode = Literal["weights", "outputs"]
 
@@ -64,8 +65,8 @@ def mixed_linear(
     gates: Tensor,
     weight: Tensor,
     bias: Tensor,
-    weights: Tensor,
-    biases: Tensor,
+    weights: Tensor | Quantised,
+    biases: Tensor | Quantised,
     mode: Mode | None = None,
 ) -> Tensor:
     """Apply a mixed linear layer, differentiably in x and the gates. What it mixes is never kept for the backward.
@@ -74,14 +75,14 @@ def mixed_linear(
         x: (n, tokens, inputs).
         gates: (n, T), or (1, T) for all images alike.
         weight, bias: (outputs, inputs) and (outputs,) of the base.
-        weights, biases: (T, outputs * inputs) and (T, outputs): the task vectors.
+        weights, biases: (T, outputs * inputs) and (T, outputs): the task vectors, which may be codes.
         mode: how; None counts what is cheaper.
 
     Returns:
         (n, tokens, outputs).
     """
     n, tokens, inputs = x.shape
-    mode = mode or cheaper(n, tokens, len(gates), len(weights), inputs, len(weight))
+    mode = mode or cheaper(n, tokens, len(gates), gates.shape[1], inputs, len(weight))
     rows = x.to(weight.dtype)
     if len(gates) == 1:  # one mixture: all rows of the batch go through it together
         rows = rows.reshape(1, n * tokens, inputs)
@@ -92,9 +93,10 @@ def mixed_linear(
 
 class _MixedWeights(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        x, gates, weight, bias, weights, biases = inputs
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, gates, weight, bias, *ctx.vectors = inputs
+        ctx.save_for_backward(x, gates, weight)
+        weights, biases = ctx.vectors
         parts = []
         for part in _chunks(len(x), weight):
             mixed = _mixed(gates[part], weight, weights)
@@ -103,14 +105,15 @@ class _MixedWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, gates, weight, _, weights, biases = ctx.saved_tensors
+        x, gates, weight = ctx.saved_tensors
+        weights, biases = ctx.vectors
         (g,) = gradients
-        wide = weights.to(gates.dtype)
+        widened = _dense(weights).to(gates.dtype)
         dx, dgates = [], []
         for part in _chunks(len(x), weight):
             dx.append(torch.bmm(g[part], _mixed(gates[part], weight, weights)))
             outer = torch.bmm(g[part].transpose(1, 2), x[part])
-            dgates.append(_contracted(outer.flatten(1), wide))
+            dgates.append(_contracted(outer.flatten(1), widened))
         return torch.cat(dx), torch.cat(dgates) + _contracted(g.sum(1), biases), None, None, None, None
 
 
@@ -120,36 +123,42 @@ def _chunks(count: int, weight: Tensor) -> Iterator[slice]:
         yield slice(first, first + size)
 
 
-def _mixed(gates: Tensor, weight: Tensor, weights: Tensor) -> Tensor:
+def _dense(vectors: Tensor | Quantised) -> Tensor:
+    return vectors if isinstance(vectors, Tensor) else vectors.dense()
+
+
+def _mixed(gates: Tensor, weight: Tensor, weights: Tensor | Quantised) -> Tensor:
     with full_precision(gates):
-        mixed = torch.addmm(weight.reshape(1, -1), gates, weights.to(gates.dtype))
+        mixed = torch.addmm(weight.reshape(1, -1), gates, _dense(weights).to(gates.dtype))
     return mixed.view(len(gates), *weight.shape)
 
 
-def _contracted(gradient: Tensor, vectors: Tensor) -> Tensor:
+def _contracted(gradient: Tensor, vectors: Tensor | Quantised) -> Tensor:
     """The gates' gradient (n, T) of that of what was mixed (n, entries)."""
-    with full_precision(vectors):
-        widened = wide(vectors)
+    with full_precision(gradient):
+        widened = wide(_dense(vectors))
         return gradient.to(widened.dtype) @ widened.t()
 
 
 class _MixedOutputs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        x, gates, weight, bias, weights, biases = inputs
-        ctx.save_for_backward(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, gates, weight, bias, *ctx.vectors = inputs
+        ctx.save_for_backward(x, gates, weight)
+        weights, biases = ctx.vectors
         y = x @ weight.t() + _mixed(gates, bias, biases).unsqueeze(1)
-        for k, vector in enumerate(weights):
+        for k, vector in enumerate(_dense(weights)):
             y += gates[:, k, None, None] * (x @ vector.to(x.dtype).view_as(weight).t())
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, gates, weight, _, weights, biases = ctx.saved_tensors
+        x, gates, weight = ctx.saved_tensors
+        weights, biases = ctx.vectors
         (g,) = gradients
         dx = g @ weight
         dgates = _contracted(g.sum(1), biases)
-        for k, vector in enumerate(weights):
+        for k, vector in enumerate(_dense(weights)):
             back = g @ vector.to(g.dtype).view_as(weight)
             dx += gates[:, k, None, None] * back
             dgates[:, k] += (back * x).sum((1, 2))

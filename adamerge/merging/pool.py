@@ -15,6 +15,7 @@ from adamerge.merging.compact import as_vectors, forms_of, mapped
 from adamerge.merging.functional import merge_tensors
 from adamerge.merging.head import Head
 from adamerge.merging.layers import layer_table
+from adamerge.merging.quantised import BITS, Quantised
 
 State = Mapping[str, Tensor]
 
@@ -127,15 +128,34 @@ def _keep_narrow(mapped: Tensor, original: Tensor) -> Tensor:
 
 def stack_task_vectors(
     base: State, experts: Iterable[State], count: int, dtype: torch.dtype = torch.float32
-) -> dict[str, Tensor]:
+) -> Mapping[str, Tensor]:
     """tau_k = theta_k - theta_0, stacked as (T, numel) per key, for the keys that some expert changed.
 
     The experts are taken one after the other, so that an iterator of `count` states never holds two at once.
-    Differences are formed in the base's precision and only then stored as `dtype`.
+    Differences are formed in the base's precision and only then stored as `dtype`, a float type or one of `BITS`.
+
+    Raises:
+        PoolError: any other type.
     """
-    stacks = {key: torch.zeros(count, origin.numel(), dtype=dtype) for key, origin in base.items()}
+    if not (dtype.is_floating_point or dtype in BITS):
+        raise PoolError(
+            f"Task vectors are not kept as {dtype}.\n  Give torch.float32, bfloat16, int8, int4 or int3."
+        )
+    stacks = {key: _zeros(count, origin.numel(), dtype) for key, origin in base.items()}
     for row, state in enumerate(experts):
         for key, value in state.items():
             if key in stacks:
-                stacks[key][row] = (value.to(base[key].dtype) - base[key]).reshape(-1)
-    return {key: stack for key, stack in stacks.items() if torch.any(stack != 0)}
+                difference = (value.to(base[key].dtype) - base[key]).reshape(-1)
+                if isinstance(stack := stacks[key], Quantised):
+                    stack.put(row, difference)
+                else:
+                    stack[row] = difference
+    return as_vectors({key: stack for key, stack in stacks.items() if _any_changed(stack)})
+
+
+def _zeros(count: int, numel: int, dtype: torch.dtype) -> Tensor | Quantised:
+    return Quantised.empty(count, numel, dtype) if dtype in BITS else torch.zeros(count, numel, dtype=dtype)
+
+
+def _any_changed(stack: Tensor | Quantised) -> bool:
+    return bool(((stack if isinstance(stack, Tensor) else stack.steps) != 0).any())

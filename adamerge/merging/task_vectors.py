@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from adamerge.errors import PoolError
+from adamerge.merging.compact import forms_of, opened
 from adamerge.merging.functional import merge_tensor
+from adamerge.merging.quantised import BITS, Quantised, packed
 from adamerge.merging.walk import Walk
 
 # (key, base, stack (T, *shape)) -> (T or 1, *shape); None leaves the tensor the base's.
@@ -45,6 +47,10 @@ class TaskVectors(Protocol):
         """The task vectors (T, *shape) of one tensor, in the base's precision."""
         ...
 
+    def kept(self, key: str) -> Tensor | Quantised:
+        """The same (T, numel) as they are kept: in a narrow type, or as codes."""
+        ...
+
 
 @dataclass(frozen=True)
 class InMemory:
@@ -75,6 +81,9 @@ class InMemory:
         base = self.tensors[key]
         return self.vectors[key].to(base.dtype).view(len(self.names), *base.shape)
 
+    def kept(self, key: str) -> Tensor | Quantised:
+        return opened(forms_of(self.vectors)[key])
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -100,6 +109,9 @@ class Seen:
     def stack(self, key: str) -> Tensor:
         return self.inner.stack(key)
 
+    def kept(self, key: str) -> Tensor | Quantised:
+        return self.inner.kept(key)
+
 
 @dataclass(frozen=True)
 class AboutAverage(Seen):
@@ -115,6 +127,9 @@ class AboutAverage(Seen):
     def stack(self, key: str) -> Tensor:
         stack = self.inner.stack(key)
         return stack - stack.mean(dim=0)
+
+    def kept(self, key: str) -> Tensor:
+        return flattened(self.stack(key))
 
 
 def origin_of(vectors: TaskVectors) -> Origin:
@@ -223,6 +238,18 @@ def per_task(numbers: Tensor, stack: Tensor) -> Tensor:
     return numbers.to(stack).view(-1, *(1,) * (stack.ndim - 1))
 
 
+def kept_of_rule(
+    key: str, vectors: TaskVectors, stack: Tensor, changed: Tensor, dtype: torch.dtype
+) -> Tensor | Quantised:
+    """What a rule made of one tensor's vectors, as it is kept: (T, numel), or (1, numel) of one delta.
+
+    Vectors that the rule gave back as they are keep their codes: quantised again they would have other steps.
+    """
+    if changed is stack and dtype in BITS and isinstance(kept := vectors.kept(key), Quantised):
+        return kept
+    return packed(flattened(changed), dtype)
+
+
 def merged_tensor(
     key: str, vectors: TaskVectors, rule: TensorRule, weights: Tensor, dtype: torch.dtype
 ) -> Tensor:
@@ -236,7 +263,8 @@ def merged_tensor(
         base = vectors.base(key)
         if key not in vectors.keys:
             return base
-        changed = rule(key, base, vectors.stack(key))
-        return (
-            base if changed is None else merge_tensor(weights.view(1, -1), base, flattened(changed).to(dtype))
-        )
+        stack = vectors.stack(key)
+        changed = rule(key, base, stack)
+        if changed is None:
+            return base
+        return merge_tensor(weights.view(1, -1), base, kept_of_rule(key, vectors, stack, changed, dtype))

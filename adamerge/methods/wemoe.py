@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from adamerge.errors import PoolError
 from adamerge.merging import ONE, Pool
+from adamerge.merging.compact import as_vectors, forms_of, opened
 from adamerge.merging.mixing import cheaper, cost, mixed_linear
+from adamerge.merging.quantised import Quantised
 from adamerge.methods.base import Method
 from adamerge.models.blocks import activation, mlp_keys, replaced_mlps
 
@@ -78,7 +80,7 @@ class WEMoE(Method):
         start: start value of the gates; None takes the rule's coefficient.
 
     Raises:
-        PoolError: a rule without a single coefficient.
+        PoolError: a rule without a single coefficient; entries to rank of task vectors that are kept in few bits.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class WEMoE(Method):
             )
         mlps = mlp_keys(pool.encoder)
         keys = {key for mlp in mlps for key in mlp.values()}
-        pruned = {k: _pruned(v, prune) if k in keys and prune else v for k, v in pool.vectors.items()}
-        super().__init__(replace(pool, vectors=pruned))
+        forms = {k: opened(form) for k, form in forms_of(pool.vectors).items()}
+        if prune:
+            forms |= {k: _pruned(k, stack, prune) for k, stack in forms.items() if k in keys}
+        super().__init__(replace(pool, vectors=as_vectors(forms)))
         self._mlps = mlps
         count = 1 if shared_router else len(self._mlps)
         value = pool.coefficients.number if start is None else start
@@ -120,9 +124,9 @@ class WEMoE(Method):
     def merge(self, task: str | None = None) -> dict[str, Tensor]:
         if self._static is None:
             keys = {key for mlp in self._mlps for key in mlp.values()}
-            others = {k: v for k, v in self.pool.vectors.items() if k not in keys}
+            others = {k: form for k, form in forms_of(self.pool.vectors).items() if k not in keys}
             mlps = {key: self.pool.base[key] for key in self.pool.keys if key in keys}
-            self._static = {**replace(self.pool, vectors=others).static(), **mlps}
+            self._static = {**replace(self.pool, vectors=as_vectors(others)).static(), **mlps}
         return self._static
 
     def kept(self) -> Pool:
@@ -130,7 +134,9 @@ class WEMoE(Method):
         return replace(
             self.pool,
             base={**self.pool.base, **self.merge()},
-            vectors={key: stack for key, stack in self.pool.vectors.items() if key in keys},
+            vectors=as_vectors(
+                {key: form for key, form in forms_of(self.pool.vectors).items() if key in keys}
+            ),
             coefficients=ONE,
             finished=True,
         )
@@ -158,9 +164,9 @@ class WEMoE(Method):
         base = self.pool.base
         return mixed_linear(x, gates, base[weight], base[bias], self._vectors(weight), self._vectors(bias))
 
-    def _vectors(self, key: str) -> Tensor:
+    def _vectors(self, key: str) -> Tensor | Quantised:
         if key in self.pool.vectors:
-            return self.pool.vectors[key]
+            return opened(forms_of(self.pool.vectors)[key])
         return self.pool.base[key].new_zeros(len(self.pool.names), self.pool.base[key].numel())
 
     def notes(self, images: int) -> str:
@@ -179,8 +185,17 @@ class WEMoE(Method):
         return super()._apply(fn, recurse)
 
 
-def _pruned(stack: Tensor, share: float) -> Tensor:
-    """The task vectors (T, numel) of one tensor without the `share` smallest entries of each."""
+def _pruned(key: str, stack: Tensor | Quantised, share: float) -> Tensor:
+    """The task vectors (T, numel) of one tensor without the `share` smallest entries of each.
+
+    Raises:
+        PoolError: codes, of which too many share a magnitude to be ranked.
+    """
+    if isinstance(stack, Quantised):
+        raise PoolError(
+            f"prune={share:g} ranks the entries of {key}, but task vectors of {stack.bits} bits have only "
+            f"{2**stack.bits} values each.\n  Give checkpoints.dtype=float32 or bfloat16, or prune=0."
+        )
     magnitudes = stack.abs().float()
     dropped = int(share * stack.shape[1])
     if dropped < 1:

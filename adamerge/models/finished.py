@@ -21,13 +21,14 @@ from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
 from adamerge.errors import RunError
 from adamerge.merging import Coefficients, Pool
 from adamerge.merging.compact import Form, LowRank, Masked, as_vectors, forms_of, mapped, parts_of
+from adamerge.merging.quantised import Quantised
 from adamerge.models.backbone import Backbone
 
 FILE = "inference.safetensors"
 MERGED = "merged.safetensors"
 _BASE, _VECTORS, _HEADS = "base/", "vectors/", "heads/"
 _BITS, _VALUES = "/bits", "/values"
-_FORMS: dict[str, Any] = {form.__name__: form for form in (Masked, LowRank)}
+_FORMS: dict[str, Any] = {form.__name__: form for form in (Masked, LowRank, Quantised)}
 
 
 def save_finished(folder: Path, pool: Pool) -> None:
@@ -140,7 +141,9 @@ def _unpacked(
         start, parts = f"{key}/", {}
         for name, part in _below(packed, start).items():
             parts[name.removesuffix(_BITS)] = booleans(start + name) if name.endswith(_BITS) else part
-        made: Form = _FORMS[form](**parts)
+        # Codes fill whole bytes eight by eight: how many there are the base says.
+        length = {"numel": numel} if form == Quantised.__name__ else {}
+        made: Form = _FORMS[form](**parts, **length)
         return made
     if key in packed:
         return packed[key]

@@ -59,7 +59,7 @@ def open_pool(
             checkpoint of one}. Features are normalised before it unless the head or its file says otherwise.
         backbone: open_clip model name or configuration; when left out, that of the base's shapes and of the
             configuration files beside it, and what neither tells is guessed, with a warning.
-        dtype: storage type of the task vectors, float32 or bfloat16.
+        dtype: storage type of the task vectors: float32, bfloat16, or int8, int4, int3 for that many bits an entry.
         without_task: experts that belong to no task and need no head: candidates that may be of no use.
 
         pictures: mean and deviation of the pictures; when left out, those that the files state, or CLIP's.

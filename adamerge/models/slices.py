@@ -14,7 +14,8 @@ from adamerge.checkpoints.keys import TEXT_LEFTOVERS
 from adamerge.checkpoints.reading import refuse_not_finite
 from adamerge.checkpoints.sliced import SlicedCheckpoint, open_sliced
 from adamerge.errors import PoolError
-from adamerge.merging.task_vectors import InMemory, TaskVectors
+from adamerge.merging.quantised import BITS, Quantised, as_kept
+from adamerge.merging.task_vectors import InMemory, TaskVectors, flattened
 from adamerge.models.clip import Model
 from adamerge.models.kinship import Sums
 from adamerge.models.likeness import Lookalikes, sample
@@ -68,11 +69,20 @@ class Slices:
         return self.resize({key: checkpoint.tensor(key)})[key]
 
     def stack(self, key: str) -> Tensor:
+        differences = self._differences(key)
+        return as_kept(flattened(differences), self.dtype).to(differences).view_as(differences)
+
+    def kept(self, key: str) -> Tensor | Quantised:
+        stack = flattened(self._differences(key))
+        return Quantised.of(stack, self.dtype) if self.dtype in BITS else stack.to(self.dtype)
+
+    def _differences(self, key: str) -> Tensor:
+        """(T, *shape), before they are rounded."""
         base = self.base(key)
         stack = torch.zeros(len(self.experts), *base.shape)
         for row, expert in enumerate(self.experts.values()):
             if key in expert.encoder:
-                stack[row] = (self.tensor(expert, key) - base).to(self.dtype)
+                stack[row] = self.tensor(expert, key) - base
         return stack
 
 
@@ -156,7 +166,8 @@ def _look_at_all(vectors: Slices) -> tuple[str, ...]:
         for key in (k for k in vectors.shapes if k in expert.encoder):
             base, value = vectors.base(key), vectors.tensor(expert, key)
             sums.add(base, value)
-            changed[key] = changed.get(key, False) or bool(((value - base).to(vectors.dtype) != 0).any())
+            rounded = as_kept((value - base).view(1, -1), vectors.dtype)
+            changed[key] = changed.get(key, False) or bool((rounded != 0).any())
             if not value.isfinite().all():
                 broken.append(key)
         refuse_not_finite(broken, expert.source)

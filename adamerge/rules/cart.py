@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adamerge.merging.functional import wide
 from adamerge.merging.matrices import Fused, by_matrix, is_block_matrix
+from adamerge.merging.precision import wide
 from adamerge.merging.spectra import triplets
 from adamerge.merging.task_vectors import Origin
 from adamerge.rules.rule import Rule

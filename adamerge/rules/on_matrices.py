@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from adamerge.merging.functional import wide
 from adamerge.merging.matrices import Fused, by_matrix, is_matrix
+from adamerge.merging.precision import wide
 from adamerge.rules.rule import Rule
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from adamerge.merging import Coefficients, Pool
-from adamerge.merging.compact import LowRank, Masked, as_vectors
+from adamerge.merging.compact import Form, LowRank, Masked, as_vectors, kept_as
 from adamerge.merging.pool import one_hot
+from adamerge.merging.quantised import BITS
 from adamerge.merging.task_vectors import (
     InMemory,
     Observed,
@@ -20,7 +21,7 @@ from adamerge.merging.task_vectors import (
     TaskVectors,
     TensorRule,
     about,
-    flattened,
+    kept_of_rule,
 )
 
 Needs = Literal["nothing", "images", "labels"]
@@ -37,7 +38,8 @@ class Rule:
         gives: "vectors": (T, *shape), whose coefficients can be learned task by task.
             "delta": (1, *shape), one merged vector, with one coefficient per layer.
             "experts": (T, *shape), and task t keeps an encoder of its own, base + its vector.
-        ranks: compares entries with a threshold, in float32: in bfloat16 many entries share the threshold.
+        ranks: compares entries with a threshold, in float32: in bfloat16, and more so in few bits, many entries share
+            the threshold.
         linear: linear in the task vectors, so that about the experts' average, where these sum to zero, its static
             merge tells nothing new.
         origin: what the task vectors start from, unless whoever merges says otherwise.
@@ -94,7 +96,8 @@ class Rule:
         """The pool with this rule's vectors in the place of its own. The heads stay, and the base about itself.
 
         Args:
-            dtype: what the vectors are kept as, where it is another than the pool's.
+            dtype: what the vectors are kept as, where it is another than the pool's. Few bits are for T vectors: one
+                delta, and what has a form of its own, stays in the precision that it was made in.
             origin: what the task vectors start from; None: the rule's own. About the average the new pool's base is the
                 experts' mean.
             statistics: of unlabeled images, for a rule that needs them.
@@ -105,12 +108,15 @@ class Rule:
         origin = self.origin if origin is None else origin
         vectors = seen_from(origin, statistics, InMemory(pool.names, pool.base, pool.vectors))
         rule = self.compact(vectors)
-        found: dict[str, Tensor | Masked | LowRank] = {}
+        found: dict[str, Tensor | Form] = {}
+        kept = dtype or kept_as(pool.vectors)
         for key in vectors.keys:
-            changed = rule(key, vectors.base(key), vectors.stack(key))
-            if changed is not None:
-                flat = flattened(changed) if isinstance(changed, Tensor) else changed
-                found[key] = flat.to(dtype or pool.vectors[key].dtype)
+            stack = vectors.stack(key)
+            changed = rule(key, vectors.base(key), stack)
+            if isinstance(changed, Tensor):
+                found[key] = kept_of_rule(key, vectors, stack, changed, kept)
+            elif changed is not None:
+                found[key] = changed if kept in BITS else changed.to(kept)
         coefficient = self.coefficient(len(pool.names))
         return replace(
             pool,

@@ -11,6 +11,7 @@ import torch
 from adamerge.errors import ConfigError
 from adamerge.evaluation.predicting import Passes
 from adamerge.merging import Pool
+from adamerge.merging.compact import kept_as
 from adamerge.merging.task_vectors import Statistics
 from adamerge.methods.base import Method
 from adamerge.models.coefficient_files import with_start
@@ -137,13 +138,13 @@ class Run:
 
     def ruled(self, pool: Pool, statistics: Statistics | None = None, rule: Rule | None = None) -> Pool:
         """The pool after the rule. A rule that ranks entries sees the task vectors in float32, also where they are kept
-        in bfloat16: for that time the experts are opened once more.
+        in bfloat16 or in few bits: for that time the experts are opened once more.
 
         Args:
             rule: another than the settings'.
         """
         rule = rule_of(self.settings) if rule is None else rule
-        kept = next(iter(pool.vectors.values())).dtype
+        kept = kept_as(pool.vectors)
         origin = self.settings.origin
         if kept == torch.float32 or not rule.ranks:
             return rule(pool, None, origin, statistics)

@@ -246,7 +246,7 @@ class CheckpointsSection(Section):
     emnist: str = "emnist"
     ties_reference_size: int | None = Field(default=None, gt=0)
     presets: str = ""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "int8", "int4", "int3"] = "float32"
 
 
 class AttackSection(Section):

@@ -18,7 +18,7 @@ from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 
 from adamerge.architecture import OPEN_CLIP, Architecture, Names, architecture_of
 from adamerge.errors import PoolError
-from adamerge.merging.functional import wide
+from adamerge.merging.precision import wide
 from adamerge.models.blocks import blocks
 
 # How far the attention that is computed anew may be from the encoder's own, as a share of it.

@@ -120,8 +120,19 @@ def test_the_options_are_those_of_train(home: Path, capsys: pytest.CaptureFixtur
     assert doctor == capsys.readouterr().out
 
 
-def config(method: str) -> Any:
-    return settings("train", f"method={method}", "backbone=vit_b_32")
+def config(method: str, *words: str) -> Any:
+    return settings("train", f"method={method}", "backbone=vit_b_32", *words)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share"), [("bfloat16", 1 / 2), ("int8", 1 / 4), ("int4", 1 / 8), ("int3", 3 / 32)]
+)
+def test_the_task_vectors_need_the_memory_of_their_bits(dtype: str, share: float) -> None:
+    full, few = (
+        memory_need(config("adamerging_layerwise", f"checkpoints.dtype={d}")) for d in ("float32", dtype)
+    )
+    assert few.vectors == pytest.approx(share * full.vectors, rel=1e-6)
+    assert (few.trained, few.merged) == (full.trained, full.merged)
 
 
 def test_the_memory_need_of_vit_b_32() -> None:

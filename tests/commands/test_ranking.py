@@ -10,7 +10,23 @@ import torch
 from commands.conftest import QUICK
 from composing import settings
 
+from adamerge.merging.compact import kept_as
 from adamerge.runs.run import open_run
+
+
+def test_vectors_in_few_bits_are_ranked_before_they_are_quantised(home: Path) -> None:
+    kept = {}
+    for dtype in ("float32", "int4"):
+        words = ["rule=ties", "suite.tasks=[digits,signs]", *QUICK[1:3], f"checkpoints.dtype={dtype}"]
+        run = open_run(settings("merge", *words))
+        pool, _ = run.open()
+        vectors = run.build(pool).pool.vectors
+        assert str(kept_as(pool.vectors)) == str(kept_as(vectors)) == f"torch.{dtype}"
+        kept[dtype] = vectors
+    for key, form in kept["int4"].forms.items():
+        wide = kept["float32"][key]
+        assert bool((form.dense()[wide == 0] == 0).all())
+        assert bool(((form.dense() - wide).abs() <= 0.5001 * form.steps.unsqueeze(1)).all())
 
 
 @pytest.mark.parametrize("rule", ["ties", "doge_ta"])

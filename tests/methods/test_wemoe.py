@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ from restating import (
 )
 from torch import Tensor
 
+from adamerge.errors import PoolError
+from adamerge.merging.compact import as_vectors
+from adamerge.merging.quantised import Quantised
 from adamerge.methods import WEMoE
 from adamerge.methods.wemoe import Router
 from adamerge.objectives.entropy import Entropy
@@ -128,3 +132,25 @@ def test_pruning_keeps_the_largest_entries_of_each_task_vector() -> None:
     for row, original in zip(kept, pool.vectors[key], strict=True):
         assert row.abs()[row != 0].min() > original.abs()[row == 0].max()
     assert torch.equal(WEMoE(TaskArithmetic()(pool)).pool.vectors[key], pool.vectors[key])
+
+
+def test_experts_in_few_bits_are_mixed_as_the_numbers_that_they_stand_for() -> None:
+    pool, images = few_bits(), images64()
+    dense = replace(pool, vectors=dict(pool.vectors))
+    ours, theirs = (seeded(lambda p=p: WEMoE(TaskArithmetic()(p))) for p in (pool, dense))
+    for task, given in images.items():
+        close(ours.logits(given, task), theirs.logits(given, task))
+
+
+def test_entries_in_few_bits_are_not_pruned_by_their_rank() -> None:
+    with pytest.raises(
+        PoolError, match=r"prune=0\.5 ranks .* only 16 values .*\n.*checkpoints\.dtype=float32"
+    ):
+        WEMoE(TaskArithmetic()(few_bits()), prune=0.5)
+
+
+def few_bits() -> Any:
+    pool = pool64()
+    return replace(
+        pool, vectors=as_vectors({k: Quantised.of(v, torch.int4) for k, v in pool.vectors.items()})
+    )

@@ -12,8 +12,10 @@ from conftest import TASKS, TINY_VIT, make_vit_pool
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adamerge.methods import Twin
-from adamerge.methods.static import Static
+from adamerge.merging.compact import as_vectors, forms_of
+from adamerge.merging.quantised import Quantised
+from adamerge.methods import Twin, WEMoE
+from adamerge.methods.static import Static, experts
 from adamerge.models.backbone import Backbone
 from adamerge.models.finished import FILE, open_finished, save_finished
 from adamerge.rules.emr import Emr
@@ -65,6 +67,24 @@ def test_emr_keeps_one_vector_with_bits_and_rescalers(tmp_path: Path, narrow: bo
     assert sum(v.nbytes for v in vectors_in(tmp_path).values()) == width * sum(sizes) + bits + 4 * T * len(
         sizes
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int4, torch.int3])
+def test_experts_and_routed_mlps_stay_in_few_bits(tmp_path: Path, dtype: torch.dtype) -> None:
+    pool = make_vit_pool()
+    pool = replace(pool, vectors=as_vectors({k: Quantised.of(v, dtype) for k, v in pool.vectors.items()}))
+    for name, method in (("experts", experts(pool)), ("routed", WEMoE(TaskArithmetic()(pool)))):
+        kept = method.kept()
+        assert kept is not None
+        folder = tmp_path / name
+        folder.mkdir()
+        save_finished(folder, kept)
+        opened = open_finished(folder, Backbone.of(TINY_VIT))
+        for key in kept.keys:
+            assert torch.equal(opened.vectors[key], pool.vectors[key]), key
+        for key, form in forms_of(kept.vectors).items():
+            assert isinstance(form, Quantised)
+            assert form.nbytes == sum(v.nbytes for k, v in vectors_in(folder).items() if f"/{key}/" in k)
 
 
 @pytest.mark.parametrize("fused", ["together", "apart"])

@@ -112,6 +112,16 @@ def test_every_rule_writes_the_bytes_of_the_merge_in_memory(
     assert set(load_file(tmp_path / "streamed.safetensors")) == set(vision_state())
 
 
+@pytest.mark.parametrize("origin", ABOUT)
+@pytest.mark.parametrize("name", ["task_arithmetic", "ties", "breadcrumbs", "tsv_m", "interpolation"])
+def test_so_does_a_merge_of_task_vectors_in_few_bits(
+    name: str, origin: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    rule, dtype = rule_named(name), torch.int3
+    found = streamed(rule, *plain, dtype, tmp_path, origin)
+    assert found == in_memory(rule, *plain, dtype, tmp_path, origin)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("posts", [*((name,) for name in POSTS), tuple(POSTS)])
 def test_so_does_every_post_rule_alone_and_in_a_chain(
@@ -151,7 +161,7 @@ def test_an_encoder_per_task_is_no_single_file(
     assert not (tmp_path / "m.safetensors").exists()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.int3])
 def test_the_vectors_are_those_of_the_pool(dtype: Any, plain: tuple[Path, dict[str, Path]]) -> None:
     pool = adamerge.open_pool(*plain, HEADS, backbone=MODEL, dtype=dtype)
     slices, whole = open_vectors(*plain, MODEL, dtype), InMemory(pool.names, pool.base, pool.vectors)

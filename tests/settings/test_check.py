@@ -69,7 +69,10 @@ from adamerge.settings.sections import BackboneSection, CheckpointsSection, Suit
             ["trainer.precission=16"],
             "trainer.precission: no such option; did you mean 'precision'",
         ),
-        (["checkpoints.dtype=half"], "checkpoints.dtype: should be 'float32' or 'bfloat16' (got 'half')."),
+        (
+            ["checkpoints.dtype=half"],
+            "checkpoints.dtype: should be 'float32', 'bfloat16', 'int8', 'int4' or 'int3' (got 'half').",
+        ),
         (["checkpoints.base=null"], "checkpoints.base: should be text (got None)."),
         (["method.model.clamp=${nope}"], "method.model.clamp: Interpolation key 'nope' not found"),
         (["method._target_=x"], "method._target_"),

@@ -86,6 +86,7 @@ def test_what_changes_no_number_changes_no_identity(compose: Any, word: str) -> 
         "record=false",
         "backbone=mini",
         "checkpoints.dtype=bfloat16",
+        "checkpoints.dtype=int4",
     ],
 )
 def test_what_changes_numbers_changes_the_identity(compose: Any, word: str) -> None:
