@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adamerge.merging.functional import wide
 from adamerge.merging.matrices import Fused, as_matrices, is_matrix
+from adamerge.merging.precision import wide
 from adamerge.merging.spectra import triplets
 from adamerge.merging.task_vectors import Seen, TaskVectors, TensorRule
 from adamerge.rules.rule import Rule

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from adamerge.architecture import architecture_of
 from adamerge.errors import PoolError
 from adamerge.merging import Pool
-from adamerge.merging.functional import wide
+from adamerge.merging.precision import wide
 from adamerge.merging.walk import BlockMoments, Moments
 from adamerge.models.blocks import after_blocks, blocks, tokens_before_blocks
 from adamerge.statistics.entering import Images, block_watched
