@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,11 +34,16 @@ def is_head(state: Mapping[str, Tensor]) -> bool:
     return len(found) == 1 and not _beside(state, found[0])
 
 
-def head_of(state: Mapping[str, Tensor], source: str) -> Head:
+def head_of(state: Mapping[str, Tensor], source: str, normalize: bool | None = None) -> Head:
     """The head among a checkpoint's tensors, in float32; a bias of zeros is none.
 
+    Args:
+        normalize: whether features are brought to length 1 before it; None: as the file says. Where that says nothing
+            either, they are, but not before the classifier of a plain vision transformer.
+
     Raises:
-        CheckpointError: no head, several, or one that would be only a part of what classifies.
+        CheckpointError: no head, several, or one that would be only a part of what classifies; or the file says
+            otherwise than `normalize`.
     """
     found = head_prefixes(state)
     if not found:
@@ -62,7 +68,35 @@ def head_of(state: Mapping[str, Tensor], source: str) -> Head:
             f"{source} is a Hugging Face image classifier: its classifier.weight acts on the mean of the last "
             "patch tokens, not on CLIP's projected features.\n  Give a head trained on the image embeddings."
         )
-    return _checked(state, prefix, source)
+    head = _checked(state, prefix, source)
+    said = says_normalize(state)
+    if normalize is not None and said not in (None, normalize):
+        raise CheckpointError(
+            f"{source} says {prefix}{NORMALIZE}={said}, and checkpoints.normalize={normalize}.\n"
+            "  Leave the option out, or correct the file."
+        )
+    usual = vit_names(state) is None
+    return replace(head, normalize=next(v for v in (normalize, said, usual) if v is not None))
+
+
+def leaves_open(state: Mapping[str, Tensor], head: Head) -> bool:
+    """Whether nothing tells if features are normalised before a head that was trained, as its bias shows."""
+    return head.bias is not None and says_normalize(state) is None and vit_names(state) is None
+
+
+# What is said of such a head.
+LEFT_OPEN = (
+    "features are brought to length 1 before it, as CLIP does, and nothing says whether it was trained so"
+)
+SETTLED_BY = "checkpoints.normalize=false takes them as they are; checkpoints.normalize=true settles it."
+
+
+def says_normalize(state: Mapping[str, Tensor]) -> bool | None:
+    """Whether a head's file says that features are normalised before it; None where it says nothing."""
+    flags = [
+        state[f"{prefix}{NORMALIZE}"] for prefix in head_prefixes(state) if f"{prefix}{NORMALIZE}" in state
+    ]
+    return bool(flags[0]) if flags else None
 
 
 def _checked(state: Mapping[str, Tensor], prefix: str, source: str) -> Head:
@@ -79,15 +113,7 @@ def _checked(state: Mapping[str, Tensor], prefix: str, source: str) -> Head:
             f"{source}: {prefix}bias is {tuple(bias.shape)}, expected ({len(weight)},) "
             f"beside {prefix}weight {tuple(weight.shape)}."
         )
-    flag = state.get(f"{prefix}{NORMALIZE}")
-    usual = (
-        vit_names(state) is None
-    )  # a classifier on a plain vision transformer takes the features as they are
-    return Head(
-        weight.float(),
-        bias.float() if bias is not None and bool(torch.any(bias != 0)) else None,
-        normalize=usual if flag is None else bool(flag),
-    )
+    return Head(weight.float(), bias.float() if bias is not None and bool(torch.any(bias != 0)) else None)
 
 
 def _beside(state: Mapping[str, Tensor], prefix: str) -> list[str]:

@@ -96,7 +96,9 @@ def _narrow(value: Tensor) -> bool:
     return not value.dtype.is_floating_point or value.dtype.itemsize < 2
 
 
-def refuse_leftovers(state: State, encoder: Collection[str], source: str, features: int | None) -> None:
+def refuse_leftovers(
+    state: State, encoder: Collection[str], source: str, features: int | None, head_is_used: bool = False
+) -> None:
     """Raise a CheckpointError for tensors beside the encoder's that are no text tensors, no buffers and no unused head.
 
     A head on the projected features of the class token is what zero-shot CLIP has too; such a head is not used here
@@ -105,6 +107,7 @@ def refuse_leftovers(state: State, encoder: Collection[str], source: str, featur
     Args:
         encoder: the keys that belong to the image encoder.
         features: the width after the projection; None where the file has no projection.
+        head_is_used: the file is named as that of a head too, so that nothing is left out.
     """
     left = [key for key in state if key not in encoder and not _known(key, state[key])]
     heads = [key for key in left if _HEAD.fullmatch(key)]
@@ -123,10 +126,11 @@ def refuse_leftovers(state: State, encoder: Collection[str], source: str, featur
             f"{tuple(state[weights[0]].shape) if weights else ''} stands on features that zero-shot CLIP does not "
             f"have.\n  {OTHER_FEATURES}"
         )
-    log.warning(
-        "%s holds a head (%s), which is not used unless checkpoints.heads names this file.",
-        source, ", ".join(heads),
-    )  # fmt: skip
+    if not head_is_used:
+        log.warning(
+            "%s holds a head (%s), which is not used unless checkpoints.heads names this file.",
+            source, ", ".join(heads),
+        )  # fmt: skip
 
 
 OTHER_FEATURES = (

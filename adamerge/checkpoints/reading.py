@@ -93,18 +93,21 @@ class Checkpoint:
         state = {key: adapted.tensor(key, value) for key, value in encoder.items()}
         return replace(self, state={**state, **adapted.beside}, lora=None)
 
-    def image_encoder(self) -> State:
+    def image_encoder(self, head_is_used: bool = False) -> State:
         """The image encoder in float32 with keys `visual.*`; without `visual.proj` where the file has none.
+
+        Args:
+            head_is_used: a head beside it is taken from the same file, and needs no mention.
 
         Raises:
             CheckpointError: the file holds no image encoder, one that is quantised or has an adapter or classifier of
                 its own, tensors that are not understood, or numbers that are not finite.
         """
-        encoder = self.encoder_tensors()
+        encoder = self.encoder_tensors(head_is_used)
         refuse_not_finite([k for k, value in encoder.items() if not value.isfinite().all()], self.source)
         return encoder
 
-    def encoder_tensors(self) -> State:
+    def encoder_tensors(self, head_is_used: bool = False) -> State:
         """The same, whatever its numbers are."""
         if self.lora is not None:
             raise CheckpointError(
@@ -124,7 +127,7 @@ class Checkpoint:
         encoder = {key: value.float() for key, value in state.items() if key.startswith(OPEN_CLIP.prefix)}
         width = feature_width(encoder)
         used = used_of_vit(self.state) if self.keys == "vit" else used_by(encoder, self.state)
-        refuse_leftovers(self.state, used, self.source, width)
+        refuse_leftovers(self.state, used, self.source, width, head_is_used)
         return encoder
 
     def whole(self) -> State:
@@ -140,13 +143,17 @@ class Checkpoint:
         state = hf_clip_to_open_clip(self.state) if self.keys == "hf" else self.state
         return {key: value for key, value in state.items() if key in encoder or is_text(key)}
 
-    def head(self) -> Head:
+    def head(self, normalize: bool | None = None) -> Head:
         """A classification head in float32, alone in the file or beside an encoder.
 
+        Args:
+            normalize: whether features are brought to length 1 before it; None: as the file says, or as is usual.
+
         Raises:
-            CheckpointError: the file holds no head, several, or more than a linear one.
+            CheckpointError: the file holds no head, several, or more than a linear one; or says otherwise than
+                `normalize`.
         """
-        return head_of(self.state, self.source)
+        return head_of(self.state, self.source, normalize)
 
     def text_leftovers(self) -> State:
         """The text tensors that the task-vectors checkpoints carry along."""

@@ -99,7 +99,8 @@ def keys_behind_positions(blocks: Iterable[int]) -> Iterator[str]:
 
 
 def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names) -> State:
-    """The inverse for one of Hugging Face's families; the patch projection's bias, which the positions hold, is zero.
+    """The inverse; the patch projection's bias, which the positions hold, is zero, and with a norm before the blocks
+    there is none.
 
     Raises:
         CheckpointError: a projection other than the identity, for which they have no place.
@@ -114,8 +115,12 @@ def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names) -> State:
         names.bare(names.class_token): encoder[OPEN_CLIP.class_token][None, None],
         names.bare(names.positions): encoder[OPEN_CLIP.positions][None],
         patches: encoder[OPEN_CLIP.patches],
-        _bias(patches): encoder[OPEN_CLIP.patches].new_zeros(len(projection)),
     }
+    if is_plain(encoder):
+        renamed[_bias(patches)] = encoder[OPEN_CLIP.patches].new_zeros(len(projection))
+    for kind in _KINDS:
+        if (key := f"{OPEN_CLIP.norm_before}.{kind}") in encoder:
+            renamed[f"{names.bare(names.norm_before)}.{kind}"] = encoder[key]
     for key, value in encoder.items():
         if theirs := names_in_vit(key, names):
             parts = (part.contiguous() for part in value.chunk(len(theirs)))

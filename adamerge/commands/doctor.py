@@ -126,9 +126,22 @@ def _checkpoints(settings: TrainSettings) -> Iterator[Finding]:
             ),
             "text": partial(text_file, model=model),
             "experts": partial(
-                expert_file, task, model=model, seen=seen, origin=origin, resize=resize, base=paths["base"]
+                expert_file,
+                task,
+                model=model,
+                seen=seen,
+                origin=origin,
+                resize=resize,
+                base=paths["base"],
+                head_is_used=paths.get(f"heads/{task}") == path,
             ),
-            "heads": partial(head_file, task, model=model, check_rows=partial(_check_rows, settings, task)),
+            "heads": partial(
+                head_file,
+                task,
+                model=model,
+                check_rows=partial(_check_rows, settings, task),
+                normalize=settings.checkpoints.normalize,
+            ),
         }
         if kind in checks:
             yield from guarded(

@@ -19,6 +19,7 @@ from adamerge.export.encoder import write_hf, write_open_clip, write_safetensors
 from adamerge.export.heads import final_heads, tasks_with_parts
 from adamerge.export.peft import write_peft
 from adamerge.export.program import write_onnx, write_torch_export
+from adamerge.export.timm import write_timm
 from adamerge.files import atomic_write_text, folder_atomically, refuse_occupied
 from adamerge.methods.base import Method
 from adamerge.models.clip import Model
@@ -100,6 +101,8 @@ def _write(settings: ExportSettings, opened: Run, method: Method, folder: Path) 
         write_peft(folder, encoder, *_base_of(opened, Path(settings.run)))
     elif settings.format == "hf":
         write_hf(folder, encoder, model, pictures)
+    elif settings.format == "timm":
+        write_timm(folder, encoder, model, pictures)
     else:
         write_safetensors(folder, encoder, model, pictures)
 

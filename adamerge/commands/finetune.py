@@ -56,7 +56,9 @@ def run(settings: FinetuneSettings) -> None:
     tasks = [task for task in open_tasks(settings) if _wanted(settings, task.name)]
     origin = open_checkpoint(paths["base"]).image_encoder()
     embed_dim = backbone_of(settings.backbone).embed_dim
-    heads = _heads(tasks, open_heads(settings, tasks, paths, base.identity), embed_dim)
+    heads = _heads(
+        tasks, open_heads(settings, tasks, paths, base.identity), embed_dim, settings.checkpoints.normalize
+    )
     for task in tasks:
         target = _target(settings, task.name, paths)
         if target.exists():
@@ -70,13 +72,15 @@ def _wanted(settings: FinetuneSettings, task: str) -> bool:
     return settings.task in (None, task) and (not poisoned or task in poisoned)
 
 
-def _heads(tasks: list[Task], given: Mapping[str, Any], embed_dim: int) -> dict[str, Head]:
+def _heads(
+    tasks: list[Task], given: Mapping[str, Any], embed_dim: int, normalize: bool | None
+) -> dict[str, Head]:
     """The checked head of each task.
 
     Raises:
         CheckpointError, DataError, PoolError: a head that does not fit the base or the task's classes.
     """
-    heads = {task.name: open_head(given[task.name]) for task in tasks}
+    heads = {task.name: open_head(given[task.name], normalize) for task in tasks}
     for task in tasks:
         if fault := head_fault(heads[task.name], embed_dim):
             raise PoolError(f"{task.name}: {fault}")

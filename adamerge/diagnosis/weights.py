@@ -11,6 +11,7 @@ from torch import Tensor
 from adamerge.architecture import OPEN_CLIP
 from adamerge.checkpoints import Checkpoint, compare_states, describe_misfits, open_checkpoint
 from adamerge.checkpoints.addresses import RANDOM
+from adamerge.checkpoints.heads import LEFT_OPEN, SETTLED_BY, leaves_open
 from adamerge.checkpoints.saving import sidecar, weight_files
 from adamerge.checkpoints.weight_files import split_part
 from adamerge.diagnosis.findings import Finding
@@ -74,11 +75,13 @@ def expert_file(
     origin: Mapping[str, Tensor],
     resize: bool = False,
     base: str = "",
+    head_is_used: bool = False,
 ) -> Iterator[Finding]:
     """One expert against the backbone, the base and the other models.
 
     Args:
         base: where the base lies.
+        head_is_used: its file is that of the task's head too.
         seen: the models looked at before, among which it is from now on.
         origin: the base's tensors; empty where the base has none that fit.
     """
@@ -90,7 +93,7 @@ def expert_file(
     if checkpoint.lora is not None and not origin:
         raise CheckpointError(f"{path} is a LoRA, which cannot be looked at before its base is right")
     expected, whole = Backbone.of(model).shapes(), checkpoint.on(origin, base)
-    state = _at_size(whole.image_encoder(), model, resize)
+    state = _at_size(whole.image_encoder(head_is_used), model, resize)
     if OPEN_CLIP.projection not in state:  # the base's is used then
         expected.pop(OPEN_CLIP.projection, None)
     _fits(path, state, expected)
@@ -106,17 +109,26 @@ def expert_file(
 
 
 def head_file(
-    task: str, path: str, model: Model, check_rows: Callable[[int], None] = lambda rows: None
+    task: str,
+    path: str,
+    model: Model,
+    check_rows: Callable[[int], None] = lambda rows: None,
+    normalize: bool | None = None,
 ) -> Iterator[Finding]:
     """One head file against the backbone's embedding, and its rows against the data's classes."""
-    head = open_checkpoint(path).head()
+    checkpoint = open_checkpoint(path)
+    head = checkpoint.head(normalize)
     if fault := head_fault(head, Backbone.of(model).embed_dim):
         yield Finding("problem", f"head {task}", f"{path}: {fault}", "Give the head made for this backbone.")
         return
     check_rows(head.classes)
     said = ["with bias" if head.bias is not None else "no bias"]
     said += [] if head.normalize else ["features not normalised"]
-    yield Finding("ok", f"head {task}", f"{path}: {head.classes} classes, {', '.join(said)}, {_sums(path)}")
+    text = f"{path}: {head.classes} classes, {', '.join(said)}, {_sums(path)}"
+    if normalize is None and leaves_open(checkpoint.state, head):
+        yield Finding("warning", f"head {task}", f"{text}; {LEFT_OPEN}", SETTLED_BY)
+        return
+    yield Finding("ok", f"head {task}", text)
 
 
 def _opened(path: str, option: str, maker: str) -> Checkpoint:

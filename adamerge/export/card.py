@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,13 @@ from adamerge.settings.paths import PACKAGE
 from adamerge.tracking.results import Results
 from adamerge.tracking.run_record import Weights
 
-_LIBRARIES = {"open_clip": "open_clip", "hf": "transformers", "safetensors": "adamerge", "peft": "peft"}
+_LIBRARIES = {
+    "open_clip": "open_clip",
+    "hf": "transformers",
+    "timm": "timm",
+    "safetensors": "adamerge",
+    "peft": "peft",
+}
 _LOAD = {
     "open_clip": """import open_clip
 from PIL.ImageOps import exif_transpose as upright  # pictures were turned by their EXIF tag before
@@ -30,6 +37,11 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 model = CLIPVisionModelWithProjection.from_pretrained("<this folder>")
 pixels = CLIPImageProcessor.from_pretrained("<this folder>")(upright(picture), return_tensors="pt")
 features = model(**pixels).image_embeds""",
+    "timm": """import timm
+from PIL.ImageOps import exif_transpose as upright  # pictures were turned by their EXIF tag before
+model = timm.create_model("local-dir:<this folder>", pretrained=True).eval()
+preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+features = model(preprocess(upright(picture).convert("RGB"))[None])""",
     "peft": """from peft import PeftModel
 from transformers import CLIPVisionModelWithProjection
 base = CLIPVisionModelWithProjection.from_pretrained("<the base in the table of sources>")
@@ -44,6 +56,12 @@ program = torch.export.load("model.pt2").module()
 session = onnxruntime.InferenceSession("model.onnx")
 ({output},) = session.run(None, {{"images": images}})  # (n, 3, H, W) float32, normalised as CLIP's images are""",
 }
+# A plain vision transformer in a Hugging Face folder.
+_HF_PLAIN = """from PIL.ImageOps import exif_transpose as upright  # pictures were turned by their EXIF tag before
+from transformers import AutoModel, CLIPImageProcessor
+model = AutoModel.from_pretrained("<this folder>")
+pixels = CLIPImageProcessor.from_pretrained("<this folder>")(upright(picture), return_tensors="pt")
+features = model(**pixels).last_hidden_state[:, 0]"""
 # "/scratch/me/base", "~/base", "local-dir:/scratch/me/base"; not "https://..." or a name such as "hf-hub:owner/name".
 _PLACE = re.compile(r"(?P<prefix>(?:[\w-]+:)?)(?P<path>~?/(?!/).*|~)", re.DOTALL)
 _CLASSIFY = """from safetensors.torch import load_file
@@ -87,7 +105,7 @@ def card(exported: Exported, folder: Path) -> str:
         f"# {exported.backbone} merged with {exported.name}\n\n"
         f"One image encoder from {len(tasks)} experts ({', '.join(tasks)}), made by adamerge {__version__}: "
         f"method {exported.name}, rule {exported.rule}, run {exported.run_id}, seed {exported.seed}.",
-        f"## Use\n\n{_use(exported, tasks)}",
+        f"## Use\n\n{_use(exported, tasks, folder)}",
         f"## Results\n\n{_results(exported.results)}",
         f"## Sources\n\n{_sources(exported.sources)}",
         f"## Config\n\n```yaml\n{_without_places(exported.config)}```",
@@ -116,9 +134,14 @@ def _front(exported: Exported) -> str:
     return "\n".join(["---", *lines, "tags: [adamerge, model-merging, clip]", "---"])
 
 
-def _use(exported: Exported, tasks: Sequence[str]) -> str:
+def _use(exported: Exported, tasks: Sequence[str], folder: Path) -> str:
     output = "logits" if exported.task else "features"
     code = _LOAD[exported.format]
+    if (
+        exported.format == "hf"
+        and "CLIP" not in json.loads((folder / "config.json").read_text())["architectures"][0]
+    ):
+        code = _HF_PLAIN
     code = code.format(output=output) if "{output}" in code else code
     text = f"```python\n{code}\n```"
     if exported.task:

@@ -24,6 +24,7 @@ from adamerge.models.trunks import has_trunk
 
 State = Mapping[str, Tensor]
 log = logging.getLogger(__name__)
+_ALONE = "format=hf, format=timm and format=safetensors write the image encoder alone."
 
 
 def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pictures: PictureRules) -> None:
@@ -38,6 +39,11 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pic
         CheckpointError: the base has no text tower that fits the backbone; or open_clip makes the encoder at another
             size only.
     """
+    if not model_config(model).get("text_cfg"):
+        raise CheckpointError(
+            "The backbone has no text tower (backbone.model.text_cfg), so no whole CLIP can be written for open_clip."
+            f"\n  {_ALONE}"
+        )
     _refuse_resized(encoder, model_config(model))
     with torch.device("meta"):
         expected = build_clip(model).state_dict()
@@ -46,7 +52,7 @@ def write_open_clip(folder: Path, encoder: State, model: Model, base: State, pic
         raise CheckpointError(
             f"The base checkpoint has no text tower that fits the backbone ({len(wrong)} tensors missing or of another "
             f"shape, e.g. {wrong[0].key}), so no whole CLIP can be written for open_clip.\n"
-            "  format=hf and format=safetensors write the image encoder alone."
+            f"  {_ALONE}"
         )
     save_local_dir(folder, {key: value.float() for key, value in whole.items()}, model, pictures)
     if (named := (model_config(model).get("text_cfg") or {}).get("hf_tokenizer_name")) is not None:

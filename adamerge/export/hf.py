@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from adamerge.models.trunks import has_trunk
 
 # What of open_clip's vision_cfg the configuration below says in other words, or what has no effect on a prediction.
 _SAID = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout")
-_SAID_OF_PLAIN = (*_SAID, "no_ln_pre", "ls_init_value", "norm_kwargs")
+PLAIN_SAID = (*_SAID, "no_ln_pre", "ls_init_value", "norm_kwargs")
 
 
 def vision_state(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
             _unlike("it is one of timm's models below a CLIP of open_clip's (format=open_clip has it)")
         )
     vision, plain = model_config(model)["vision_cfg"], is_plain(encoder)
-    _refuse_other(vision, _SAID_OF_PLAIN if plain else _SAID)
+    refuse_other(vision, PLAIN_SAID if plain else _SAID, _unlike)
     backbone = Backbone.of(model)
     hidden = encoder[backbone.names.mlp_keys(0)["fc_weight"]].shape[0]
     eps = (vision.get("norm_kwargs") or {}).get("eps", 1e-5)
@@ -83,13 +83,20 @@ def _plain_names(encoder: Mapping[str, Tensor]) -> Names:
     return HF_DINOV2 if any(key.endswith(OPEN_CLIP.scales) for key in encoder) else HF_VIT
 
 
-def _refuse_other(given: Mapping[str, Any], said: tuple[str, ...]) -> None:
-    """Nothing of open_clip's vision_cfg may differ from its defaults but what the configuration says."""
+def refuse_other(given: Mapping[str, Any], said: tuple[str, ...], unlike: Callable[[str], str]) -> None:
+    """Nothing of open_clip's vision_cfg may differ from its defaults but what the configuration says.
+
+    Args:
+        unlike: makes the message of a reason.
+
+    Raises:
+        PoolError: something does.
+    """
     from open_clip import CLIPVisionCfg
 
     vision, usual = asdict(CLIPVisionCfg(**given)), asdict(CLIPVisionCfg())
     if other := [key for key in vision if key not in said and vision[key] != usual[key]]:
-        raise PoolError(_unlike(f"backbone.model.vision_cfg.{other[0]} is {vision[other[0]]!r}"))
+        raise PoolError(unlike(f"backbone.model.vision_cfg.{other[0]} is {vision[other[0]]!r}"))
 
 
 def _unlike(reason: str) -> str:

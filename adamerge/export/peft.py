@@ -39,7 +39,8 @@ def write_peft(folder: Path, encoder: State, base: State, named: str) -> None:
         raise PoolError(f"format=peft writes adapters of CLIP, and this is a trunk of timm's.\n  {_SAFE}")
     if is_plain(encoder):
         raise PoolError(
-            f"format=peft writes adapters of CLIP, and this is a plain vision transformer.\n  {_HINT}"
+            "format=peft writes adapters of CLIP, and this is a plain vision transformer.\n"
+            "  format=hf, format=timm and format=safetensors write the whole encoder."
         )
     factors = _factors(vision_state(encoder), vision_state(base))
     if not factors:

@@ -82,11 +82,28 @@ def model_config(model: Model) -> dict[str, Any]:
 
 
 def build_clip(model: Model, state: Mapping[str, Tensor] | None = None) -> open_clip.CLIP:
-    """A CLIP with both towers, with random weights or those of `state`."""
+    """A CLIP with both towers, with random weights or those of `state`.
+
+    Raises:
+        ConfigError: the model is an image encoder alone.
+    """
+    _text_config(model)
     clip = _made(model_config(model))
     if state is not None:
         clip.load_state_dict({key: value.float() for key, value in state.items()})
     return clip.eval()
+
+
+def _text_config(model: Model) -> Mapping[str, Any]:
+    config = model_config(model)
+    if not config.get("text_cfg"):
+        raise ConfigError(
+            "backbone.model: it has no text tower (no text_cfg), which a whole CLIP takes.\n  Where the weights have "
+            "one, add its text_cfg to backbone.model. Else give heads that need no text: head files as "
+            "checkpoints.heads=<folder>/{task}.safetensors, or checkpoints.heads=prototypes."
+        )
+    text: Mapping[str, Any] = config["text_cfg"]
+    return text
 
 
 def build_visual(model: Model) -> nn.Module:
@@ -150,11 +167,12 @@ def tokenizer(model: Model, fetch: bool = False) -> Any:
 
     Raises:
         CheckpointError: it is one of Hugging Face's (SigLIP's, say) that is not in the cache.
+        ConfigError: the model is an image encoder alone.
     """
     import open_clip
     from open_clip.tokenizer import HFTokenizer
 
-    text = model_config(model).get("text_cfg") or {}
+    text = _text_config(model)
     if not (name := text.get("hf_tokenizer_name")):
         if isinstance(model, str):
             return open_clip.get_tokenizer(model)

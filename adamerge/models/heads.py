@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from adamerge.checkpoints import open_checkpoint
-from adamerge.checkpoints.heads import tensors_of_head
+from adamerge.checkpoints.heads import LEFT_OPEN, SETTLED_BY, leaves_open, tensors_of_head
 from adamerge.merging import Head
 
 if TYPE_CHECKING:
     import open_clip
 
+log = logging.getLogger(__name__)
 # A head as it may be given: itself, its weight, weight and bias, a layer, or a checkpoint that holds one.
 HeadSource = Head | Tensor | tuple[Tensor, Tensor | None] | nn.Linear | str | Path | Mapping[str, Tensor]
 
@@ -34,14 +36,17 @@ def zero_shot_head(clip: open_clip.CLIP, tokenize: Any, prompts: Sequence[Sequen
     return weight * clip.logit_scale.exp()
 
 
-def open_head(source: HeadSource) -> Head:
+def open_head(source: HeadSource, normalize: bool | None = None) -> Head:
     """The head that is given, in float32.
 
     Features are normalised before it, unless the head, the layer (its attribute `normalize`) or the file says
     otherwise; `Head(weight, bias, normalize=False)` is how to say so.
 
+    Args:
+        normalize: the same for a file or state dict that does not say it.
+
     Raises:
-        CheckpointError: a file or state dict that holds no linear head.
+        CheckpointError: a file or state dict that holds no linear head, or says otherwise than `normalize`.
     """
     if isinstance(source, Head):
         return source.map(Tensor.float)
@@ -52,7 +57,11 @@ def open_head(source: HeadSource) -> Head:
         return Head(source.float())
     if isinstance(source, tuple):
         return Head(*source).map(Tensor.float)
-    return open_checkpoint(source).head()
+    checkpoint = open_checkpoint(source)
+    head = checkpoint.head(normalize)
+    if normalize is None and leaves_open(checkpoint.state, head):
+        log.warning("%s holds a trained head: %s. %s", checkpoint.source, LEFT_OPEN, SETTLED_BY)
+    return head
 
 
 def head_fault(head: Head, width: int) -> str | None:

@@ -49,6 +49,7 @@ def open_pool(
     without_task: Sequence[str] = (),
     pictures: PictureRules | None = None,
     resize_positions: bool = False,
+    normalize: bool | None = None,
 ) -> Pool:
     """Open the base, its experts and their heads as one pool.
 
@@ -61,9 +62,10 @@ def open_pool(
             configuration files beside it, and what neither tells is guessed, with a warning.
         dtype: storage type of the task vectors: float32, bfloat16, or int8, int4, int3 for that many bits an entry.
         without_task: experts that belong to no task and need no head: candidates that may be of no use.
-
         pictures: mean and deviation of the pictures; when left out, those that the files state, or CLIP's.
         resize_positions: bring positional embeddings of another image size to the backbone's, as open_clip does.
+        normalize: whether features are brought to length 1 before heads that are files or state dicts; None: as these
+            say, or as is usual.
 
     A head without an expert belongs to an unseen task.
 
@@ -78,11 +80,13 @@ def open_pool(
     )
     # In the experts' order, which trained parts are kept in: heads from the cache come in the alphabet's.
     order = [task for task in dict.fromkeys([*experts, *heads]) if task in heads]
-    opened_heads = {task: open_head(heads[task]) for task in order}
+    opened_heads = {task: open_head(heads[task], normalize) for task in order}
     check_heads(
         opened_heads, heads, tuple(task for task in experts if task not in without_task), found.embed_dim
     )
-    vectors = stack_task_vectors(origin, _fitting(experts, opened, origin, resize), len(experts), dtype)
+    vectors = stack_task_vectors(
+        origin, _fitting(experts, heads, opened, origin, resize), len(experts), dtype
+    )
     if not vectors:
         raise PoolError(NOTHING_CHANGED)
     unseen = tuple(task for task in opened_heads if task not in experts)
@@ -126,6 +130,7 @@ def fit_to_backbone(
 
 def _fitting(
     experts: Mapping[str, Source],
+    heads: Mapping[str, HeadSource],
     base: Checkpoint,
     origin: Mapping[str, Tensor],
     resize: Change,
@@ -136,7 +141,8 @@ def _fitting(
     seen.like("the base model", origin)
     misfits: Misfits = {}
     for task, source in experts.items():
-        where, state = _expert(task, source, base, origin)
+        own_head = isinstance(source, str | Path) and heads.get(task) == source
+        where, state = _expert(task, source, base, origin, own_head)
         state = resize(state)
         if found := differences(origin, state):
             # Of a misfit the shapes are enough, to tell what it looks like.
@@ -170,13 +176,13 @@ def warn_of_kinship(task: str, found: Kinship) -> None:
 
 
 def _expert(
-    task: str, source: Source, base: Checkpoint, origin: Mapping[str, Tensor]
+    task: str, source: Source, base: Checkpoint, origin: Mapping[str, Tensor], head_is_used: bool
 ) -> tuple[str, dict[str, Tensor]]:
     checkpoint = open_checkpoint(source).on(origin, base.source)
     text = base.text_leftovers()
     changed = [k for k, v in checkpoint.text_leftovers().items() if k in text and not torch.equal(v, text[k])]
     warn_of_text_vectors(task, changed)
-    return checkpoint.source, checkpoint.image_encoder()
+    return checkpoint.source, checkpoint.image_encoder(head_is_used)
 
 
 def warn_of_text_vectors(task: str, changed: Sequence[str]) -> None:

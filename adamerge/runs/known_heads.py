@@ -50,7 +50,9 @@ def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], bas
     worded = [task for task in tasks if files or task.classes is not None]
     try:
         given = open_heads(settings, worded, paths, base_id) if worded else {}
-        heads = {name: open_head(given[name]) for name in names if name in given}
+        heads = {
+            name: open_head(given[name], settings.checkpoints.normalize) for name in names if name in given
+        }
     except CheckpointError as error:
         return Known({}, {}, str(error).splitlines()[0].rstrip("."))
     backbone = backbone_of(settings.backbone)

@@ -84,6 +84,7 @@ def pool_with_heads(
         without_task=settings.suite.irrelevant,
         pictures=pictures_for(settings.backbone),
         resize_positions=settings.backbone.resize_positions,
+        normalize=settings.checkpoints.normalize,
     )
     if settings.activation_checkpointing:
         recompute_blocks(pool.encoder)

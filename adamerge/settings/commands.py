@@ -152,7 +152,7 @@ class ExportSettings(Section):
 
     run: str
     out: str
-    format: Literal["open_clip", "hf", "safetensors", "peft", "onnx", "torch_export"] = "open_clip"
+    format: Literal["open_clip", "hf", "timm", "safetensors", "peft", "onnx", "torch_export"] = "open_clip"
     task: str | None = None
 
 

@@ -79,6 +79,8 @@ def identify(
     kept["dtype"] = settings.checkpoints.dtype
     if settings.checkpoints.heads == PROTOTYPES:
         kept["heads"] = {"made": PROTOTYPES, "shots": settings.checkpoints.shots}
+    if settings.checkpoints.normalize is not None:
+        kept["normalize"] = settings.checkpoints.normalize
     code = own_code(kept) | {part: str(edition) for part, edition in (editions or {}).items()}
     return Identity(digest(canonical(kept)), dict(files), pictures, code)
 

@@ -235,6 +235,7 @@ class CheckpointsSection(Section):
     experts: str | dict[str, str] | None = None
     heads: str | dict[str, str] | None = None
     shots: int | None = Field(default=None, gt=0)
+    normalize: bool | None = None
     irrelevant: str | None = None
     poisoned: str | None = None
     name: str = ""

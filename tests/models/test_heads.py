@@ -77,6 +77,23 @@ def test_the_file_says_whether_features_are_normalised(tmp_path: Path) -> None:
         assert torch.equal(open_head(tmp_path / name).logits(FEATURES), plain), name
 
 
+def test_an_option_says_it_where_the_file_does_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = linear(FEATURES, WEIGHT, BIAS)
+    given = {"weight": WEIGHT, "bias": BIAS}
+    assert torch.equal(open_head(given, normalize=False).logits(FEATURES), plain)
+    assert torch.equal(open_head(given, normalize=True).logits(FEATURES), NORMALISED)
+    assert torch.equal(open_head(Head(WEIGHT, BIAS), normalize=False).logits(FEATURES), NORMALISED)
+    said = {**given, "normalize": torch.tensor(False)}
+    assert torch.equal(open_head(said, normalize=False).logits(FEATURES), plain)
+    with pytest.raises(CheckpointError, match=r"says normalize=False, and checkpoints\.normalize=True"):
+        open_head(said, normalize=True)
+    assert not caplog.text
+    open_head({"weight": WEIGHT})  # a zero-shot head
+    assert not caplog.text
+    open_head(given)
+    assert "checkpoints.normalize=false" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
