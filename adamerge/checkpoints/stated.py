@@ -33,12 +33,14 @@ class Stated:
         where: {fact: "<file>: <key>"}.
         beyond: what is asked for and no backbone here does, each as a phrase.
         quantisation: the name of a quantisation that the weights are said to have.
+        classes: the names of a classifier's rows; empty where none are stated. Their place is `where["classes"]`.
     """
 
     facts: Mapping[str, Any]
     where: Mapping[str, str]
     beyond: tuple[str, ...] = ()
     quantisation: str = ""
+    classes: tuple[str, ...] = ()
 
 
 SILENT = Stated({}, {})
@@ -55,10 +57,13 @@ def stated_beside(path: Path) -> Stated:
     where: dict[str, str] = {}
     beyond: list[str] = []
     quantisation = ""
+    classes: tuple[str, ...] = ()
     for name in CONFIG_FILES:
         content = _read(folder / name)
         if name == HF:
             quantisation = _quantisation(content)
+            if classes := _classes(content.get("id2label")):
+                where["classes"] = f"{folder / name}: id2label"
         for fact, key, value in _READERS[name](content):
             place = f"{folder / name}: {key}"
             if fact == "beyond":
@@ -70,7 +75,7 @@ def stated_beside(path: Path) -> Stated:
                     f"Two files beside the same weights contradict each other about the {fact.replace('_', ' ')}.\n"
                     f"  {where[fact]} says {facts[fact]}, {place} says {value}. Correct the wrong one."
                 )
-    return Stated(facts, where, tuple(beyond), quantisation)
+    return Stated(facts, where, tuple(beyond), quantisation, classes)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -137,7 +142,7 @@ def _blocks(content: Mapping[str, Any]) -> Facts:
 
 
 # Hugging Face's vision transformers that are read as open_clip's.
-VITS = ("vit", "deit", "dinov2")
+VITS = ("vit", "deit", "dinov2", "dinov2_with_registers")
 
 
 def _vit(content: dict[str, Any]) -> Facts:
@@ -146,8 +151,10 @@ def _vit(content: dict[str, Any]) -> Facts:
     if "layer_norm_eps" in content:
         yield "vision_cfg.norm_kwargs", "layer_norm_eps", {"eps": float(content["layer_norm_eps"])}
     # DINOv2 states the size that its positions are for, and is used at others.
-    if "image_size" in content and content["model_type"] != "dinov2":
+    if "image_size" in content and not content["model_type"].startswith("dinov2"):
         yield "image_size", "image_size", _side(content["image_size"])
+    if content["model_type"] == "dinov2_with_registers":
+        yield "vision_cfg.register_tokens", "num_register_tokens", int(content.get("num_register_tokens", 4))
     if content.get("use_swiglu_ffn"):
         yield "beyond", "use_swiglu_ffn", "an MLP with SwiGLU"
     if content.get("qkv_bias") is False:
@@ -226,6 +233,15 @@ def _quantisation(content: dict[str, Any]) -> str:
     bits = {"load_in_8bit": "bitsandbytes (8 bit)", "load_in_4bit": "bitsandbytes (4 bit)"}
     named = next((name for key, name in bits.items() if given.get(key)), "")
     return named or str(given.get("quant_method", "an unnamed quantisation"))
+
+
+def _classes(id2label: Any) -> tuple[str, ...]:
+    """The names of labels 0, 1, ...; nothing where some are missing, or are those that transformers fills in."""
+    if not isinstance(id2label, dict):
+        return ()
+    names = [id2label.get(str(index)) for index in range(len(id2label))]
+    filled = [f"LABEL_{index}" for index in range(len(names))]
+    return tuple(names) if names != filled and all(isinstance(name, str) for name in names) else ()
 
 
 _READERS = {OPEN_CLIP: _open_clip, HF: _hf, PROCESSOR: _processor, PROCESSORS: _processors}

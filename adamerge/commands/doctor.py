@@ -25,12 +25,14 @@ from adamerge.models.likeness import Lookalikes
 from adamerge.models.settling import stated_of
 from adamerge.progress import image_progress
 from adamerge.runs.backbones import device_of, model_of, pictures_for, settled
+from adamerge.runs.class_names import check_rows, stated_classes, with_stated_classes
 from adamerge.runs.images import open_tasks
 from adamerge.runs.weights import checkpoint_places
 from adamerge.settings import cache_dir
 from adamerge.settings.commands import TrainSettings
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.images import Pictures
+from adamerge.tasks.names import listed
 from adamerge.tasks.task import check, check_head
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -69,6 +71,9 @@ def _findings(settings: TrainSettings | None, mistakes: Mistakes) -> Iterator[Fi
     if settings is None:
         return
     wrong = bool(mistakes.lines)
+    yield from guarded("class names", partial(_class_names, settings), wrong)
+    with suppress(Exception):  # what is in the way was told just now
+        settings = with_stated_classes(settings, _here(settings, checkpoint_places(settings)))
     checks = {
         "config": _config,
         "device": devices,
@@ -162,6 +167,7 @@ def _check_rows(settings: TrainSettings, name: str, rows: int) -> None:
     except AdamergeError:
         return
     check_head(task, rows, from_file=True)
+    check_rows(task, _here(settings, checkpoint_places(settings)))
 
 
 def _located(settings: TrainSettings, place: str, check: Any) -> Iterator[Finding]:
@@ -170,10 +176,7 @@ def _located(settings: TrainSettings, place: str, check: Any) -> Iterator[Findin
 
 def _backbone(settings: TrainSettings, places: Mapping[str, str]) -> Iterator[Finding]:
     """The backbone against the configuration files beside the weights."""
-    paths = {}
-    for name, place in places.items():
-        with suppress(CheckpointError):  # what is not there is told of below
-            paths[name] = locate(place, settings.backbone.model)
+    paths = _here(settings, places)
     found = settled(settings, paths)
     pictures = pictures_for(found.backbone)
     mean, std = (", ".join(f"{value:.3f}" for value in colour) for colour in (pictures.mean, pictures.std))
@@ -182,6 +185,25 @@ def _backbone(settings: TrainSettings, places: Mapping[str, str]) -> Iterator[Fi
         "backbone",
         f"{settings.backbone.name}: {pictures.size} px, mean {mean}, deviation {std}, {_activation(found, paths)}",
     )
+
+
+def _here(settings: TrainSettings, places: Mapping[str, str]) -> dict[str, str]:
+    """The files that are on this machine; what is not is told of elsewhere."""
+    paths = {}
+    for name, place in places.items():
+        with suppress(CheckpointError):
+            paths[name] = locate(place, settings.backbone.model)
+    return paths
+
+
+def _class_names(settings: TrainSettings) -> Iterator[Finding]:
+    """The class names that files beside the weights state, where the config has none."""
+    paths = _here(settings, checkpoint_places(settings))
+    found = with_stated_classes(settings, paths).suite.catalogue
+    for task in settings.suite.tasks:
+        if found.get(task) != settings.suite.catalogue.get(task):
+            names, where = stated_classes(paths, task)
+            yield Finding("ok", f"class names {task}", f"{listed(names)} ({where})")
 
 
 def _activation(settings: TrainSettings, paths: Mapping[str, str]) -> str:

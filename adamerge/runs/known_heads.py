@@ -10,6 +10,7 @@ from adamerge.merging import Head
 from adamerge.models.heads import open_head
 from adamerge.models.open_pool import check_heads
 from adamerge.runs.backbones import backbone_of
+from adamerge.runs.class_names import stated_classes
 from adamerge.runs.probing import from_pictures
 from adamerge.runs.suite_pool import open_heads
 from adamerge.settings.commands import PoolSettings
@@ -57,7 +58,10 @@ def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], bas
         return Known({}, {}, str(error).splitlines()[0].rstrip("."))
     backbone = backbone_of(settings.backbone)
     check_heads(heads, given, (), backbone.embed_dim)
-    classes = {task.name: None if files else task.classes for task in worded}
+    classes = {
+        task.name: None if files and not stated_classes(paths, task.name)[0] else task.classes
+        for task in worded
+    }
     unknown = [name for name in names if name not in heads]
     missing = (
         f"only the pictures' folders or tables name the classes of {', '.join(unknown)}" if unknown else ""

@@ -18,6 +18,7 @@ from adamerge.models.coefficient_files import with_start
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import device_of, settled
+from adamerge.runs.class_names import check_rows, with_stated_classes
 from adamerge.runs.images import Data, corruption_of, open_data
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.rules import (
@@ -75,6 +76,7 @@ class Run:
         pool = open_suite_pool(self.settings, every, self.paths, self.files)
         for task in every:
             check_head(task, pool.heads[task.name].classes, from_file=f"heads/{task.name}" in self.paths)
+            check_rows(task, self.paths)
         return pool, data
 
     def encoders(self, *names: str) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def open_run(settings: RunSettings) -> Run:
     if settings.method.schedule is None:
         refuse_pointless(settings, rule_of(settings), trained=False)
     paths = checkpoint_paths(settings)
-    settings = with_own_start(settled(settings, paths))
+    settings = with_own_start(with_stated_classes(settled(settings, paths), paths))
     inputs = Inputs(settings, paths, splits_of(settings))
     identity = inputs.identity(COMMAND).id
     return Run(settings, name_of(settings), identity, folder_of(settings, identity), inputs)

@@ -14,6 +14,7 @@ from adamerge.models.finished import save_finished
 from adamerge.models.slices import Slices, open_vectors
 from adamerge.rules.rule import Rule
 from adamerge.runs.backbones import backbone_of, model_of, pictures_for, settled
+from adamerge.runs.class_names import with_stated_classes
 from adamerge.runs.folder import at_work_in, clear, start_folder
 from adamerge.runs.known_heads import heads_without_pictures
 from adamerge.runs.merging import write_merged
@@ -44,7 +45,7 @@ def merge_files(settings: RunSettings) -> Path:
     """
     rule = _static(settings)
     paths = _paths(settings)
-    settings = settled(settings, paths)
+    settings = with_stated_classes(settled(settings, paths), paths)
     files = fingerprints(paths)
     identity = identify(settings, "merge", files, {})
     folder = folder_of(settings, identity.id)

@@ -18,6 +18,7 @@ from adamerge.merging import Head, Pool
 from adamerge.methods.base import Method
 from adamerge.models.finished import FILE, open_finished
 from adamerge.runs.backbones import backbone_of, settled
+from adamerge.runs.class_names import with_stated_classes
 from adamerge.runs.inputs import Inputs, splits_of
 from adamerge.runs.rules import rule_of
 from adamerge.runs.run import Run, name_of
@@ -45,7 +46,7 @@ def run_in(folder: Path) -> Run:
     """
     settings = settings_in(folder)
     paths = checkpoint_paths(settings)
-    settings = settled(settings, paths)
+    settings = with_stated_classes(settled(settings, paths), paths)
     inputs = Inputs(settings, paths, splits_of(settings))
     _refuse_other_weights(folder, inputs)
     return Run(settings, name_of(settings), RunRecord(folder).id, folder, inputs)

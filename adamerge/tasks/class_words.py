@@ -67,7 +67,7 @@ def _paired(
     """The words in the order of the data's labels; `spellings` are what the data may call the words' classes."""
     rank = _positions(known)
     for own in spellings:
-        place = _matches(own, known)
+        place = matches(own, known)
         if len(place) == len(known):
             return ClassWords(tuple(words[place[label]] for label in range(len(known))))
         _refuse_contradiction(
@@ -88,7 +88,7 @@ def _positions(known: tuple[str, ...]) -> list[int]:
     return [ordered.index(name) for name in known]
 
 
-def _matches(own: tuple[str, ...], known: tuple[str, ...]) -> dict[int, int]:
+def matches(own: tuple[str, ...], known: tuple[str, ...]) -> dict[int, int]:
     """Where the data's names stand in `own`, by label, as far as one name there is like it and no other is.
 
     Names that are the same are paired before those that are the same but for case, and so on.
@@ -102,6 +102,25 @@ def _matches(own: tuple[str, ...], known: tuple[str, ...]) -> dict[int, int]:
         index_of = {name: index for index, name in mine.items()}
         place |= {label: index_of[name] for label, name in theirs.items() if once[name] == there[name] == 1}
     return place
+
+
+def unlike(own: Sequence[str], others: Sequence[str]) -> int | None:
+    """The first position at which two lists of class names do not name the same class; None where all do.
+
+    Names are alike in another case and spelling, and where all words of one are in the other.
+    """
+    place = matches(tuple(own), tuple(others))
+    for index, (one, other) in enumerate(zip(own, others, strict=False)):
+        if place.get(index, index) != index or not (
+            _plain(one) == _plain(other) or _same_parts(_apart(one), _apart(other))
+        ):
+            return index
+    return None if len(own) == len(others) else min(len(own), len(others))
+
+
+def _apart(name: str) -> str:
+    """Words that are told apart by capitals alone, with spaces: "Annual Crop" of "AnnualCrop"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 def _refuse_contradiction(
