@@ -32,6 +32,7 @@ class Names:
         apart: query, key and value as tensors of their own, or what the parts of the fused one are called.
         attention_out: the linear behind the attention.
         mlp, mlp_in, activation, mlp_out: the MLP and its parts.
+        registers: the register tokens between class token and patches, where a model has them.
         scales: the gains of LayerScale behind the attention and the MLP, where a model has them.
         pool_fused, pool_apart: key and value of an attention that pools the tokens, in one tensor, and its parts.
         behind: what the names of further tensors behind the blocks begin with.
@@ -54,6 +55,7 @@ class Names:
     mlp_in: str
     activation: str
     mlp_out: str
+    registers: str = ""
     scales: tuple[str, ...] = ()
     pool_fused: str = ""
     pool_apart: tuple[str, ...] = ()
@@ -100,7 +102,7 @@ class Names:
     def starts(self) -> tuple[str, ...]:
         """What the name of every tensor of the encoder begins with: a tensor's whole name, or a module's."""
         modules = (self.norm_before, self.norm_after, self.blocks)
-        tensors = (self.patches, self.class_token, self.positions, self.projection)
+        tensors = (self.patches, self.class_token, self.registers, self.positions, self.projection)
         return (*(name for name in tensors if name), *(f"{name}." for name in modules))
 
     def is_gain(self, key: str) -> bool:
@@ -152,6 +154,7 @@ OPEN_CLIP = Names(
     mlp_in="mlp.c_fc",
     activation="mlp.gelu",
     mlp_out="mlp.c_proj",
+    registers="visual.register_tokens",
     scales=("ls_1.gamma", "ls_2.gamma"),
 )
 # Hugging Face's CLIPVisionModelWithProjection, whose projection is the transpose of open_clip's.
@@ -203,6 +206,7 @@ HF_DINOV2 = replace(
     mlp_in="mlp.fc1",
     activation="mlp.activation",
     mlp_out="mlp.fc2",
+    registers="vit.embeddings.register_tokens",
     scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
 )
 TIMM_VIT = Names(
@@ -222,6 +226,7 @@ TIMM_VIT = Names(
     mlp_in="mlp.fc1",
     activation="mlp.act",
     mlp_out="mlp.fc2",
+    registers="reg_token",
     scales=("ls1.gamma", "ls2.gamma"),
 )
 VITS = (HF_VIT, HF_DINOV2, TIMM_VIT)
@@ -233,6 +238,7 @@ TIMM_TRUNK = replace(
     patches="visual.trunk.patch_embed.proj.weight",
     class_token="visual.trunk.cls_token",
     positions="visual.trunk.pos_embed",
+    registers="visual.trunk.reg_token",
     norm_before="visual.trunk.norm_pre",
     norm_after="visual.trunk.norm",
     blocks="visual.trunk.blocks",
@@ -264,6 +270,7 @@ CONV_TRUNK = replace(
     EVA_TRUNK,
     patches="visual.trunk.stem.0.weight",
     class_token="",
+    registers="",
     positions="",
     norm_before="",
     blocks="",

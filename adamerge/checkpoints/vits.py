@@ -2,11 +2,13 @@
 
 open_clip's vision transformer computes what they compute: without a norm before the blocks (`no_ln_pre`), with the
 identity as projection, LayerScale as `ls_1` and `ls_2`, and the patch projection's bias, which every patch gets once
-like its position, added to the position embeddings.
+like its position, added to the position embeddings. Register tokens are rows behind the class token; where the class
+token has no position of its own (timm's `no_embed_class`), its position is zero.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -98,9 +100,12 @@ def keys_behind_positions(blocks: Iterable[int]) -> Iterator[str]:
     yield from (f"{OPEN_CLIP.norm_after}.{kind}" for kind in _KINDS)
 
 
-def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names) -> State:
+def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names, class_position: bool = True) -> State:
     """The inverse; the patch projection's bias, which the positions hold, is zero, and with a norm before the blocks
     there is none.
+
+    Args:
+        class_position: whether the class token has a position of its own in the family, which is added to it otherwise.
 
     Raises:
         CheckpointError: a projection other than the identity, for which they have no place.
@@ -111,13 +116,18 @@ def open_clip_to_vit(encoder: Mapping[str, Tensor], names: Names) -> State:
             "The encoder has a projection behind its last norm, for which a plain ViT has no place."
         )
     patches = names.bare(names.patches)
+    token, positions = encoder[OPEN_CLIP.class_token], encoder[OPEN_CLIP.positions]
+    if not class_position:
+        token, positions = token + positions[0], positions[1:]
     renamed: State = {
-        names.bare(names.class_token): encoder[OPEN_CLIP.class_token][None, None],
-        names.bare(names.positions): encoder[OPEN_CLIP.positions][None],
+        names.bare(names.class_token): token[None, None],
+        names.bare(names.positions): positions[None].contiguous(),
         patches: encoder[OPEN_CLIP.patches],
     }
     if is_plain(encoder):
         renamed[_bias(patches)] = encoder[OPEN_CLIP.patches].new_zeros(len(projection))
+    if OPEN_CLIP.registers in encoder:
+        renamed[names.bare(names.registers)] = encoder[OPEN_CLIP.registers][None]
     for kind in _KINDS:
         if (key := f"{OPEN_CLIP.norm_before}.{kind}") in encoder:
             renamed[f"{names.bare(names.norm_before)}.{kind}"] = encoder[key]
@@ -145,10 +155,15 @@ def _tensors(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, tuple[s
 
     class_token, positions = (start + names.bare(name) for name in (names.class_token, names.positions))
     yield OPEN_CLIP.class_token, state[class_token].reshape(-1), (class_token,)
+    registers = start + names.bare(names.registers)
+    number = 0
+    if names.registers and registers in state:
+        number = state[registers].shape[-2]
+        yield OPEN_CLIP.registers, state[registers].reshape(number, -1), (registers,)
     yield OPEN_CLIP.patches, state[patches], (patches,)
     bias = _bias(patches)
     made_of = (positions, bias) if bias in state else (positions,)
-    yield OPEN_CLIP.positions, _positions(state[positions], state.get(bias)), made_of
+    yield OPEN_CLIP.positions, _positions(state[positions], state.get(bias), number), made_of
     if names.norm_before:
         for kind in _KINDS:
             if (key := f"{start}{names.bare(names.norm_before)}.{kind}") in state:
@@ -166,9 +181,21 @@ def _bias(patches: str) -> str:
     return patches.removesuffix("weight") + "bias"
 
 
-def _positions(given: Tensor, bias: Tensor | None) -> Tensor:
-    """(1 + patches, width), the class token's first, the patch projection's bias in those of the patches."""
+def _positions(given: Tensor, bias: Tensor | None, registers: int = 0) -> Tensor:
+    """(1 + patches, width), the class token's first, the patch projection's bias in those of the patches.
+
+    Raises:
+        CheckpointError: they are neither those of a square of patches, nor with the class token's before them.
+    """
     positions = given.reshape(given.shape[-2:])
+    rows = len(positions)
+    if math.isqrt(rows) ** 2 == rows:
+        positions = torch.cat([torch.zeros_like(positions[:1]), positions])
+    elif registers and math.isqrt(rows - 1) ** 2 != rows - 1:
+        raise CheckpointError(
+            f"This vision transformer has {rows} positions, for {registers} register tokens beside the class token and "
+            "the patches: tokens with positions of their own among the registers are not known here."
+        )
     return positions if bias is None else torch.cat([positions[:1], positions[1:] + bias])
 
 
@@ -183,16 +210,9 @@ def _blocks(state: Mapping[str, Tensor], container: str) -> int:
 
 
 def _refuse_tokens(state: Mapping[str, Tensor], start: str) -> None:
-    register, distillation = "register tokens", "a distillation token"
-    tokens = {
-        "reg_token": register,
-        "register_tokens": register,
-        "dist_token": distillation,
-        "distillation_token": distillation,
-    }
     for key in state:
-        if (what := tokens.get(key.removeprefix(start).rpartition(".")[2])) is not None:
+        if key.removeprefix(start).rpartition(".")[2] in ("dist_token", "distillation_token"):
             raise CheckpointError(
-                f"This vision transformer has {what} ({key}), for which open_clip's has no place.\n"
-                "  Give a variant without, such as facebook/dinov2-small."
+                f"This vision transformer has a distillation token ({key}), for which open_clip's has no place.\n"
+                "  Give a variant without, such as facebook/deit-small-patch16-224."
             )

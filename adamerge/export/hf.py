@@ -14,11 +14,13 @@ from adamerge.checkpoints.vits import is_plain, open_clip_to_vit
 from adamerge.errors import CheckpointError, PoolError
 from adamerge.models.backbone import Backbone
 from adamerge.models.clip import Model, image_size, model_config
+from adamerge.models.registers import KEY as REGISTERS
+from adamerge.models.registers import registers_of, without_registers
 from adamerge.models.trunks import has_trunk
 
 # What of open_clip's vision_cfg the configuration below says in other words, or what has no effect on a prediction.
 _SAID = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout")
-PLAIN_SAID = (*_SAID, "no_ln_pre", "ls_init_value", "norm_kwargs")
+PLAIN_SAID = (*_SAID, "no_ln_pre", "ls_init_value", "norm_kwargs", REGISTERS)
 
 
 def vision_state(encoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,6 +64,11 @@ def vision_config(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]
         if rest:
             raise PoolError(_unlike(f"its MLP is {hidden} wide, which is no multiple of {backbone.width}"))
         kind = {"architectures": ["Dinov2Model"], "model_type": "dinov2", "mlp_ratio": ratio}
+        if number := registers_of(vision):
+            kind |= {"architectures": ["Dinov2WithRegistersModel"], "model_type": "dinov2_with_registers"}
+            kind["num_register_tokens"] = number
+    elif registers_of(vision):
+        raise PoolError(_unlike("it has register tokens without LayerScale (format=timm has them)"))
     else:
         kind = {"architectures": ["ViTModel"], "model_type": "vit", "intermediate_size": hidden}
     return {
@@ -94,7 +101,7 @@ def refuse_other(given: Mapping[str, Any], said: tuple[str, ...], unlike: Callab
     """
     from open_clip import CLIPVisionCfg
 
-    vision, usual = asdict(CLIPVisionCfg(**given)), asdict(CLIPVisionCfg())
+    vision, usual = asdict(CLIPVisionCfg(**without_registers(given))), asdict(CLIPVisionCfg())
     if other := [key for key in vision if key not in said and vision[key] != usual[key]]:
         raise PoolError(unlike(f"backbone.model.vision_cfg.{other[0]} is {vision[other[0]]!r}"))
 

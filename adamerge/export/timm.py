@@ -35,7 +35,7 @@ def write_timm(folder: Path, encoder: Mapping[str, Tensor], model: Model, pictur
             _unlike("it is a trunk of timm's below a CLIP of open_clip's, whose format is open_clip")
         )
     try:
-        tensors = open_clip_to_vit(encoder, TIMM_VIT)
+        tensors = open_clip_to_vit(encoder, TIMM_VIT, class_position=OPEN_CLIP.registers not in encoder)
     except CheckpointError as error:
         raise PoolError(_unlike(str(error))) from error
     config = _config(encoder, model, pictures)
@@ -71,6 +71,9 @@ def _arguments(encoder: Mapping[str, Tensor], model: Model) -> dict[str, Any]:
         "depth": backbone.blocks,
         "num_heads": backbone.attention_heads,
         "mlp_ratio": hidden / backbone.width,
+        # As timm has it in its own models with register tokens.
+        "reg_tokens": len(encoder.get(OPEN_CLIP.registers, ())),
+        "no_embed_class": OPEN_CLIP.registers in encoder,
         "pre_norm": f"{OPEN_CLIP.norm_before}.weight" in encoder,
     }
     if any(key.endswith(OPEN_CLIP.scales) for key in encoder):

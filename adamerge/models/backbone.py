@@ -23,6 +23,7 @@ from adamerge.models.clip import (
     visual_of,
 )
 from adamerge.models.pictures import PictureRules
+from adamerge.models.registers import registers_of
 from adamerge.models.trunks import NO_BATCHNORM, has_trunk, side_of, trunk_sizes, with_fixed_buffers
 
 
@@ -82,7 +83,7 @@ def _transformer_sizes(model: Model) -> dict[str, Any]:
     return {
         "names": OPEN_CLIP,
         "width": vision["width"],
-        "tokens": (side // patch) ** 2 + 1,
+        "tokens": (side // patch) ** 2 + 1 + registers_of(vision),
         "blocks": vision["layers"],
         "attention_heads": vision["width"] // vision["head_width"],
         "patch": patch,

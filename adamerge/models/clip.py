@@ -13,6 +13,7 @@ from adamerge.architecture import Activation
 from adamerge.errors import CheckpointError, ConfigError
 from adamerge.models.attention import suited_attention
 from adamerge.models.pictures import PictureRules
+from adamerge.models.registers import registers_of, with_registers, without_registers
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_config
 from adamerge.models.trunks import fixed_buffers, has_trunk, side_of, sized
@@ -129,8 +130,11 @@ def _made(config: Mapping[str, Any]) -> Any:
         config["text_cfg"] = {**config["text_cfg"], "hf_model_pretrained": False}
     if has_trunk(config):
         config["vision_cfg"] = {**config["vision_cfg"], "timm_model_pretrained": False}
+    registers = registers_of(config["vision_cfg"])
+    config["vision_cfg"] = without_registers(config["vision_cfg"])
     clip: Any = (open_clip.CustomTextCLIP if own_text else open_clip.CLIP)(**config)
     sized(clip.visual, config)
+    with_registers(clip.visual, registers)
     return clip
 
 

@@ -15,6 +15,7 @@ from adamerge.checkpoints.vits import is_plain
 from adamerge.errors import PoolError
 from adamerge.models.clip import Model
 from adamerge.models.pictures import PictureRules
+from adamerge.models.registers import KEY as REGISTERS
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def guess(origin: Mapping[str, Tensor], stated: Stated, pictures: PictureRules |
             "patch_size": shape.patch,
             "head_width": shape.width // heads,
             **_mlp(origin, shape.width),
+            **({REGISTERS: len(origin[OPEN_CLIP.registers])} if OPEN_CLIP.registers in origin else {}),
             **({"ls_init_value": 1e-5} if f"{OPEN_CLIP.block(0)}.{OPEN_CLIP.scales[0]}" in origin else {}),
             **(
                 {"no_ln_pre": True, "norm_kwargs": facts.get("vision_cfg.norm_kwargs", {"eps": 1e-6})}

@@ -16,6 +16,7 @@ from adamerge.checkpoints.weight_files import split_part
 from adamerge.errors import PoolError
 from adamerge.models.clip import Model, activation, image_size, model_config
 from adamerge.models.pictures import MEAN, STD, PictureRules
+from adamerge.models.registers import KEY as REGISTERS
 from adamerge.models.timm_vit import PREFIX as TIMM
 from adamerge.models.timm_vit import timm_pictures
 from adamerge.models.trunks import has_trunk
@@ -70,7 +71,7 @@ def settle(
     """
     from open_clip import CLIPVisionCfg
 
-    known = asdict(CLIPVisionCfg())
+    known = {**asdict(CLIPVisionCfg()), REGISTERS: 0}
     given = {**dict(_backbone_facts(model)), **_own_pictures(model)}
     given |= {name: tuple(value) for name, value in (("mean", mean), ("std", std)) if value is not None}
     given |= {name: value for name, value in fit.items() if value is not None}
@@ -170,7 +171,8 @@ def _backbone_facts(model: Model) -> Iterator[tuple[str, Any]]:
     from open_clip import CLIPVisionCfg
 
     config, named = model_config(model), isinstance(model, str)
-    vision: dict[str, Any] = {**(asdict(CLIPVisionCfg()) if named else {}), **config["vision_cfg"]}
+    usual = {**asdict(CLIPVisionCfg()), REGISTERS: 0}
+    vision: dict[str, Any] = {**(usual if named else {}), **config["vision_cfg"]}
     if named or "quick_gelu" in config:
         yield "activation", activation(model)
     if "head_width" in vision and not has_trunk(config):  # a trunk's is part of its name

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from adamerge.errors import ConfigError
+from adamerge.models.registers import KEY as REGISTERS
 
 PREFIX = "timm:"
 
@@ -35,9 +36,7 @@ def _built(name: str) -> nn.Module:
     model_: Any = model
     block = model_.blocks[0]
     odd = {
-        "it has register tokens": model_.num_reg_tokens,
         "it pools its tokens otherwise than by the class token": model_.global_pool != "token",
-        "its positions leave the class token out": model_.no_embed_class,
         "its queries and keys are normalised": not isinstance(block.attn.q_norm, nn.Identity),
         "its attention has no bias": block.attn.qkv.bias is None,
         "its MLP is no pair of linears with GELU": not _is_plain(block.mlp),
@@ -74,6 +73,8 @@ def timm_config(name: str) -> dict[str, Any]:
         "no_ln_pre": isinstance(model.norm_pre, nn.Identity),
         "norm_kwargs": {"eps": block.norm1.eps},
     }
+    if model.num_reg_tokens:
+        vision[REGISTERS] = model.num_reg_tokens
     if hasattr(block.ls1, "gamma"):
         vision["ls_init_value"] = 1e-5  # a start; the weights bring their own
     return {"embed_dim": model.embed_dim, "quick_gelu": False, "vision_cfg": vision}

@@ -18,6 +18,7 @@ from adamerge.checkpoints import open_checkpoint
 from adamerge.checkpoints.vits import vit_to_open_clip
 from adamerge.errors import CheckpointError, ConfigError, PoolError
 from adamerge.export.encoder import write_hf
+from adamerge.export.timm import write_timm
 from adamerge.merging import Pool
 from adamerge.models.backbone import Backbone
 from adamerge.models.pictures import PictureRules
@@ -51,6 +52,18 @@ def hf_dinov2(classes: int) -> nn.Module:
     from transformers import Dinov2Config, Dinov2Model
 
     return Dinov2Model(Dinov2Config(**SIZES, mlp_ratio=2, layerscale_value=0.5))
+
+
+def hf_dinov2_registers(classes: int) -> nn.Module:
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    return Dinov2WithRegistersModel(
+        Dinov2WithRegistersConfig(**SIZES, mlp_ratio=2, layerscale_value=0.5, num_register_tokens=3)
+    )
+
+
+def timm_registers(classes: int) -> nn.Module:
+    return timm_vit(classes, reg_tokens=3, no_embed_class=True, init_values=0.5)
 
 
 def timm_vit(classes: int, **options: Any) -> nn.Module:
@@ -113,8 +126,11 @@ IMAGES = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     ("make", "features", "backbone"),
     [(hf_vit, hf_features, None), (hf_dinov2, hf_features, None), (timm_vit, timm_features, timm_backbone()),
      (lambda n: timm_vit(n, init_values=0.5, pre_norm=True), timm_features,
-      timm_backbone(no_ln_pre=False, ls_init_value=0.5))],
-    ids=["hf_vit", "hf_dinov2", "timm", "timm_pre_norm_layer_scale"],
+      timm_backbone(no_ln_pre=False, ls_init_value=0.5)),
+     (hf_dinov2_registers, hf_features, None),
+     (timm_registers, timm_features, timm_backbone(register_tokens=3, ls_init_value=0.5)),
+     (lambda n: timm_vit(n, no_embed_class=True), timm_features, timm_backbone())],
+    ids=["hf_vit", "hf_dinov2", "timm", "timm_norm_scale", "hf_registers", "timm_registers", "timm_no_embed_class"],
 )  # fmt: skip
 def test_features_are_the_library_s_own(make: Any, features: Any, backbone: Any, tmp_path: Path) -> None:
     base = shaken(make, 2, 0)
@@ -136,7 +152,7 @@ def test_features_are_the_library_s_own(make: Any, features: Any, backbone: Any,
     assert pool.backbone.embed_dim == 16
 
 
-@pytest.mark.parametrize("make", [hf_vit, hf_dinov2])
+@pytest.mark.parametrize("make", [hf_vit, hf_dinov2, hf_dinov2_registers])
 def test_a_merged_encoder_is_read_back_by_transformers(make: Any, tmp_path: Path) -> None:
     from transformers import AutoModel
 
@@ -146,13 +162,51 @@ def test_a_merged_encoder_is_read_back_by_transformers(make: Any, tmp_path: Path
     encoder: Any = pool.encoder
     write_hf(tmp_path / "out", merged, encoder.backbone.model, encoder.pictures)
     loaded = AutoModel.from_pretrained(tmp_path / "out").eval()
-    assert type(loaded).__name__ == {hf_vit: "ViTModel", hf_dinov2: "Dinov2Model"}[make]
+    assert (
+        type(loaded).__name__
+        == {
+            hf_vit: "ViTModel",
+            hf_dinov2: "Dinov2Model",
+            hf_dinov2_registers: "Dinov2WithRegistersModel",
+        }[make]
+    )
     with torch.no_grad():
         expected = torch.func.functional_call(pool.encoder, merged, (IMAGES,))
         found = loaded(IMAGES).last_hidden_state[:, 0]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     again = open_checkpoint(tmp_path / "out").image_encoder()
     assert all(torch.equal(again[key], value) for key, value in merged.items())
+
+
+@pytest.mark.parametrize(
+    ("make", "backbone"),
+    [(timm_vit, {}), (timm_registers, {"register_tokens": 3, "ls_init_value": 0.5}),
+     (lambda n: timm_vit(n, init_values=0.5, pre_norm=True), {"no_ln_pre": False, "ls_init_value": 0.5})],
+    ids=["plain", "registers", "pre_norm_layer_scale"],
+)  # fmt: skip
+def test_a_merged_encoder_is_read_back_by_timm(make: Any, backbone: Any, tmp_path: Path) -> None:
+    import timm
+
+    files = {t: saved(shaken(make, 2, seed), tmp_path / t) for seed, t in enumerate(TASKS, 1)}
+    heads = {t: torch.randn(3, 16) for t in TASKS}
+    pool = opened(saved(shaken(make, 2, 0), tmp_path / "base"), files, heads, timm_backbone(**backbone))
+    merged = {**pool.base, **adamerge.merge(pool, rule="weight_average")}
+    encoder: Any = pool.encoder
+    rules = PictureRules(Fit(8, "shortest", 10, "bilinear"), (0.5,) * 3, (0.25,) * 3)
+    (tmp_path / "out").mkdir()
+    write_timm(tmp_path / "out", merged, encoder.backbone.model, rules)
+    loaded = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = torch.func.functional_call(pool.encoder, merged, (IMAGES,))
+        torch.testing.assert_close(loaded(IMAGES), expected, atol=1e-5, rtol=1e-5)
+    stated = timm.data.resolve_model_data_config(loaded)
+    assert (stated["input_size"], stated["interpolation"], stated["crop_pct"]) == ((3, 8, 8), "bilinear", 0.8)
+    assert [*stated["mean"], *stated["std"]] == [0.5] * 3 + [0.25] * 3
+    again = opened(tmp_path / "out", files, heads, timm_backbone(**backbone))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.func.functional_call(again.encoder, again.base, (IMAGES,)), expected, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_pictures_are_prepared_as_the_files_beside_the_weights_say(tmp_path: Path) -> None:
@@ -206,13 +260,26 @@ def test_the_eps_of_the_norms_is_the_one_that_the_files_state(tmp_path: Path) ->
         torch.testing.assert_close(found, hf_features(models[1], IMAGES), atol=1e-5, rtol=1e-5)
 
 
-def test_register_tokens_are_refused_by_name(tmp_path: Path) -> None:
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+def test_register_tokens_are_merged_like_any_tensor(tmp_path: Path) -> None:
+    models = {t: shaken(hf_dinov2_registers, 2, seed) for seed, t in enumerate(TASKS, 1)}
+    files = {t: saved(model, tmp_path / t) for t, model in models.items()}
+    base = saved(shaken(hf_dinov2_registers, 2, 0), tmp_path / "base")
+    pool = opened(base, files, {t: torch.randn(3, 16) for t in TASKS})
+    assert pool.backbone.tokens == 4 + 1 + 3
+    mean = sum(model.embeddings.register_tokens[0] for model in models.values()) / 2
+    merged = adamerge.merge(pool, rule="weight_average")
+    torch.testing.assert_close(merged["visual.register_tokens"], mean.detach())
+    assert "visual.register_tokens" in pool.vectors
 
-    model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**SIZES, num_register_tokens=2))
-    model.save_pretrained(tmp_path / "base")
-    with pytest.raises(CheckpointError, match=r"register tokens.*register_tokens"):
-        open_checkpoint(tmp_path / "base").image_encoder()
+
+def test_another_number_of_register_tokens_does_not_fit(tmp_path: Path) -> None:
+    base = saved(shaken(hf_dinov2_registers, 2, 0), tmp_path / "base")
+    other = saved(shaken(hf_dinov2, 2, 1), tmp_path / "birds")
+    with pytest.raises(PoolError, match="register_tokens"):
+        opened(base, {"birds": other}, {"birds": torch.randn(3, 16)})
+    mixed = shaken(lambda n: timm_vit(n, reg_tokens=3), 2, 0)  # registers with positions of their own
+    with pytest.raises(CheckpointError, match="8 positions, for 3 register tokens"):
+        open_checkpoint(saved(mixed, tmp_path / "mixed")).image_encoder()
 
 
 def test_dinov2_s_own_classifier_stands_on_other_features(tmp_path: Path) -> None:
@@ -241,7 +308,7 @@ def test_an_expert_with_a_wider_mlp_does_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "fit"),
     [("vit_tiny_patch16_224", Fit(224, "shortest", 248)), ("vit_small_patch14_dinov2", Fit(518)),
-     ("deit_tiny_patch16_224", Fit(224, "shortest", 248))],
+     ("deit_tiny_patch16_224", Fit(224, "shortest", 248)), ("vit_small_patch14_reg4_dinov2", Fit(518))],
 )  # fmt: skip
 def test_a_name_of_timm_s_is_a_backbone(name: str, fit: Any) -> None:
     import timm
@@ -258,7 +325,7 @@ def test_a_name_of_timm_s_is_a_backbone(name: str, fit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("vit_small_patch14_reg4_dinov2", "register tokens"), ("resnet18", "it is a ResNet"), ("nonsense", "no model"),
+    [("resnet18", "it is a ResNet"), ("nonsense", "no model"),
      ("vit_base_patch16_siglip_224", "pools its tokens")],
 )  # fmt: skip
 def test_what_is_no_plain_vit_of_timm_s_is_refused(name: str, reason: str) -> None:
