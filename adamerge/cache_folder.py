@@ -28,6 +28,7 @@ KINDS = {
     "pixels": Kind("decoded pictures: suite.decode_cache", in_place=True),
     "predictions": Kind("of base and experts: every evaluated run"),
     "representations": Kind("features of frozen encoders: every run, surgery"),
+    "routing": Kind("merges that mass looks into: routing=mass"),
     "statistics": Kind("of unlabeled images: regmean, fisher, aim"),
     "zoo": Kind("bases and experts of pretrain and finetune", again=False),
 }

@@ -22,7 +22,7 @@ ROOMS = (
     ("rounds",),
     ("checkpoints",),
     ("models", "tasks", "tracking"),
-    ("settings", "methods", "statistics"),
+    ("settings", "methods", "statistics", "routing"),
     ("report", "evaluation"),
     ("training",),
     ("export", "bench"),

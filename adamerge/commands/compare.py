@@ -25,6 +25,7 @@ from adamerge.report.evidence_tables import (
 from adamerge.report.html.page import page
 from adamerge.report.plain_table import csv_table
 from adamerge.report.protocols import protocols_in_markdown, stream_console, streams_in_markdown
+from adamerge.report.routing import routing_console, routing_in_markdown
 from adamerge.tracking.mirror import replay
 from adamerge.tracking.run_record import RunRecord
 from adamerge.tracking.weights_and_biases import WandbMirror
@@ -105,6 +106,8 @@ def _show(collected: Collected, console: Console, picks: bool) -> None:
             console.print(table)
         for line in refused_lines(comparison):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
+        if (unknown := routing_console(comparison)) is not None:
+            console.print(unknown)
         if picks:
             console.print(pick_table(comparison))
             console.print(pick(comparison), highlight=False)
@@ -140,7 +143,7 @@ def _mirror(folders: list[Path], entity: str | None, project: str, console: Cons
 def _write(collected: Collected, out: Path) -> None:
     make_folder(out)
     titled = [
-        f"## {c.title}\n\n{markdown(c)}{evidence_in_markdown(c)}{protocols_in_markdown(c)}"
+        f"## {c.title}\n\n{markdown(c)}{evidence_in_markdown(c)}{protocols_in_markdown(c)}{routing_in_markdown(c)}"
         for c in collected.comparisons
     ]
     if streams := streams_in_markdown(collected.comparisons):

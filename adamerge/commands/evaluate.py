@@ -34,6 +34,7 @@ from adamerge.runs.backbones import settled
 from adamerge.runs.evaluating import Evaluated, evaluate, references_of
 from adamerge.runs.folder import at_work_in
 from adamerge.runs.images import Data, open_data, open_tasks
+from adamerge.runs.routing import routers_of
 from adamerge.runs.run import Run, open_run
 from adamerge.runs.suite_pool import pool_with_heads
 from adamerge.runs.trained import ClassNames, heads_of, load_alone, run_in, stands_alone, trained_method
@@ -42,12 +43,12 @@ from adamerge.settings.commands import EvaluateSettings, PoolSettings, TrainSett
 from adamerge.settings.mistakes import Mistakes
 from adamerge.tasks.task import check_head
 from adamerge.tracking import provenance
+from adamerge.tracking.evaluations import FOLDER
 from adamerge.tracking.predictions import FILE as PREDICTIONS
 from adamerge.tracking.predictions import write_predictions
 from adamerge.tracking.results import FILE as RESULTS
 from adamerge.tracking.results import as_json, read_results
 
-FOLDER = "evaluations"
 _OTHERWISE = (
     "Its predictions are not kept: the accuracies found here are not exactly those of its results.json, as may be on "
     "another device or with other versions."
@@ -121,7 +122,9 @@ def run_over(typed: Sequence[Typed]) -> None:
         pool, method = replace(alone.pool, heads=dict(heads)), alone
     data = _data(changed.settings, pool, classes)
     console = plain_console()
-    evaluated = evaluate(changed, method, pool, data, references_of(changed, pool, data))
+    # Of the run's own pictures, whatever it is evaluated on.
+    routers = routers_of(original, changed.settings.routing, pool)
+    evaluated = evaluate(changed, method, pool, data, references_of(changed, pool, data), routers)
     if any(is_among(option, OTHER_PICTURES) for option in others):
         # It was that of the pictures that the run adapted on.
         evaluated = replace(evaluated, results=replace(evaluated.results, protocol=None))
@@ -231,4 +234,5 @@ def _of_checkpoint(settings: EvaluateSettings, checkpoint: str) -> Evaluated:
         state = resized(state, pool.encoder)
     check_encoder(checkpoint, state, pool.base)
     named = replace(opened, name=Path(checkpoint).stem)
-    return evaluate(named, Fixed(pool, state), pool, data, references_of(named, pool, data))
+    routers = routers_of(opened, settings.routing, pool, data)
+    return evaluate(named, Fixed(pool, state), pool, data, references_of(named, pool, data), routers)

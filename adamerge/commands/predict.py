@@ -1,4 +1,7 @@
-"""`predict run=<folder> images=<file or folder> task=<name>`: classes and probabilities of pictures.
+"""`predict run=<folder> images=<file or folder>`: classes and probabilities of pictures.
+
+With `task=<name>` among that task's classes. Without one a router says of each picture which tasks it may be of, and
+the task is told beside the class.
 
 What cannot be read is left out, named at the end, and fails the command: a script must not take a part for the whole.
 """
@@ -9,6 +12,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +25,16 @@ from torch import Tensor
 
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
+from adamerge.evaluation.routed import joint_logits
 from adamerge.files import atomic_write_text
 from adamerge.hints import near
 from adamerge.methods.base import Method
 from adamerge.picture_fit import Fit
+from adamerge.routing.router import Router
 from adamerge.runs.backbones import device_of, fit_for
-from adamerge.runs.trained import load_without_data
+from adamerge.runs.trained import load_without_data, router_alone
 from adamerge.settings.commands import PredictSettings
-from adamerge.tasks.images import resize_and_crop
+from adamerge.tasks.images import ImageSet, resize_and_crop
 from adamerge.tasks.picture import read_picture
 from adamerge.tasks.sources.folder import pictures_below
 
@@ -39,36 +45,32 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, with their probabilities, in falling order."""
+    """The most probable classes of one picture, with their probabilities, in falling order.
+
+    Attributes:
+        tasks: of the classes; empty where the picture's task was given.
+    """
 
     file: str
     classes: tuple[str, ...]
     probabilities: tuple[float, ...]
+    tasks: tuple[str, ...] = ()
 
 
 def run(settings: PredictSettings) -> None:
     out, place = Path(settings.out), Path(settings.images).expanduser()
     if not out.parent.is_dir():
         raise ConfigError(f"out: there is no folder {out.parent} to write {out.name} into.")
-    files = [place] if place.is_file() else pictures_below(place)
-    opened, method, classes = load_without_data(Path(settings.run))
-    if settings.task not in method.pool.tasks:
+    if settings.task is not None and settings.routing is not None:
         raise ConfigError(
-            f"task: this run has no task '{settings.task}'; {near(settings.task, method.pool.tasks)}"
+            f"routing: finds the task of a picture, and task={settings.task} gives it.\n  Leave out one of the two."
         )
-    device = device_of(opened.settings.trainer) if torch.cuda.is_available() else torch.device("cpu")
-    names = _names(classes.get(settings.task), method.pool.heads[settings.task].classes)
+    files = [place] if place.is_file() else pictures_below(place)
+    model = _opened(settings)
     skipped: dict[Path, str] = {}
-    shares = _shares(
-        method.to(device),
-        settings.task,
-        files,
-        fit_for(opened.settings.backbone),
-        device,
-        skipped,
-    )
+    shares = _shares(model, files, skipped)
     root = place if place.is_dir() else place.parent
-    predictions = [_best(file.relative_to(root), row, names, settings.top) for file, row in shares]
+    predictions = [model.best(file.relative_to(root), row, settings.top) for file, row in shares]
     if not predictions:
         raise DataError(
             f"None of the {len(files)} pictures in {place} can be read; nothing was written.{_why(skipped)}"
@@ -81,40 +83,87 @@ def run(settings: PredictSettings) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A finished run's method, on the device where it predicts.
+
+    Attributes:
+        classes: the names of the columns of `logits`, and their tasks.
+        task: the pictures'; None where `router` finds it.
+    """
+
+    method: Method
+    device: torch.device
+    fit: Fit
+    classes: Sequence[tuple[str, str]]
+    task: str | None
+    router: Router | None
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Merge once for all batches of a task that is given."""
+        with nullcontext() if self.task is None else self.method.merged_once(self.task):
+            yield
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(n, classes) of uint8 pixels (n, 3, H, W)."""
+        if self.task is not None:
+            return self.method.logits(images.to(self.device), self.task).float().cpu()
+        assert self.router is not None, "a picture's task is given, or found"
+        return joint_logits(
+            self.method, self.router, ImageSet.of(images), device=self.device, batch_size=_BATCH
+        )
+
+    def best(self, file: Path, shares: Tensor, top: int) -> Prediction:
+        found = shares.topk(min(top, int((shares > 0).sum()) if self.task is None else len(shares)))
+        tasks, names = zip(*(self.classes[column] for column in found.indices.tolist()), strict=True)
+        return Prediction(
+            file.as_posix(), names, tuple(found.values.tolist()), tasks if self.task is None else ()
+        )
+
+
+def _opened(settings: PredictSettings) -> _Model:
+    folder = Path(settings.run)
+    opened, method, classes = load_without_data(folder)
+    if settings.task is not None and settings.task not in method.pool.tasks:
+        raise ConfigError(
+            f"task: this run has no task '{settings.task}'; {near(settings.task, method.pool.tasks)}"
+        )
+    device = device_of(opened.settings.trainer) if torch.cuda.is_available() else torch.device("cpu")
+    tasks = method.pool.tasks if settings.task is None else (settings.task,)
+    routing = settings.routing or "joint"
+    # In the joint space a class is told with its task: others' may be called the same.
+    start = "{}/" if settings.task is None and routing == "joint" else ""
+    names = [
+        (task, start.format(task) + name)
+        for task in tasks
+        for name in _names(classes.get(task), method.pool.heads[task].classes)
+    ]
+    router = None if settings.task is not None else router_alone(folder, method.pool, routing)
+    return _Model(method.to(device), device, fit_for(opened.settings.backbone), names, settings.task, router)
+
+
 def _names(known: Sequence[str] | None, count: int) -> list[str]:
     """Names of the head's rows; numbers where only a head file knew them."""
     return [f"class {i}" for i in range(count)] if known is None else list(known)
 
 
 @torch.no_grad()
-def _shares(
-    method: Method,
-    task: str,
-    files: Sequence[Path],
-    fit: Fit,
-    device: torch.device,
-    skipped: dict[Path, str],
-) -> Iterator[tuple[Path, Tensor]]:
+def _shares(model: _Model, files: Sequence[Path], skipped: dict[Path, str]) -> Iterator[tuple[Path, Tensor]]:
     """The probabilities (classes,) of every picture that can be read; why not, of the others, goes into `skipped`.
 
-    Merges once; one batch at a time is in memory.
+    One batch at a time is in memory.
     """
-    with method.merged_once(task), ThreadPoolExecutor(_THREADS) as threads:
+    with model.merged(), ThreadPoolExecutor(_THREADS) as threads:
         for first in range(0, len(files), _BATCH):
             batch = files[first : first + _BATCH]
-            decoded = dict(zip(batch, threads.map(lambda file: _decoded(file, fit), batch), strict=True))
+            fits = [model.fit] * len(batch)
+            decoded = dict(zip(batch, threads.map(_decoded, batch, fits), strict=True))
             pictures = {file: pixels for file, pixels in decoded.items() if not isinstance(pixels, str)}
             skipped |= {file: reason for file, reason in decoded.items() if isinstance(reason, str)}
             if pictures:
                 images = torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2)
-                shares = method.logits(images.to(device), task).float().softmax(dim=-1).cpu()
-                yield from zip(pictures, shares, strict=True)
-
-
-def _best(file: Path, shares: Tensor, names: Sequence[str], top: int) -> Prediction:
-    best = shares.topk(min(top, len(names)))
-    chosen = tuple(names[index] for index in best.indices.tolist())
-    return Prediction(file.as_posix(), chosen, tuple(best.values.tolist()))
+                yield from zip(pictures, model.logits(images).softmax(dim=-1), strict=True)
 
 
 def _decoded(file: Path, fit: Fit) -> np.ndarray | str:
@@ -135,10 +184,12 @@ def _why(skipped: Mapping[Path, str]) -> str:
 def _as_csv(predictions: Sequence[Prediction]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "rank", "class", "probability"])
+    routed = bool(predictions[0].tasks)
+    writer.writerow(["file", "rank", *(["task"] if routed else []), "class", "probability"])
     for found in predictions:
-        for rank, (name, share) in enumerate(zip(found.classes, found.probabilities, strict=True), start=1):
-            writer.writerow([found.file, rank, name, f"{share:.6f}"])
+        for place, (name, share) in enumerate(zip(found.classes, found.probabilities, strict=True)):
+            task = found.tasks[place : place + 1]
+            writer.writerow([found.file, place + 1, *task, name, f"{share:.6f}"])
     return text.getvalue()
 
 
@@ -146,10 +197,13 @@ def _show(predictions: Sequence[Prediction], out: Path) -> None:
     console = plain_console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
+    if predictions[0].tasks:
+        table.add_column("task")
     table.add_column("class")
     table.add_column("probability", justify="right")
     for found in predictions[:_SHOWN]:
-        table.add_row(Text(found.file), Text(found.classes[0]), f"{found.probabilities[0]:.3f}")
+        told = [*found.tasks[:1], found.classes[0]]
+        table.add_row(Text(found.file), *map(Text, told), f"{found.probabilities[0]:.3f}")
     console.print(table)
     if len(predictions) > _SHOWN:
         console.print(f"... and {len(predictions) - _SHOWN} more")

@@ -23,7 +23,7 @@ APPLY = (
     *("suite.data", "suite.tasks", "suite.unseen", "suite.corruption", "suite.severity", "suite.strengths"),
     *("suite.limit", "suite.validation", "suite.decode_cache", "suite.catalogue", "evaluation.batch_size"),
     "evaluation.keep_predictions",
-    *("trainer", "trainer.accelerator", "out"),
+    *("trainer", "trainer.accelerator", "routing", "out"),
 )
 # Pictures that the run did not adapt on, whatever it adapted on.
 OTHER_PICTURES = (

@@ -60,6 +60,12 @@ class Method(nn.Module):
         return True
 
     @property
+    def one_pass(self) -> bool:
+        """Whether one pass of an image serves every task, which then has its part in `correct` and `classify` alone."""
+        own = type(self)
+        return not self.by_task and own.features is Method.features and own.logits is Method.logits
+
+    @property
     def loop(self) -> type[Loop]:
         """How it is trained unless a YAML or `fit` names another loop."""
         return Loop

@@ -15,14 +15,16 @@ import yaml
 from adamerge.errors import RunError
 from adamerge.report.evidence import Evidence, Judged, evidence_of
 from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
+from adamerge.tracking.evaluations import with_later_routing
 from adamerge.tracking.preset import AgainstPreset, read_preset
-from adamerge.tracking.results import FILE, INDEPENDENT, Results, read_results
+from adamerge.tracking.results import FILE, INDEPENDENT, Results, Routing, read_results
 from adamerge.tracking.run_record import RunRecord, merged_alone
 
 # What says nothing about the model: where, when, how it was written down.
 _SILENT = (
     *("seed", "logger", "outputs", "evaluation", "checkpoint_every", "workers", "trainer", "hydra"),
     *("record", "download", "activation_checkpointing", "maximise", "eval_every", "eval_images", "chooser"),
+    "routing",
 )
 # What names a run already.
 _NAMED = ("method.name", "rule.name", "suite.name", "backbone.name")
@@ -84,6 +86,17 @@ class Group:
     def of_task(self, task: str, value: str) -> Spread:
         """Of a number of one task: accuracy, agreement, ..."""
         return Spread.of([getattr(run.results.tasks[task], value) for run in self.runs])
+
+    def routings(self, router: str) -> list[Routing]:
+        """Those of the runs that were evaluated without the task by a router."""
+        return [run.results.routing[router] for run in self.runs if router in run.results.routing]
+
+    def routed(self, router: str, value: str, task: str | None = None) -> Spread:
+        """Of a number of theirs, the average over the tasks or that of one task: routed, accuracy, hits3, hits5."""
+        known = self.routings(router)
+        return Spread.of(
+            [own.average(value) if task is None else getattr(own.tasks[task], value) for own in known]
+        )
 
     def seconds(self, phase: str) -> Spread:
         return Spread.of([run.results.seconds.get(phase) for run in self.runs])
@@ -153,7 +166,7 @@ def collect(folders: Iterable[Path]) -> Collected:
             continue
         try:
             config = flat_config(folder / "config.yaml")
-            results = read_results(folder)
+            results = with_later_routing(folder, read_results(folder))
             rests_on, made_by = origins(folder, tuple(results.tasks))
             runs.append(FinishedRun(folder, results, config, rests_on, made_by, read_preset(folder)))
         except (RunError, OSError, yaml.YAMLError) as error:

@@ -10,6 +10,7 @@ from adamerge.report.collect import Comparison, Group
 from adamerge.report.comparison import CALIBRATION, accuracy_of, group_columns, published_of
 from adamerge.report.evidence_tables import errors_of, pictures_of
 from adamerge.report.facts import FACTS, of_group
+from adamerge.tracking.results import ROUTED, ROUTERS
 
 _SURE = (
     "pictures",
@@ -27,9 +28,12 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
     first_half = ("suite", "backbone", "method", "rule", "seeds", *plain, "average_sd")
     parts = ("adapted_average", "held_out_average", "gap", "gap_sd")
     per_task = ("task", "accuracy", "accuracy_sd")
+    routing = [f"{name}_{value}" for name in ROUTERS for value in ROUTED]
     told = [name.replace(" ", "_") for name in FACTS]
     cost_heads = ("adapt_seconds", "evaluate_seconds")
-    writer.writerow((*first_half, *cost_heads, *per_task, *theirs, *told, *parts, *CALIBRATION, *_SURE))
+    writer.writerow(
+        (*first_half, *cost_heads, *per_task, *theirs, *told, *parts, *CALIBRATION, *_SURE, *routing)
+    )
     for comparison in comparisons:
         for group in comparison.groups:
             first = group.runs[0].results
@@ -58,6 +62,7 @@ def csv_table(comparisons: Sequence[Comparison]) -> str:
                         there,
                         *_protocol_cells(group, task),
                         *_sure_cells(comparison, group, task),
+                        *(group.routed(name, value, task).mean for name in ROUTERS for value in ROUTED),
                     ]
                 )
     return out.getvalue()

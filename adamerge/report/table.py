@@ -9,6 +9,7 @@ from rich.text import Text
 
 from adamerge.report.facts import facts_line
 from adamerge.report.names import memory, percent, seconds, shown
+from adamerge.report.routing import routing_lines
 from adamerge.tracking.results import Results, mean
 
 _ORDER = ("pretrained", "weight_average", "task_arithmetic", "run", "individual")
@@ -55,6 +56,7 @@ def results_table(results: Results) -> RenderableType:
         *unseen_lines(results),
         *attack_lines(results),
         *calibration_lines(results),
+        *routing_lines(results),
     )
     extra = [Text(line) for line in (*lines, facts_line(results)) if line]
     return Group(table, *extra, Text(cost_line(results), style="dim"))

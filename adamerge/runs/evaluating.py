@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from adamerge.evaluation.kept import kept_of
 from adamerge.evaluation.predicting import predict_logits
 from adamerge.evaluation.references import References, compared_on, read_references, write_references
 from adamerge.evaluation.representations import write_representations
+from adamerge.evaluation.routed import Space, joint_logits, routed
 from adamerge.evaluation.scoring import scored
 from adamerge.evaluation.unseen import unseen_results
 from adamerge.memory import peak_memory_bytes
@@ -22,6 +24,7 @@ from adamerge.progress import image_progress
 from adamerge.runs.guarding import guarded
 from adamerge.runs.images import Data, open_data, suite_name
 from adamerge.runs.protocol import adapts_on, order_of, parts_of, protocol_of
+from adamerge.runs.routing import Made
 from adamerge.runs.rules import rule_name
 from adamerge.runs.run import Run
 from adamerge.settings import instantiate
@@ -30,7 +33,9 @@ from adamerge.tasks.poison import Trigger
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.predictions import Predictions
 from adamerge.tracking.provenance import versions
-from adamerge.tracking.results import INDEPENDENT, Attack, Results, TaskResult
+from adamerge.tracking.results import INDEPENDENT, Attack, Results, Routing, TaskResult
+
+NO_ROUTERS: Mapping[str, Made] = {}
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,20 @@ class Evaluated:
     predictions: Predictions
 
 
-def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: References) -> Evaluated:
+def evaluate(
+    run: Run,
+    method: Method,
+    pool: Pool,
+    data: Data,
+    references: References,
+    routers: Mapping[str, Made] = NO_ROUTERS,
+) -> Evaluated:
     """Accuracy and agreement of the method and of what it is compared with.
 
     Args:
         pool: the experts, before any rule; a finished one has none.
         references: of the same pictures; empty ones where they are not known.
+        routers: by which the pictures are classified without their task as well.
     """
     settings = run.settings
     passes = run.passes
@@ -87,6 +100,7 @@ def evaluate(run: Run, method: Method, pool: Pool, data: Data, references: Refer
         adapted=found.adapted,
         held_out=found.held_out,
         guard=guarded(journal),
+        routing=_routing(run, method, data, routers),
     )
     return Evaluated(results, kept_of(logits, data.images, data.labels, parts))
 
@@ -125,6 +139,20 @@ def _attack(run: Run, method: Method, pool: Pool, data: Data) -> dict[str, Attac
         return {}
     trigger = Trigger(attack.target, attack.size)
     return attacked(method, pool, data.images, data.labels, attack.tasks, trigger, run.passes)
+
+
+def _routing(run: Run, method: Method, data: Data, routers: Mapping[str, Made]) -> dict[str, Routing]:
+    """The scores without the task, on the rows that the protocol scores."""
+    rows = {task: part.scored for task, part in parts_of(run.settings, data).items()}
+    found = {}
+    for name, made in routers.items():
+        with image_progress(f"Evaluating {run.name}, routed by {name}", data.images) as progress:
+            logits = {
+                task: joint_logits(method, made.router, images, **run.passes, progress=progress)
+                for task, images in data.images.items()
+            }
+        found[name] = routed(logits, data.labels, rows, Space.of(method), made.looks_at)
+    return found
 
 
 def _objective(settings: RunSettings) -> str | None:

@@ -31,6 +31,7 @@ _MADE = (
     *("heads.safetensors", "coefficients.json", "representations.json", "figures", "error.txt"),
     *("preset.json", "evaluations", "inference.safetensors", "references.safetensors"),
     predictions.FILE,
+    "routing.safetensors",
     provenance.FILE,
 )
 

@@ -100,13 +100,14 @@ def _seen_of_test(settings: RunSettings) -> tuple[AdaptOn | None, int | None]:
     return of_test[0][0], None if None in counts else max(count for count in counts if count is not None)
 
 
-def unlabeled(run: Run, data: Data, on: AdaptOn, count: int | None) -> Unlabeled:
+def unlabeled(run: Run, data: Data, on: AdaptOn, count: int | None, who: str | None = None) -> Unlabeled:
     """The images that the run adapts on.
 
     Args:
         data: the test split.
         on: of which split.
         count: of each task so many, drawn by the seed; None: all.
+        who: adapts on them, where it is not the run's method.
 
     Raises:
         DataError: no training pictures, or test pictures among them.
@@ -116,8 +117,23 @@ def unlabeled(run: Run, data: Data, on: AdaptOn, count: int | None) -> Unlabeled
     images: dict[str, ImageSet] = {}
     labels: dict[str, Tensor | None] = {}
     for task in data.tasks:
-        images[task.name], labels[task.name] = _of_training(run.settings, task, on, count, run.name)
+        images[task.name], labels[task.name] = _of_training(run.settings, task, on, count, who or run.name)
     return Unlabeled(images, labels)
+
+
+def looked_at(
+    run: Run, data: Data, on: AdaptOn, count: int | None, who: str | None = None
+) -> dict[str, ImageSet]:
+    """The unlabeled images {task: images} that something is made from without adapting step by step.
+
+    Raises:
+        DataError: no training pictures, or test pictures among them.
+    """
+    images, suite = unlabeled(run, data, on, count, who).images, run.settings.suite
+    if on.split != "test" and not suite.allow_overlap and corruption_of(suite) is None:
+        for task, seen in images.items():
+            refuse_overlap(task, seen, data.images[task])
+    return images
 
 
 def _of_test(settings: RunSettings, data: Data, on: AdaptOn, count: int | None) -> Unlabeled:

@@ -26,6 +26,7 @@ from adamerge.runs.evaluating import evaluate, keep_references, references_of, r
 from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
 from adamerge.runs.images import suite_name
 from adamerge.runs.mirroring import mirrored
+from adamerge.runs.routing import routers_of
 from adamerge.runs.run import Run, open_run
 from adamerge.runs.statistics import statistics_of
 from adamerge.runs.sweep import in_sweep, note
@@ -72,6 +73,14 @@ def _finished(run: Run) -> bool:
 def _shown_again(run: Run, console: Console) -> Results:
     results = read_results(run.folder)
     _tell(run.folder, results, console, again=True)
+    if missing := [name for name in run.settings.routing if name not in results.routing]:
+        console.print(
+            f"It was not evaluated with routing by {', '.join(missing)}, which needs no new run:\n"
+            f"  python -m adamerge evaluate run={run.folder} 'routing=[{','.join(missing)}]'",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
     return results
 
 
@@ -126,7 +135,8 @@ def _work(run: Run, mirrors: Sequence[Mirror], console: Console) -> Results:
     if (kept := method.kept()) is not None:
         save_finished(run.folder, kept)
     references = references_of(run, pool, data)
-    evaluated = evaluate(run, method, pool, data, references)
+    routers = routers_of(run, run.settings.routing, pool, data)
+    evaluated = evaluate(run, method, pool, data, references, routers)
     if run.settings.evaluation.keep_predictions:
         write_predictions(run.folder / PREDICTIONS, evaluated.predictions)
     keep_references(run, pool, data, references)

@@ -17,14 +17,13 @@ from adamerge.errors import ConfigError
 from adamerge.merging import Pool
 from adamerge.models.heads import head_digest
 from adamerge.progress import image_progress
-from adamerge.runs.images import Data, corruption_of, open_data
-from adamerge.runs.protocol import unlabeled
+from adamerge.runs.images import Data, open_data
+from adamerge.runs.protocol import looked_at
 from adamerge.runs.rules import rule_images, rule_name, rule_of, rule_sees
 from adamerge.runs.run import Run
 from adamerge.statistics.collected import Collected, Kind, collect, refuse_missing
 from adamerge.statistics.walking import Walking
 from adamerge.tasks.images import ImageSet
-from adamerge.tasks.overlap import refuse_overlap
 
 # What an entry of the cache is called.
 _TITLES: dict[Kind, str] = {
@@ -79,11 +78,8 @@ def statistics_of(run: Run, pool: Pool, data: Data | None = None) -> Collected |
             f"rule={rule_name(run.settings)} needs labels, and no statistics here are of labels."
         )
     data = open_data(run.settings, run.inputs.tasks) if data is None else data
-    images = unlabeled(run, data, on, rule_images(run.settings)).images
+    images = looked_at(run, data, on, rule_images(run.settings))
     refuse_missing(pool.names, images)
-    if on.split != "test" and not run.settings.suite.allow_overlap and not corruption_of(run.settings.suite):
-        for task, seen in images.items():
-            refuse_overlap(task, seen, data.images[task])
     return Collected(partial(_in_files, run, pool, images), partial(_walk, run, pool, images))
 
 

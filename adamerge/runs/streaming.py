@@ -96,6 +96,10 @@ def _write_heads(folder: Path, settings: RunSettings, paths: dict[str, str], bas
 def _static(settings: RunSettings) -> Rule:
     """The rule, of settings that only merge."""
     rule = rule_of(settings)
+    if settings.routing:
+        raise ConfigError(
+            "evaluate=false: routing=... is of an evaluation, and this merge has none.\n  Leave out one of the two."
+        )
     if settings.method.schedule is not None:
         raise ConfigError(
             f"evaluate=false: method={settings.method.name} is trained on images; only a static merge goes without.\n"

@@ -13,13 +13,16 @@ from typing import Any
 
 from adamerge.checkpoints import open_checkpoint, open_tensors, save_tensors
 from adamerge.checkpoints.heads import heads_of_tensors, tensors_of_heads
-from adamerge.errors import ConfigError, RunError
+from adamerge.errors import CheckpointError, ConfigError, PoolError, RunError
 from adamerge.merging import Head, Pool
 from adamerge.methods.base import Method
 from adamerge.models.finished import FILE, open_finished
+from adamerge.routing.joint import Joint
+from adamerge.routing.router import Router
 from adamerge.runs.backbones import backbone_of, settled
 from adamerge.runs.class_names import with_stated_classes
 from adamerge.runs.inputs import Inputs, splits_of
+from adamerge.runs.routing import routers_of
 from adamerge.runs.rules import rule_of
 from adamerge.runs.run import Run, name_of
 from adamerge.runs.scales import at_scale
@@ -133,6 +136,29 @@ def load_without_data(folder: Path) -> tuple[Run, Method, ClassNames]:
     run = run_in(folder)
     heads, classes = heads_of(run, folder)
     return run, trained_method(run, folder, pool_with_heads(run.settings, run.paths, heads)), classes
+
+
+def router_alone(folder: Path, finished: Pool, name: str) -> Router:
+    """A router of a finished run. Joint needs its folder alone, the others the weights that the run was made from, and
+    SiM the suite's pictures once.
+
+    Args:
+        finished: the pool that the run predicts from.
+
+    Raises:
+        PoolError: weights that are not here.
+    """
+    if name == "joint":
+        return Joint(finished.tasks)
+    try:
+        run = run_in(folder)
+    except CheckpointError as error:
+        raise PoolError(
+            f"routing={name} needs the weights that the run was made from. {error}\n"
+            "  Put them back where they were, or give routing=joint, which needs the run folder alone."
+        ) from error
+    pool = pool_with_heads(run.settings, run.paths, finished.heads)
+    return routers_of(run, [name], pool)[name].router
 
 
 def heads_of(run: Run, folder: Path) -> tuple[Mapping[str, Any], ClassNames]:

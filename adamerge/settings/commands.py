@@ -26,6 +26,8 @@ from adamerge.settings.sections import (
     TrainerSection,
 )
 
+Routed = Literal["sim", "mass", "joint"]
+
 
 class PoolSettings(Section):
     """conf/base.yaml: what every command has that opens tasks and checkpoints."""
@@ -69,6 +71,7 @@ class RunSettings(PoolSettings):
     method: MethodSection
     guard: bool | GuardSection = False
     choose: Literal["prior", "label_free", "labels"] | ChoiceSection = "prior"
+    routing: list[Routed] = Field(default=[])
 
     @field_validator("guard", "choose", mode="before")
     @classmethod
@@ -79,6 +82,13 @@ class RunSettings(PoolSettings):
                 if key not in fields:
                     raise ValueError(f"no such option '{key}'; {near(str(key), fields)}")
         return given
+
+    @field_validator("routing")
+    @classmethod
+    def _each_once(cls, routing: list[str]) -> list[str]:
+        if len(set(routing)) < len(routing):
+            raise ValueError("each router once")
+        return routing
 
     @property
     def guarded(self) -> GuardSection | None:
@@ -161,7 +171,8 @@ class PredictSettings(Section):
 
     run: str
     images: str
-    task: str
+    task: str | None
+    routing: Routed | None
     out: str
     top: int = Field(gt=0)
 

@@ -143,6 +143,46 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class RoutedTask:
+    """One task's images whose task nobody told: shares between 0 and 1, None where the data has no labels.
+
+    Attributes:
+        routed: share of the images that are taken for images of this task.
+        accuracy: of which task and class are found: Hits@1 among the classes of all tasks.
+        hits3, hits5: of which the class is among the three, or five, that are the most probable of all tasks'.
+        n: number of images.
+        sent: {task: images that are taken for its}.
+    """
+
+    routed: float
+    accuracy: float | None
+    hits3: float | None
+    hits5: float | None
+    n: int
+    sent: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What a run's model is worth where the task of an image is not known, by a router.
+
+    Attributes:
+        looks_at: the images that the router was made from, "32 test images per task, transductive", or "no images".
+    """
+
+    tasks: dict[str, RoutedTask]
+    looks_at: str
+
+    def average(self, value: str) -> float | None:
+        """The unweighted mean over the tasks of "routed", "accuracy", "hits3" or "hits5"."""
+        return mean([getattr(task, value) for task in self.tasks.values()])
+
+
+ROUTERS = ("sim", "mass", "joint")
+ROUTED = ("routed", "accuracy", "hits3", "hits5")
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything in results.json; `average` and `normalized_average` are unweighted means over the tasks.
 
@@ -166,6 +206,7 @@ class Results:
         guard: what the guard kept; None of a run without one.
         choice: how the rule's scale was chosen; None where it is the rule's own.
         bytes: size of what predicts, as files in the run folder: encoder, heads and what the method goes on to use.
+        routing: {router: results without the task}, of the routers that were asked for.
     """
 
     run_id: str
@@ -197,6 +238,7 @@ class Results:
     guard: Guarded | None = None
     choice: Choice | None = None
     bytes: int | None = None
+    routing: dict[str, Routing] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -281,6 +323,10 @@ def as_json(results: Results) -> dict[str, Any]:
         "adapted_average": results.adapted_average,
         "held_out_average": results.held_out_average,
         "gap": results.gap,
+        "routing_average": {
+            router: {value: found.average(value) for value in ROUTED}
+            for router, found in results.routing.items()
+        },
     }
 
 
@@ -314,7 +360,18 @@ def read_results(folder: Path) -> Results:
         if (choice := content.get("choice")) is not None:
             grid = tuple(Tried(**one) for one in choice["grid"])
             content["choice"] = Choice(**{**choice, "grid": grid})
+        content["routing"] = read_routing(content)
         known = {f.name for f in fields(Results)}
         return Results(**{key: value for key, value in content.items() if key in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {error}.\n  Delete it and run the same command again.") from error
+
+
+def read_routing(content: dict[str, Any]) -> dict[str, Routing]:
+    """Of a results.json's content."""
+    return {
+        name: Routing(
+            {task: RoutedTask(**values) for task, values in found["tasks"].items()}, found["looks_at"]
+        )
+        for name, found in content.get("routing", {}).items()
+    }

@@ -24,6 +24,7 @@ from adamerge.report.html.tables import (
     calibration_table,
     cost_table,
     gap_table,
+    routing_table,
     scrolling,
     settings_table,
     sortable,
@@ -47,6 +48,7 @@ def section(view: View, problems: list[tuple[Path, str]]) -> Markup:
         ("representations", "Representation bias", _representations(view, found)),
         ("gap", "Adapted on or not", gap_table(view)),
         ("calibration", "Calibration", calibration_table(view)),
+        ("routing", "Task unknown", routing_table(view)),
         ("table", "Cost", cost_table(view)),
         ("settings", "Settings", settings_table(view)),
     ]

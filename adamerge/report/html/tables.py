@@ -12,6 +12,7 @@ from adamerge.report.html.markup import Markup, tag
 from adamerge.report.html.view import View
 from adamerge.report.names import memory, percent, seconds
 from adamerge.report.protocols import CALIBRATION_HEADS, GAP_HEADS, Rows, calibration_rows, gap_rows
+from adamerge.report.routing import HEADS, WORDS, routing_rows
 
 _MISSING = "–"
 
@@ -59,6 +60,11 @@ def calibration_table(view: View) -> Markup | None:
     words = "Calibration, means over tasks and seeds: expected calibration error (15 bins), negative log-likelihood, "
     words += "Brier score; the less, the better."
     return _protocol_table(words, CALIBRATION_HEADS, calibration_rows(view.comparison))
+
+
+def routing_table(view: View) -> Markup | None:
+    """What a model is worth where the task of an image is not known."""
+    return _protocol_table(f"{WORDS} Means over tasks and seeds.", HEADS, routing_rows(view.comparison))
 
 
 def _protocol_table(words: str, heads: Sequence[str], rows: Rows) -> Markup | None:
