@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BITS: dict[torch.dtype, int] = {torch.int8: 8, torch.int4: 4, torch.int3: 3}
+# By name: torch's stubs leave out the types that have no kernels.
+INT8, INT4, INT3 = (getattr(torch, f"int{bits}") for bits in (8, 4, 3))
+BITS: dict[torch.dtype, int] = {INT8: 8, INT4: 4, INT3: 3}
 _GROUP = 8  # codes fill whole bytes eight by eight, whatever their bits
 # (codes, bytes) of the smallest run of codes that fills whole bytes
 _WORDS = {8: (1, 1), 4: (2, 1), 3: (8, 3)}
@@ -36,16 +38,18 @@ class Quantised:
     numel: int
 
     @classmethod
-    def empty(cls, count: int, numel: int, dtype: torch.dtype) -> Quantised:
+    def empty(
+        cls, count: int, numel: int, dtype: torch.dtype, device: torch.device | None = None
+    ) -> Quantised:
         """`count` vectors of zeros, for `put`; `dtype` is torch.int8, int4 or int3."""
-        codes = torch.zeros(count, -(-numel // _GROUP), BITS[dtype], dtype=torch.uint8)
-        return cls(codes, torch.zeros(count), torch.zeros(count), numel)
+        codes = torch.zeros(count, -(-numel // _GROUP), BITS[dtype], dtype=torch.uint8, device=device)
+        steps, zeros = torch.zeros(2, count, device=device)
+        return cls(codes, steps, zeros, numel)
 
     @classmethod
     def of(cls, stack: Tensor, dtype: torch.dtype) -> Quantised:
         """Vectors (T, numel), each with a step of its own."""
-        made = cls.empty(*stack.shape, dtype)
-        made = cls(*(part.to(stack.device) for part in (made.codes, made.steps, made.zeros)), made.numel)
+        made = cls.empty(len(stack), stack.shape[1], dtype, stack.device)
         for row, vector in enumerate(stack):
             made.put(row, vector)
         return made

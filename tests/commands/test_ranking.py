@@ -15,7 +15,7 @@ from adamerge.runs.run import open_run
 
 
 def test_vectors_in_few_bits_are_ranked_before_they_are_quantised(home: Path) -> None:
-    kept = {}
+    kept: dict[str, Any] = {}
     for dtype in ("float32", "int4"):
         words = ["rule=ties", "suite.tasks=[digits,signs]", *QUICK[1:3], f"checkpoints.dtype={dtype}"]
         run = open_run(settings("merge", *words))

@@ -17,7 +17,7 @@ from adamerge.merging import merge_tensor
 from adamerge.merging.compact import as_vectors, forms_of, kept_as
 from adamerge.merging.mixing import mixed_linear
 from adamerge.merging.pool import stack_task_vectors
-from adamerge.merging.quantised import BITS, Quantised, bytes_of
+from adamerge.merging.quantised import BITS, INT3, INT4, INT8, Quantised, bytes_of
 from adamerge.methods.adamerging import AdaMerging
 from adamerge.rules.linear import TaskArithmetic
 from adamerge.rules.ties import Ties
@@ -118,11 +118,12 @@ def test_merge_and_contraction_are_those_of_the_numbers_that_the_codes_stand_for
 def test_so_is_a_layer_that_is_mixed_by_image(mode: Any) -> None:
     torch.manual_seed(0)
     x, gates, weight, bias = torch.randn(2, 3, 5), torch.rand(2, 4), torch.randn(6, 5), torch.randn(6)
-    weights, biases = (Quantised.of(torch.randn(4, n), torch.int4) for n in (30, 6))
+    weights, biases = (Quantised.of(torch.randn(4, n), INT4) for n in (30, 6))
     results = []
-    for pair in ((weights, biases), (weights.dense(), biases.dense())):
+    pairs: list[Any] = [(weights, biases), (weights.dense(), biases.dense())]
+    for many, few in pairs:
         inputs = [t.clone().requires_grad_() for t in (x, gates)]
-        out = mixed_linear(*inputs, weight, bias, *pair, mode=mode)
+        out = mixed_linear(inputs[0], inputs[1], weight, bias, many, few, mode=mode)
         out.square().sum().backward()
         results.append([out, *(t.grad for t in inputs)])
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
@@ -153,24 +154,25 @@ def test_a_round_trains_as_on_the_dequantised_vectors(pool: Any, images: Any, dt
 
 
 def test_codes_are_all_that_a_merge_keeps_for_its_backward(pool: Any) -> None:
-    method, saved = AdaMerging(quantised(pool, torch.int4)), []
-    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda t: t):  # type: ignore[arg-type,func-returns-value]
+    method = AdaMerging(quantised(pool, INT4))
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(saved.append, lambda t: t):
         method.merge()
     assert all(tensor.numel() <= len(pool.names) * len(method.layers) for tensor in saved)
 
 
 def test_rules_give_back_codes_where_they_leave_vectors_as_they_are(pool: Any) -> None:
-    few = quantised(pool, torch.int3)
-    assert kept_as(few.vectors) == torch.int3
+    few = quantised(pool, INT3)
+    assert kept_as(few.vectors) == INT3
     plain, ties = TaskArithmetic()(few), Ties()(few)
     assert all(plain.vectors.forms[key] is form for key, form in few.vectors.forms.items())  # type: ignore[attr-defined]
-    assert kept_as(ties.vectors) == torch.int3
+    assert kept_as(ties.vectors) == INT3
     assert all(isinstance(form, Quantised) for form in forms_of(ties.vectors).values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_codes_keep_their_steps_when_the_model_around_them_changes_its_type(pool: Any, dtype: Any) -> None:
-    few = quantised(pool, torch.int8)
+    few = quantised(pool, INT8)
     moved = few.map(lambda tensor: tensor.to(dtype))
     assert next(iter(moved.base.values())).dtype == dtype
     assert all(torch.equal(few.vectors[key], moved.vectors[key]) for key in few.keys)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from adamerge.errors import PoolError
 from adamerge.merging.compact import as_vectors
-from adamerge.merging.quantised import Quantised
+from adamerge.merging.quantised import INT4, Quantised
 from adamerge.methods import WEMoE
 from adamerge.methods.wemoe import Router
 from adamerge.objectives.entropy import Entropy
@@ -137,7 +137,7 @@ def test_pruning_keeps_the_largest_entries_of_each_task_vector() -> None:
 def test_experts_in_few_bits_are_mixed_as_the_numbers_that_they_stand_for() -> None:
     pool, images = few_bits(), images64()
     dense = replace(pool, vectors=dict(pool.vectors))
-    ours, theirs = (seeded(lambda p=p: WEMoE(TaskArithmetic()(p))) for p in (pool, dense))
+    ours, theirs = seeded(lambda: WEMoE(RULED(pool))), seeded(lambda: WEMoE(RULED(dense)))
     for task, given in images.items():
         close(ours.logits(given, task), theirs.logits(given, task))
 
@@ -146,11 +146,9 @@ def test_entries_in_few_bits_are_not_pruned_by_their_rank() -> None:
     with pytest.raises(
         PoolError, match=r"prune=0\.5 ranks .* only 16 values .*\n.*checkpoints\.dtype=float32"
     ):
-        WEMoE(TaskArithmetic()(few_bits()), prune=0.5)
+        WEMoE(RULED(few_bits()), prune=0.5)
 
 
 def few_bits() -> Any:
     pool = pool64()
-    return replace(
-        pool, vectors=as_vectors({k: Quantised.of(v, torch.int4) for k, v in pool.vectors.items()})
-    )
+    return replace(pool, vectors=as_vectors({k: Quantised.of(v, INT4) for k, v in pool.vectors.items()}))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adamerge.merging.compact import as_vectors, forms_of
-from adamerge.merging.quantised import Quantised
+from adamerge.merging.quantised import INT3, INT4, INT8, Quantised
 from adamerge.methods import Twin, WEMoE
 from adamerge.methods.static import Static, experts
 from adamerge.models.backbone import Backbone
@@ -69,7 +69,7 @@ def test_emr_keeps_one_vector_with_bits_and_rescalers(tmp_path: Path, narrow: bo
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int4, torch.int3])
+@pytest.mark.parametrize("dtype", [INT8, INT4, INT3])
 def test_experts_and_routed_mlps_stay_in_few_bits(tmp_path: Path, dtype: torch.dtype) -> None:
     pool = make_vit_pool()
     pool = replace(pool, vectors=as_vectors({k: Quantised.of(v, dtype) for k, v in pool.vectors.items()}))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import adamerge
 from adamerge.checkpoints import open_clip_to_hf, save_tensors
 from adamerge.errors import CheckpointError, PoolError
+from adamerge.merging.quantised import INT3, INT8
 from adamerge.merging.task_vectors import InMemory, Origin
 from adamerge.models.slices import Slices, open_vectors
 from adamerge.rules.post import followed
@@ -117,7 +118,7 @@ def test_every_rule_writes_the_bytes_of_the_merge_in_memory(
 def test_so_does_a_merge_of_task_vectors_in_few_bits(
     name: str, origin: Any, plain: tuple[Path, dict[str, Path]], tmp_path: Path
 ) -> None:
-    rule, dtype = rule_named(name), torch.int3
+    rule, dtype = rule_named(name), INT3
     found = streamed(rule, *plain, dtype, tmp_path, origin)
     assert found == in_memory(rule, *plain, dtype, tmp_path, origin)
 
@@ -161,7 +162,7 @@ def test_an_encoder_per_task_is_no_single_file(
     assert not (tmp_path / "m.safetensors").exists()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.int3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, INT8, INT3])
 def test_the_vectors_are_those_of_the_pool(dtype: Any, plain: tuple[Path, dict[str, Path]]) -> None:
     pool = adamerge.open_pool(*plain, HEADS, backbone=MODEL, dtype=dtype)
     slices, whole = open_vectors(*plain, MODEL, dtype), InMemory(pool.names, pool.base, pool.vectors)
@@ -202,7 +203,7 @@ def spoiled(plain: tuple[Path, dict[str, Path]], folder: Path, change: Any) -> d
         lambda s: s["visual.proj"].fill_(float("nan")),
         lambda s: s.update({"visual.extra": torch.zeros(3)}),
         lambda s: s.update({"x.lora_A.weight": torch.zeros(3, 3)}),
-        lambda s: s.update({"visual.proj": torch.zeros(16, 8, dtype=torch.int8)}),
+        lambda s: s.update({"visual.proj": torch.zeros(16, 8, dtype=INT8)}),
     ],
 )
 def test_an_expert_is_refused_in_the_same_words(
