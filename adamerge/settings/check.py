@@ -15,6 +15,7 @@ from adamerge.settings.components import check_component
 from adamerge.settings.labels import check_guard, check_labels
 from adamerge.settings.mistakes import Mistakes
 from adamerge.settings.sections import CHEAP, ComponentSection, Section
+from adamerge.settings.structure import instead
 from adamerge.settings.tuned import check_tuned
 
 # The catalogue entry that serves every task without one of its own.
@@ -125,7 +126,7 @@ def _mapped(kind: type[Section]) -> dict[str, type[Section]]:
 
 def _check_section(where: str, values: Any, section: type[Section], mistakes: Mistakes) -> None:
     if not isinstance(values, dict):
-        mistakes.add(where, f"is a group of options (got {values!r}).")
+        mistakes.add(where, instead(where, values) or f"is a group of options (got {values!r}).")
         return
     nested = _nested(section)
     _check_own(where, values, section, nested, mistakes)
@@ -152,7 +153,9 @@ def _check_own(
         places: dict[str, list[Any]] = {}
         for problem in error.errors():
             name = problem["loc"][0] if problem["loc"] else ""
-            if name in nested and name in values:
+            # What a section says of one within it, beside others of its values, is found here alone.
+            of_both = len(problem["loc"]) == 1 and problem["type"] == "value_error"
+            if name in nested and name in values and not of_both:
                 continue
             # The members of a union stand in the place too; one line for the value as a whole.
             depth = (
@@ -186,8 +189,12 @@ def _phrase(at: str, problems: list[Any], values: dict[str, Any], section: type[
         return _no_such(first["loc"][-1], section.model_fields)
     if first["type"] == "missing":
         return f"has no value; give {at}=..."
+    if first["type"] == "dict_type" and (meant := instead(at, first["input"])) is not None:
+        return meant
     reasons = ", or ".join(dict.fromkeys(reason(problem) for problem in problems))
     got = values[first["loc"][0]] if len(problems) > 1 else first["input"]
+    if first["type"] == "value_error" and (got is None or isinstance(got, dict)):
+        return f"{reasons}."
     if isinstance(got, str) and first["type"] == "list_type":
         return f"{reasons} (got {got!r}); write '{at}=[{got}]'."
     return f"{reasons} (got {got!r})."

@@ -45,7 +45,41 @@ from adamerge.settings.sections import BackboneSection, CheckpointsSection, Suit
             "method.schedule.update: should be 'round', 'task' or 'batch' (got 'rond').",
         ),
         (["+method.schedule.stps=1"], "method.schedule.stps: no such option; did you mean 'steps'?"),
-        (["method.schedule=3"], "method.schedule: is a group of options (got 3)."),
+        (
+            ["method.schedule=3"],
+            "method.schedule: is a group of options (got 3); give method.schedule.steps=3 for as many rounds.",
+        ),
+        (
+            ["method.objective=alignment"],
+            "method.objective: is a class with its options (got 'alignment'), which a choice of objective has; give "
+            "objective=alignment.",
+        ),
+        (
+            ["method.objective=entropie"],
+            "method.objective: is a class with its options (got 'entropie'), which a choice of objective has; give "
+            "objective=<name>; did you mean 'entropy'",
+        ),
+        (
+            ["method.optimizer=adam"],
+            "method.optimizer: is an optimiser's class with its options (got 'adam'); give "
+            "method.optimizer._target_=torch.optim.Adam",
+        ),
+        (
+            ["method.model=surgery"],
+            "method.model: is a class with its options (got 'surgery'), which a choice of method has; give "
+            "method=surgery.",
+        ),
+        (
+            ["method.objective=null"],
+            "method.schedule: says when to update, but method.objective, the loss, is null; give objective=<name>, or "
+            "a method that trains nothing, such as method=task_arithmetic.",
+        ),
+        (
+            ["method.schedule=null"],
+            "method.schedule: is null, so that nothing is trained, but there is a method.objective; give that as null "
+            "too.",
+        ),
+        (["evaluation=3"], "evaluation: is a group of options (got 3)."),
         (
             ["suite.tasks=[]"],
             "suite.tasks: List should have at least 1 item after validation, not 0 (got []).",

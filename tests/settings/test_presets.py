@@ -18,7 +18,8 @@ EIGHT = ("suite=eight", "checkpoints=task_vectors", "backbone=vit_b_32")
     [
         ("method=adamerging_layerwise", "seed=3", "workers=2", "download=true", "record=false", "suite.origin=folders"),
         ("method=adamerging_layerwise_pp", "trainer.accelerator=cpu", "evaluation.batch_size=7"),
-        ("method=ties", "suite.tasks=[mnist,dtd]", "evaluation.keep_predictions=false", "suite.unseen=[svhn]", "checkpoints.root=elsewhere"),
+        ("method=ties", "suite.tasks=[mnist,dtd]", "suite.unseen=[svhn]", "checkpoints.root=elsewhere"),
+        ("method=ties", "evaluation.keep_predictions=false"),
         ("method=surgery", "rule=weight_average", "suite.corruption=jpeg", "suite.limit=10"),
         ("method=task_arithmetic", "suite.strengths=cifar", "suite.chooser=labels", "eval_every=5"),
         ("method=symerge", "suite=mini", "checkpoints=mini", "backbone=mini"),
