@@ -22,7 +22,7 @@ def pick_table(comparison: Comparison) -> Table:
     """Estimated accuracies with their intervals, what they are made of, and the accuracy where it is known."""
     title = f"{comparison.title}: accuracy estimated without labels"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("method", no_wrap=True, min_width=24)
+    table.add_column("method", overflow="fold", min_width=16, max_width=24)
     for head in ("estimate", "interval", "agrees", "entropy", "accuracy"):
         table.add_column(head, justify="right", no_wrap=True)
     for group in ranked(comparison):

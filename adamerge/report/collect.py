@@ -14,6 +14,7 @@ import yaml
 
 from adamerge.errors import RunError
 from adamerge.report.evidence import Evidence, Judged, evidence_of
+from adamerge.report.names import shortest, told
 from adamerge.report.origins import UNKNOWN, Origins, origins, told_apart
 from adamerge.tracking.evaluations import with_later_routing
 from adamerge.tracking.preset import AgainstPreset, read_preset
@@ -35,7 +36,7 @@ _WORDS = ("summary", "paper", "needs", "trains", "memory")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run."""
+    """A finished run; `label` is what its row was to be called (name=...)."""
 
     folder: Path
     results: Results
@@ -44,6 +45,7 @@ class FinishedRun:
     made_by: dict[str, str]  # digests of the code that it ran, and of the file that it started from
     # How the settings differ from the preset's; None: the run does not say.
     preset: AgainstPreset | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,11 @@ def collect(folders: Iterable[Path]) -> Collected:
             continue
         try:
             config = flat_config(folder / "config.yaml")
+            label = config.pop("name", None)
             results = with_later_routing(folder, read_results(folder))
             rests_on, made_by = origins(folder, tuple(results.tasks))
-            runs.append(FinishedRun(folder, results, config, rests_on, made_by, read_preset(folder)))
+            preset = read_preset(folder)
+            runs.append(FinishedRun(folder, results, config, rests_on, made_by, preset, label))
         except (RunError, OSError, yaml.YAMLError) as error:
             unfinished.append((folder, str(error).splitlines()[0]))
     if not runs and not unfinished:
@@ -272,37 +276,24 @@ def _grouped(runs: Sequence[FinishedRun]) -> list[Group]:
     """
     namesakes: dict[str, list[FinishedRun]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (run.folder / FILE).stat().st_mtime):
-        namesakes[run.results.method].append(run)
+        namesakes[run.label or run.results.method].append(run)
     groups = []
     for name, members in namesakes.items():
         differing = _differing(members)
+        shown = shortest(differing, [run.config for run in members])
         families: dict[str, dict[int, FinishedRun]] = defaultdict(dict)
         by_told: dict[str, list[FinishedRun]] = defaultdict(list)
         for run in members:
-            by_told[_told(run, differing)].append(run)
-        for told, same in by_told.items():
+            by_told[told(shown, run.config)].append(run)
+        for words, same in by_told.items():
             differing_in = [k for k in ("code", "start") if len({run.made_by.get(k) for run in same}) > 1]
             for run in same:
                 digests = (f"{k}={run.made_by.get(k, UNKNOWN)[:6]}" for k in differing_in)
-                families[", ".join(filter(None, (told, *digests)))][run.results.seed] = run
-        for told, by_seed in families.items():
+                families[", ".join(filter(None, (words, *digests)))][run.results.seed] = run
+        for words, by_seed in families.items():
             alike = tuple(by_seed[seed] for seed in sorted(by_seed))
-            groups.append(Group(f"{name} ({told})" if told else name, alike))
+            groups.append(Group(f"{name} ({words})" if words else name, alike))
     return sorted(groups, key=lambda group: -(group.spread("average").mean or 0.0))
-
-
-def _told(run: FinishedRun, keys: Sequence[str]) -> str:
-    return ", ".join(_setting(key, run.config[key]) for key in keys)
-
-
-def _setting(key: str, value: Any) -> str:
-    """A setting in a name: by its last word, a component by its class."""
-    where, _, last = key.rpartition(".")
-    if key == "rule.name":
-        return f"rule={value}"
-    if last == "_target_":
-        return f"{where.rpartition('.')[2]}={str(value).rpartition('.')[2]}"
-    return f"{last}={value}"
 
 
 def differing(groups: Sequence[Group]) -> list[str]:

@@ -34,7 +34,7 @@ def console_table(comparison: Comparison) -> Table:
         padding=(0, 1),
         pad_edge=False,
     )
-    table.add_column("method", no_wrap=True, max_width=24)
+    table.add_column("method", overflow="fold", min_width=16, max_width=24)
     known = {group.name: published_of(group) for group in comparison.groups}
     apart, gaps = apart_in(comparison), has_gaps(comparison)
     timed = ["adapt"] if not (apart or gaps) else []  # 80 columns have no room for all

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch.utils.data import Dataset
 
 from adamerge.checkpoints.saving import sidecar
@@ -19,7 +20,7 @@ from adamerge.tracking import predictions, provenance
 from adamerge.tracking.journal import Journal
 from adamerge.tracking.lock import holder, locked
 from adamerge.tracking.mirror import Mirror
-from adamerge.tracking.run_record import Lineage, read_lineage, write_lineage
+from adamerge.tracking.run_record import Lineage, RunRecord, read_lineage, write_lineage
 from adamerge.training.guard import Guard
 from adamerge.training.journaling import Watch
 from adamerge.training.run_steps import run_steps
@@ -58,6 +59,14 @@ def start_folder(settings: PoolSettings, folder: Path, lineage: Lineage) -> None
     atomic_write_text(folder / "config.yaml", as_yaml(settings))
     write_lineage(folder, lineage)
     provenance.begin(folder)
+
+
+def rename(folder: Path, name: str) -> None:
+    """Call a finished run otherwise in tables: nothing else depends on its name."""
+    content = RunRecord(folder).config()
+    if content.get("name") != name:
+        text = yaml.safe_dump(content | {"name": name}, sort_keys=False, allow_unicode=True)
+        atomic_write_text(folder / "config.yaml", text)
 
 
 def clear(folder: Path) -> None:

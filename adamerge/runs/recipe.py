@@ -23,7 +23,7 @@ from adamerge.runs.adapting import adapt
 from adamerge.runs.backbones import device_of
 from adamerge.runs.choosing import chosen
 from adamerge.runs.evaluating import evaluate, keep_references, references_of, represent
-from adamerge.runs.folder import at_work_in, clear, relatives, start_folder
+from adamerge.runs.folder import at_work_in, clear, relatives, rename, start_folder
 from adamerge.runs.images import suite_name
 from adamerge.runs.mirroring import mirrored
 from adamerge.runs.routing import routers_of
@@ -72,6 +72,8 @@ def _finished(run: Run) -> bool:
 
 def _shown_again(run: Run, console: Console) -> Results:
     results = read_results(run.folder)
+    if run.settings.name is not None:
+        rename(run.folder, run.settings.name)
     _tell(run.folder, results, console, again=True)
     if missing := [name for name in run.settings.routing if name not in results.routing]:
         console.print(

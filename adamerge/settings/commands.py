@@ -69,6 +69,7 @@ class RunSettings(PoolSettings):
     """What a run folder's config.yaml holds: a pool, a rule and a method."""
 
     method: MethodSection
+    name: str | None = Field(default=None, min_length=1)
     guard: bool | GuardSection = False
     choose: Literal["prior", "label_free", "labels"] | ChoiceSection = "prior"
     routing: list[Routed] = Field(default=[])

@@ -15,7 +15,7 @@ from adamerge.settings.sections import PROTOTYPES
 _SILENT = (
     *("logger", "callbacks", "outputs", "folder", "experiment", "experiment_name", "hydra"),
     *("checkpoint_every", "eval_every", "eval_images", "chooser", "workers", "evaluation", "checkpoints"),
-    *("start", "download", "rerun", "activation_checkpointing", "maximise", "routing"),
+    *("start", "name", "download", "rerun", "activation_checkpointing", "maximise", "routing"),
 )
 _SILENT_TRAINER = (
     *("benchmark", "detect_anomaly", "devices", "enable_progress_bar", "inference_mode"),

@@ -99,9 +99,14 @@ class MethodSection(Section):
     def _fits_the_objective(cls, schedule: Any, info: ValidationInfo) -> Any:
         objective = info.data.get("objective", schedule)  # not there where it is itself a mistake
         if schedule is None and objective is not None:
-            raise ValueError("is null, as nothing is trained: an objective has nothing to do; leave it out")
+            raise ValueError(
+                "is null, so that nothing is trained, but there is a method.objective; give that as null too"
+            )
         if schedule is not None and objective is None:
-            raise ValueError("says when to update, but not on which loss; give objective=<name>")
+            raise ValueError(
+                "says when to update, but method.objective, the loss, is null; give objective=<name>, or a method that "
+                "trains nothing, such as method=task_arithmetic"
+            )
         return schedule
 
 

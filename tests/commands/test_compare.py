@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from adamerge.__main__ import main
+from adamerge.report.collect import collect
 
 BASELINES = {
     name: {"accuracy": {"digits": value, "signs": value}, "agreement": {"digits": 0.5, "signs": 0.5}}
@@ -191,3 +192,51 @@ def test_pick_chooses_by_the_estimate_and_says_what_it_cannot_tell_apart(
     out = capsys.readouterr().out
     assert "pick: surgery, estimated accuracy 80.0; not told apart from it: wemoe\n" in out
     assert "70.0 to 90.0" in out
+
+
+def named(root: Path) -> list[str]:
+    """The rows' names, best first."""
+    (comparison,) = collect([root]).comparisons
+    return [group.name for group in comparison.groups]
+
+
+def test_variants_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    """A setting that goes with another is left out; two of one last word are told by one word more."""
+    make_run(tmp_path, "surgery", 0, 0.9, 0.9, rank=16, initialisation="a rather long word")
+    make_run(tmp_path, "surgery", 0, 0.8, 0.8, rank=4, initialisation="another one as long")
+    assert named(tmp_path) == ["surgery (rank=16)", "surgery (rank=4)"]
+    for index, (own, other) in enumerate(((1, 1), (1, 2), (2, 1))):
+        make_run(tmp_path / "more", "twin", 0, 0.9 - index / 10, 0.5, a={"lr": own}, b={"lr": other})
+    assert named(tmp_path / "more") == [
+        "twin (a.lr=1, b.lr=1)",
+        "twin (a.lr=1, b.lr=2)",
+        "twin (a.lr=2, b.lr=1)",
+    ]
+
+
+def test_a_name_of_ones_own_is_the_row_s(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        folder = make_run(tmp_path, "surgery", seed, 0.9, 0.9, rank=16)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"name": "Surgery, rank as published"}))
+    make_run(tmp_path, "surgery", 0, 0.8, 0.8, rank=4)
+    assert named(tmp_path) == ["Surgery, rank as published", "surgery"]
+
+
+def test_the_tables_fit_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank in (1, 2):
+        folder = make_run(
+            tmp_path, "adamerging_layerwise_pp_over_something", rank, 0.5, 0.5, unusually_long=rank
+        )
+        content = json.loads((folder / "results.json").read_text())
+        for task in content["tasks"].values():
+            task |= {"estimate": 0.8, "estimate_low": 0.7, "estimate_high": 0.9, "entropy": 0.3}
+        (folder / "results.json").write_text(json.dumps(content))
+    main(["compare", str(tmp_path), "--pick"])
+    out = capsys.readouterr().out
+    tables = [
+        line for line in out.splitlines() if not line.startswith(("pick:", "tables:", "page:", "intervals"))
+    ]
+    assert max(map(len, tables)) <= 80
+    words = "".join(out.split())
+    assert words.count("(unusually_long=1)") >= 2  # whole, in both tables

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from adamerge.errors import RunError
-from adamerge.runs.folder import at_work_in, clear, start_folder
+from adamerge.runs.folder import at_work_in, clear, rename, start_folder
 from adamerge.settings.commands import PoolSettings
 from adamerge.tracking.provenance import read_sittings
-from adamerge.tracking.run_record import Lineage
+from adamerge.tracking.run_record import Lineage, RunRecord
 
 
 def test_work_in_a_run_folder_is_a_sitting_and_rerun_begins_a_new_record(tmp_path: Path) -> None:
@@ -26,3 +26,9 @@ def test_work_in_a_run_folder_is_a_sitting_and_rerun_begins_a_new_record(tmp_pat
     assert [one.outcome for one in read_sittings(tmp_path)] == ["RunError", "finished"]
     clear(tmp_path)
     assert read_sittings(tmp_path) == []
+
+
+def test_a_finished_run_is_called_otherwise_and_nothing_else_of_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("method: {name: ties}\nname: null\nseed: 3\n")
+    rename(tmp_path, "TIES, ours")
+    assert RunRecord(tmp_path).config() == {"method": {"name": "ties"}, "name": "TIES, ours", "seed": 3}

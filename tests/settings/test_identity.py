@@ -38,6 +38,8 @@ def identity(config: Any, command: Any = "train", files: Any = FILES, pictures: 
     "word",
     [
         "logger=csv",
+        "name=mine",
+        "evaluation.keep_predictions=false",
         "outputs=/elsewhere",
         "workers=3",
         "checkpoint_every=7",
