@@ -239,9 +239,10 @@ def _classes(id2label: Any) -> tuple[str, ...]:
     """The names of labels 0, 1, ...; nothing where some are missing, or are those that transformers fills in."""
     if not isinstance(id2label, dict):
         return ()
-    names = [id2label.get(str(index)) for index in range(len(id2label))]
-    filled = [f"LABEL_{index}" for index in range(len(names))]
-    return tuple(names) if names != filled and all(isinstance(name, str) for name in names) else ()
+    given = [id2label.get(str(index)) for index in range(len(id2label))]
+    names = tuple(name for name in given if isinstance(name, str))
+    filled = tuple(f"LABEL_{index}" for index in range(len(given)))
+    return names if len(names) == len(given) and names != filled else ()
 
 
 _READERS = {OPEN_CLIP: _open_clip, HF: _hf, PROCESSOR: _processor, PROCESSORS: _processors}

@@ -17,6 +17,7 @@ from adamerge.runs.weights import fingerprints
 from adamerge.settings import identify
 from adamerge.settings.commands import PoolSettings, RunSettings
 from adamerge.settings.identity import Identity
+from adamerge.settings.sections import PROTOTYPES
 from adamerge.tasks.picture import READING
 from adamerge.tasks.task import Task
 from adamerge.tracking.run_record import Lineage, Pictures, Weights
@@ -130,6 +131,10 @@ class Inputs:
         every = (*self.tasks, *self.unseen)
         if from_pictures(self.settings):
             made["shots"] = self.settings.checkpoints.shots
+            if (
+                self.settings.checkpoints.heads != PROTOTYPES
+            ):  # without it older runs' digests are what they were
+                made["kind"] = self.settings.checkpoints.heads
             return {t.name: digest({**made, "pictures": self._pictures[t.name]["train"]}) for t in every}
         return {
             task.name: self.files.get(f"heads/{task.name}") or digest({**made, "prompts": task.prompts()})

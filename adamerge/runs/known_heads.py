@@ -14,7 +14,6 @@ from adamerge.runs.class_names import stated_classes
 from adamerge.runs.probing import from_pictures
 from adamerge.runs.suite_pool import open_heads
 from adamerge.settings.commands import PoolSettings
-from adamerge.settings.sections import PROTOTYPES
 from adamerge.tasks.task import tasks_without_pictures
 
 
@@ -40,7 +39,9 @@ def heads_without_pictures(settings: PoolSettings, paths: Mapping[str, str], bas
         PoolError: heads that do not fit the backbone.
     """
     if from_pictures(settings):
-        return Known({}, {}, f"checkpoints.heads={PROTOTYPES} makes them of training pictures")
+        return Known(
+            {}, {}, f"checkpoints.heads={settings.checkpoints.heads} makes them of training pictures"
+        )
     names = [*settings.suite.tasks, *settings.suite.unseen]
     tasks = tasks_without_pictures(names, settings.suite.catalogue)
     files = {name: paths[f"heads/{name}"] for name in names if f"heads/{name}" in paths}

@@ -11,7 +11,7 @@ from adamerge.errors import CheckpointError, ConfigError
 from adamerge.models.coefficient_files import start_file
 from adamerge.settings.commands import PoolSettings
 from adamerge.settings.patterns import fill
-from adamerge.settings.sections import PROTOTYPES
+from adamerge.settings.sections import OF_PICTURES
 
 _THREADS = 4
 
@@ -54,7 +54,7 @@ def checkpoint_places(settings: PoolSettings) -> dict[str, str]:
     if checkpoints.text is not None:
         paths["text"] = checkpoints.text
     for kind, pattern in (("experts", checkpoints.experts), ("heads", checkpoints.heads)):
-        if pattern is not None and pattern != PROTOTYPES:
+        if pattern is not None and pattern not in OF_PICTURES:
             tasks = [*suite.tasks, *(suite.unseen if kind == "heads" else [])]
             names = checkpoints.names
             paths |= {

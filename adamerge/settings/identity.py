@@ -9,7 +9,7 @@ from typing import Any
 from adamerge.digests import digest
 from adamerge.settings.code import own_code
 from adamerge.settings.commands import PoolSettings, RunSettings
-from adamerge.settings.sections import PROTOTYPES
+from adamerge.settings.sections import OF_PICTURES
 
 # Where a run writes, what it shows, how it loads: none of it changes a number.
 _SILENT = (
@@ -77,8 +77,8 @@ def identify(
     if settings.evaluation.precision != "32-true":
         kept["evaluated_in"] = settings.evaluation.precision
     kept["dtype"] = settings.checkpoints.dtype
-    if settings.checkpoints.heads == PROTOTYPES:
-        kept["heads"] = {"made": PROTOTYPES, "shots": settings.checkpoints.shots}
+    if settings.checkpoints.heads in OF_PICTURES:
+        kept["heads"] = {"made": settings.checkpoints.heads, "shots": settings.checkpoints.shots}
     if settings.checkpoints.normalize is not None:
         kept["normalize"] = settings.checkpoints.normalize
     code = own_code(kept) | {part: str(edition) for part, edition in (editions or {}).items()}

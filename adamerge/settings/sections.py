@@ -231,8 +231,10 @@ class BackboneSection(Section):
     resize_positions: bool = False
 
 
-# checkpoints.heads: class means of the base's features of the training pictures.
+# checkpoints.heads that are made of the base's features of the training pictures: class means, a ridge regression.
 PROTOTYPES = "prototypes"
+RIDGE = "ridge"
+OF_PICTURES = (PROTOTYPES, RIDGE)
 
 
 class CheckpointsSection(Section):

@@ -59,6 +59,18 @@ def test_heads_are_the_class_means_of_the_base_s_features(home: Path, cache: Pat
         assert float(torch.nn.functional.cosine_similarity(found, expected).mean()) > 0.5
 
 
+def test_ridge_is_an_alternative(home: Path, cache: Path) -> None:
+    for heads in ("prototypes", "ridge"):
+        main(on_mini("checkpoints.shots=4", f"checkpoints.heads={heads}"))
+    found = [file.parent for file in home.glob("outputs/*/*/*/results.json")]
+    biases = [heads_in(folder)["digits"].bias for folder in found]
+    assert sorted(bias is None for bias in biases) == [False, True]
+    accuracies = [
+        json.loads((folder / "results.json").read_text())["tasks"]["digits"]["pretrained"] for folder in found
+    ]
+    assert min(accuracies) > 0.2
+
+
 def test_pictures_that_made_the_heads_are_part_of_the_run(home: Path, cache: Path) -> None:
     data = digit_folders(home / "data")
     for path in sorted((data / "digits").glob("*/*.png")):
