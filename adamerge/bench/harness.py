@@ -22,7 +22,10 @@ Build = Callable[[str, dict[str, Any]], Step]  # (variant, options) -> one step
 
 @dataclass(frozen=True)
 class Measurement:
-    """One variant: seconds of each measured step, the process's peak memory, and a number to compare results by."""
+    """One variant: seconds of each measured step, the process's peak memory, and a number to compare results by.
+
+    `processor_seconds` are those that the process's threads worked: beside other work they tell more than the clock.
+    """
 
     variant: str
     seconds: tuple[float, ...]
@@ -30,6 +33,7 @@ class Measurement:
     before_bytes: int
     result: float
     failure: str = ""  # why there is no measurement
+    processor_seconds: tuple[float, ...] = ()
 
     @property
     def median_seconds(self) -> float:
@@ -37,16 +41,29 @@ class Measurement:
 
 
 def measure_in_turn(
-    build: Build, variants: Sequence[str], options: dict[str, Any], rounds: int, steps: int
+    build: Build,
+    variants: Sequence[str],
+    options: dict[str, Any],
+    rounds: int,
+    steps: int,
+    warm_up: int = 1,
+    begin: Callable[[str], None] = lambda variant: None,
 ) -> list[Measurement]:
-    """Run the variants A B A B ... for `rounds` rounds of `steps` steps each (one more to warm up)."""
+    """Run the variants A B A B ... for `rounds` rounds of `steps` steps each (`warm_up` more before them).
+
+    Args:
+        begin: told each variant before its process starts.
+    """
     context = multiprocessing.get_context("spawn")
     collected: dict[str, list[Measurement]] = {variant: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
+            begin(variant)
             # An executor, not a Pool: it notices when the variant's process is killed for its memory.
             with ProcessPoolExecutor(1, mp_context=context) as executor:
-                collected[variant].append(executor.submit(_measure, build, variant, options, steps).result())
+                collected[variant].append(
+                    executor.submit(_measure, build, variant, options, steps, warm_up).result()
+                )
     return [_join(runs) for runs in collected.values()]
 
 
@@ -58,31 +75,38 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (available, available))
 
 
-def _measure(build: Build, variant: str, options: dict[str, Any], steps: int) -> Measurement:
+def _measure(
+    build: Build, variant: str, options: dict[str, Any], steps: int, warm_up: int = 1
+) -> Measurement:
     device = torch.device(options["device"])
     if device.type == "cpu":
         _limit_memory()
     try:
-        return _timed(build(variant, options), variant, device, steps, options.get("precision", "32-true"))
+        precision = options.get("precision", "32-true")
+        return _timed(build(variant, options), variant, device, steps, warm_up, precision)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         return Measurement(variant, (), 0, 0, 0.0, "does not fit into this machine's memory")
 
 
-def _timed(step: Step, variant: str, device: torch.device, steps: int, precision: str) -> Measurement:
+def _timed(
+    step: Step, variant: str, device: torch.device, steps: int, warm_up: int, precision: str
+) -> Measurement:
     before = peak_memory_bytes(device)
-    seconds = []
+    seconds, worked = [], []
     result = 0.0
-    for index in range(steps + 1):
-        started = time.perf_counter()
+    for index in range(steps + warm_up):
+        started, begun = time.perf_counter(), time.process_time()
         with in_precision(precision, device):
             result = float(step())
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if index:
+        if index >= warm_up:
             seconds.append(time.perf_counter() - started)
-    return Measurement(variant, tuple(seconds), peak_memory_bytes(device), before, result)
+            worked.append(time.process_time() - begun)
+    peak = peak_memory_bytes(device)
+    return Measurement(variant, tuple(seconds), peak, before, result, processor_seconds=tuple(worked))
 
 
 def _join(runs: list[Measurement]) -> Measurement:
@@ -90,7 +114,9 @@ def _join(runs: list[Measurement]) -> Measurement:
         return failed[0]
     seconds = tuple(second for run in runs for second in run.seconds)
     peak = max(run.peak_memory_bytes for run in runs)
-    return Measurement(runs[0].variant, seconds, peak, max(run.before_bytes for run in runs), runs[0].result)
+    worked = tuple(second for run in runs for second in run.processor_seconds)
+    before = max(run.before_bytes for run in runs)
+    return Measurement(runs[0].variant, seconds, peak, before, runs[0].result, processor_seconds=worked)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from adamerge.architecture import HF_CLIP
@@ -21,16 +23,47 @@ from adamerge.errors import CheckpointError
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor's numbers lie.
+
+    Attributes:
+        start: the first byte in the file.
+        like: the tensor without numbers.
+    """
+
+    file: Path
+    start: int
+    like: Tensor
+
+    def read(self) -> Tensor:
+        """The tensor. It is read, not mapped: a map costs more than a copy, and what of it stays counts as this
+        process's memory.
+
+        Raises:
+            CheckpointError: the file ends before it.
+        """
+        numbers = torch.empty(self.like.numel() * self.like.element_size(), dtype=torch.uint8)
+        left = memoryview(numbers.numpy())
+        with self.file.open("rb", buffering=0) as file:
+            file.seek(self.start)
+            while left and (count := file.readinto(left)):
+                left = left[count:]
+        if left:
+            raise CheckpointError(f"{self.file} is damaged: it ends {len(left)} bytes too early.")
+        return numbers.view(self.like.dtype).view(self.like.shape)
+
+
+@dataclass(frozen=True)
 class SlicedCheckpoint:
     """A safetensors checkpoint of which no more is in memory than the tensor that was asked for.
 
     Attributes:
         outline: the checkpoint with tensors without numbers (on the meta device).
-        places: {key in `outline`: (file, key in the file)}.
+        places: where each of its tensors lies.
     """
 
     outline: Checkpoint
-    places: dict[str, tuple[Path, str]]
+    places: dict[str, Place]
 
     @property
     def source(self) -> str:
@@ -42,11 +75,16 @@ class SlicedCheckpoint:
         does not see numbers that are not finite."""
         return self.outline.encoder_tensors()
 
+    @cached_property
+    def _keys(self) -> str:
+        """Whose names the tensors have."""
+        return self.outline.keys
+
     def tensor(self, key: str) -> Tensor:
         """One tensor of the image encoder in float32, by open_clip's key."""
-        if self.outline.keys == "vit":
+        if self._keys == "vit":
             return vit_tensor(key, self.outline.state, self.raw).float()
-        if self.outline.keys != "hf":
+        if self._keys != "hf":
             return self.raw(key).float()
         # Hugging Face keeps query, key and value apart, and may leave the prefix out.
         shape = {key: self.encoder[key]}
@@ -55,9 +93,7 @@ class SlicedCheckpoint:
 
     def raw(self, key: str) -> Tensor:
         """One tensor of the outline, as the file has it."""
-        file, name = self.places[key]
-        # The file is mapped for this one tensor: what stays mapped counts as this process's memory.
-        return next(_tensors(file, [name]))[1]
+        return self.places[key].read()
 
     def on(self, base: SlicedCheckpoint) -> SlicedCheckpoint:
         """The checkpoint of a whole model, as `Checkpoint.on`."""
@@ -94,25 +130,37 @@ def open_sliced(source: str | Path) -> SlicedCheckpoint | None:
     if any(file.suffix != ".safetensors" for file in files):
         return None
     found: State = {}
-    whence: dict[int, tuple[Path, str]] = {}
+    whence: dict[int, Place] = {}
     for file in files:
         check_file(file)
-        for key, tensor in _tensors(file):
-            found[key] = tensor.to("meta")
-            whence[id(found[key])] = (file, key)
+        outlines = dict(_outlines(file))  # first of all: it refuses a damaged file
+        starts = _starts(file)
+        for key, outline in outlines.items():
+            found[key] = outline
+            whence[id(outline)] = Place(file, starts[key], outline)
     name = str(path.parent if path.name.endswith(".index.json") else path)
     state, place = the_model_in({"": found}, name, part)
-    outline = Checkpoint(state, name, "safetensors", place, stated_beside(path))
-    return SlicedCheckpoint(outline, {key: whence[id(value)] for key, value in state.items()})
+    whole = Checkpoint(state, name, "safetensors", place, stated_beside(path))
+    return SlicedCheckpoint(whole, {key: whence[id(value)] for key, value in state.items()})
 
 
-def _tensors(file: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, Tensor]]:
-    """(key, tensor) of a safetensors file; the numbers are read from the disk when they are used."""
+def _outlines(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """(key, tensor without numbers) of a safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as opened:
-            for name in names or opened.keys():
-                yield name, opened.get_tensor(name)
+            for name in opened.keys():  # noqa: SIM118 -- it is no mapping
+                yield name, opened.get_tensor(name).to("meta")
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged or no safetensors file: {error}.") from error
+
+
+def _starts(file: Path) -> dict[str, int]:
+    """The first byte of each tensor: behind eight bytes of the header's length, and the header, in JSON."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    return {
+        key: 8 + length + entry["data_offsets"][0] for key, entry in header.items() if key != "__metadata__"
+    }

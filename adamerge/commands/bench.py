@@ -13,30 +13,54 @@ import torch
 from rich.table import Table
 
 from adamerge.bench.harness import Machine, Measurement, machine_rates, measure_in_turn
+from adamerge.commands import bench_rules
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError
 from adamerge.files import atomic_write_text
 from adamerge.report.names import memory
 from adamerge.runs.backbones import model_of
 from adamerge.settings.commands import BenchSettings
+from adamerge.settings.groups import choices
+from adamerge.settings.inherited import inherited
+from adamerge.settings.sections import BackboneSection
 from adamerge.tracking.provenance import versions
 
-BENCHES = ("adamerging", "surgery", "tinting", "wemoe")
+RULES = "rules"
+BENCHES = ("adamerging", RULES, "surgery", "tinting", "wemoe")
 
 
 def run(settings: BenchSettings) -> None:
+    """Measure, and print a table.
+
+    Raises:
+        ConfigError: a benchmark that there is not, or options that are not its own.
+    """
     if settings.name not in BENCHES:
         raise ConfigError(f"name: no benchmark '{settings.name}'; there is {', '.join(BENCHES)}.")
+    backbone = settings.backbone or _backbone("mini" if settings.name == RULES else "vit_b_32")
+    if settings.name == RULES:
+        bench_rules.run(settings, backbone, processor())
+        return
+    if settings.rules is not None:
+        raise ConfigError(f"rules: bench {settings.name} measures no rules; leave it out, or bench rules.")
+    _of_method(settings, backbone)
+
+
+def _backbone(name: str) -> BackboneSection:
+    return BackboneSection.model_validate(inherited(choices("backbone")[name]))
+
+
+def _of_method(settings: BenchSettings, backbone: BackboneSection) -> None:
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device: there is no CUDA device here; use device=cpu.")
     bench = import_module(f"adamerge.bench.{settings.name}")
     options: dict[str, Any] = settings.model_dump(
         include={"tasks", "batch_size", "classes", "device", "precision"}
     )
-    options |= {"model": model_of(settings.backbone), "dtype": getattr(torch, settings.dtype)}
+    options |= {"model": model_of(backbone), "dtype": getattr(torch, settings.dtype)}
     console = plain_console()
     console.print(
-        f"{settings.backbone.name}, random weights, {settings.tasks} tasks x "
+        f"{backbone.name}, random weights, {settings.tasks} tasks x "
         f"{settings.batch_size} images, {settings.dtype} task vectors, {settings.precision}, "
         f"{settings.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         highlight=False,
@@ -55,16 +79,21 @@ def run(settings: BenchSettings) -> None:
         highlight=False,
     )
     if settings.output is not None:
-        facts = _facts(settings, machine, operations, moved, measured)
+        facts = _facts(settings, backbone, machine, operations, moved, measured)
         atomic_write_text(Path(settings.output), json.dumps(facts, indent=2) + "\n")
 
 
 def _facts(
-    settings: BenchSettings, machine: Machine, operations: float, moved: float, measured: list[Measurement]
+    settings: BenchSettings,
+    backbone: BackboneSection,
+    machine: Machine,
+    operations: float,
+    moved: float,
+    measured: list[Measurement],
 ) -> dict[str, Any]:
     """What two measurements must agree on to be compared, and the measurement."""
     return {
-        "settings": settings.model_dump(exclude={"output"}),
+        "settings": settings.model_dump(exclude={"output"}) | {"backbone": backbone.model_dump()},
         "machine": {
             "processor": processor(),
             "threads": torch.get_num_threads(),

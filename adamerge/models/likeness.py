@@ -33,7 +33,16 @@ class Lookalikes:
 def sample(value: Tensor) -> Tensor:
     """What is compared of one tensor."""
     flat = value.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // _SAMPLED)].float().clone()
+    return flat[:: _step(len(flat))].float().clone()
+
+
+def sampled(entries: int) -> int:
+    """How many entries of a tensor of so many are compared."""
+    return len(range(0, entries, _step(entries)))
+
+
+def _step(entries: int) -> int:
+    return max(1, entries // _SAMPLED)
 
 
 def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

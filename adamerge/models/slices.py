@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from adamerge.checkpoints.keys import TEXT_LEFTOVERS
 from adamerge.checkpoints.reading import refuse_not_finite
@@ -18,7 +19,7 @@ from adamerge.merging.quantised import BITS, Quantised, as_kept
 from adamerge.merging.task_vectors import InMemory, TaskVectors, flattened
 from adamerge.models.clip import Model
 from adamerge.models.kinship import Sums
-from adamerge.models.likeness import Lookalikes, sample
+from adamerge.models.likeness import Lookalikes, sample, sampled
 from adamerge.models.open_pool import (
     NOTHING_CHANGED,
     Change,
@@ -56,13 +57,18 @@ class Slices:
     keys: tuple[str, ...]
     dtype: torch.dtype
     resize: Change
+    # The last tensor of the base: a merge asks for it again with the stack.
+    _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.experts)
 
     def base(self, key: str) -> Tensor:
-        return self.tensor(self.origin, key)
+        if key not in self._last:
+            self._last.clear()
+            self._last[key] = self.tensor(self.origin, key)
+        return self._last[key]
 
     def tensor(self, checkpoint: SlicedCheckpoint, key: str) -> Tensor:
         """The tensor of a whole encoder, at the backbone's image size."""
@@ -79,10 +85,12 @@ class Slices:
     def _differences(self, key: str) -> Tensor:
         """(T, *shape), before they are rounded."""
         base = self.base(key)
-        stack = torch.zeros(len(self.experts), *base.shape)
-        for row, expert in enumerate(self.experts.values()):
+        stack = torch.empty(len(self.experts), *base.shape)
+        for row, expert in zip(stack, self.experts.values(), strict=True):
             if key in expert.encoder:
-                stack[row] = self.tensor(expert, key) - base
+                torch.sub(self.tensor(expert, key), base, out=row)
+            else:
+                row.zero_()
         return stack
 
 
@@ -158,38 +166,60 @@ def _changed_text(expert: SlicedCheckpoint, base: SlicedCheckpoint) -> list[str]
 
 def _look_at_all(vectors: Slices) -> tuple[str, ...]:
     """The keys that some expert changed, after one pass over all files for what can be wrong with the numbers."""
-    _refuse_broken(vectors.origin)
-    changed: dict[str, bool] = {}
-    twins = _twins(vectors)
-    for task, expert in vectors.experts.items():
-        sums, broken = Sums(), []
-        for key in (k for k in vectors.shapes if k in expert.encoder):
-            base, value = vectors.base(key), vectors.tensor(expert, key)
-            sums.add(base, value)
-            rounded = as_kept((value - base).view(1, -1), vectors.dtype)
-            changed[key] = changed.get(key, False) or bool((rounded != 0).any())
-            if not value.isfinite().all():
-                broken.append(key)
-        refuse_not_finite(broken, expert.source)
-        warn_of_kinship(task, sums.kinship)
-    warn_of_twins(twins)
-    return tuple(key for key in vectors.shapes if changed.get(key))
-
-
-def _refuse_broken(checkpoint: SlicedCheckpoint) -> None:
-    broken = [key for key in checkpoint.encoder if not checkpoint.tensor(key).isfinite().all()]
-    refuse_not_finite(broken, checkpoint.source)
-
-
-def _twins(vectors: Slices) -> list[str]:
-    """The experts that are the base or another one. Before all else: small tensors that are kept among large ones that
-    are freed keep the memory of those from being used again."""
+    experts = vectors.experts
+    looks = {name: _Look(vectors.shapes) for name in ("", *experts)}  # "" is the base
+    changed = []
+    for key in vectors.shapes:
+        base = vectors.base(key)
+        looks[""].at(key, base)
+        differ = False
+        for task, expert in experts.items():
+            if key in expert.encoder:
+                value = vectors.tensor(expert, key)
+                looks[task].at(key, value)
+                looks[task].sums.add(base, value)
+                differ = differ or _differ(base, value, vectors.dtype)
+        if differ:
+            changed.append(key)
+    refuse_not_finite(looks[""].broken, vectors.origin.source)
+    for task, expert in experts.items():
+        refuse_not_finite(looks[task].broken, expert.source)
+        warn_of_kinship(task, looks[task].sums.kinship)
     models, twins = Lookalikes(), []
-    models.like_sample("the base model", {key: sample(vectors.base(key)) for key in vectors.shapes})
-    for task, expert in vectors.experts.items():
-        samples = {
-            key: sample(vectors.tensor(expert, key)) for key in vectors.shapes if key in expert.encoder
-        }
-        if (other := models.like_sample(task, samples)) is not None:
-            twins.append(f"{task} equals {other}")
-    return twins
+    for name, look in looks.items():
+        if (other := models.like_sample(name or "the base model", look.samples)) is not None:
+            twins.append(f"{name} equals {other}")
+    warn_of_twins(twins)
+    return tuple(changed)
+
+
+class _Look:
+    """What is noted of a model, tensor by tensor.
+
+    Attributes:
+        broken: the keys of tensors with numbers that are not finite.
+        samples: by which models that are one and the same are found.
+    """
+
+    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        self.broken: list[str] = []
+        self.samples: dict[str, Tensor] = {}
+        self.sums = Sums()
+        # In one piece: small tensors that are kept among large ones that are freed keep the memory of those from
+        # being used again.
+        self._room = torch.empty(sum(sampled(shape.numel()) for shape in shapes.values()))
+
+    def at(self, key: str, value: Tensor) -> None:
+        # A norm is not finite where an entry is not, and is found in a fraction of the time.
+        if not bool(vector_norm(value).isfinite()) and not bool(value.isfinite().all()):
+            self.broken.append(key)
+        found = sample(value)
+        own, self._room = self._room[: len(found)], self._room[len(found) :]
+        self.samples[key] = own.copy_(found)
+
+
+def _differ(base: Tensor, value: Tensor, dtype: torch.dtype) -> bool:
+    """Whether a task vector that is kept as `dtype` has an entry that is not 0."""
+    if dtype == torch.float32:
+        return not torch.equal(base, value)
+    return bool((as_kept((value - base).view(1, -1), dtype) != 0).any())

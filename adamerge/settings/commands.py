@@ -181,8 +181,9 @@ class PredictSettings(Section):
 class BenchSettings(Section):
     """conf/bench.yaml."""
 
-    backbone: BackboneSection
+    backbone: BackboneSection | None = None
     name: str
+    rules: list[str] | None = Field(default=None, min_length=1)
     tasks: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     classes: int = Field(gt=0)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from checkpoints.formats import MODEL
+from safetensors.torch import load_file
 
+from adamerge.__main__ import main
 from adamerge.bench import adamerging as bench
-from adamerge.bench import surgery, tinting, wemoe
+from adamerge.bench import harness, rules, surgery, tinting, wemoe
 from adamerge.bench.harness import Measurement, machine_rates, measure_in_turn
+from adamerge.bench.random_pool import random_files
+from adamerge.rules.linear import Individual, WeightAverage
+from adamerge.rules.ties import Ties
+from adamerge.runs.merging import rule_named, write_merged
 
 OPTIONS = {
     "model": MODEL, "device": "cpu", "tasks": 3, "classes": 4, "batch_size": 2, "dtype": torch.float32,
@@ -79,3 +87,61 @@ def test_rates_are_positive() -> None:
     rates = machine_rates(torch.device("cpu"))
     assert rates.flops_per_second > 1e8
     assert rates.bytes_per_second > 1e7
+
+
+def test_a_floor_reads_every_file_and_writes_one_and_a_rule_merges_them(tmp_path: Path) -> None:
+    base, experts = random_files(tmp_path, MODEL, 3)
+    files = rules.Files(base, experts, tmp_path / "merged.safetensors")
+    options: dict[str, Any] = {
+        "model": MODEL,
+        "files": files,
+        "rules": {"weight_average": WeightAverage(), "ties": Ties()},
+        "write": write_merged,
+    }
+    assert files.bytes == sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    assert rules.build(rules.FLOOR, options)() == base.stat().st_size
+    assert files.merged.read_bytes() == base.read_bytes()
+    assert rules.build("weight_average", options)() == files.merged.stat().st_size
+    mean = sum(load_file(path)["visual.proj"].double() for path in experts.values()) / 3
+    torch.testing.assert_close(load_file(files.merged)["visual.proj"].double(), mean, atol=1e-6, rtol=0)
+    assert not (load_file(base)["visual.proj"].double() - mean).abs().max() < 1e-5
+
+
+def test_what_cannot_be_measured_says_why() -> None:
+    assert rules.unmeasured(WeightAverage()) == ""
+    assert "one encoder per task" in rules.unmeasured(Individual())
+    assert "images" in rules.unmeasured(rule_named("regmean"))
+
+
+def test_the_warm_up_is_not_measured() -> None:
+    for warm_up in (0, 1):
+        ran: list[int] = []
+        found = harness._timed(
+            lambda ran=ran: float(ran.append(1) or len(ran)), "x", torch.device("cpu"), 2, warm_up, "32-true"
+        )
+        assert len(found.seconds) == len(found.processor_seconds) == 2
+        assert found.result == len(ran) == 2 + warm_up
+
+
+def test_bench_rules_from_the_command_line(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(build: Any, variants: Any, options: Any, *rest: Any, **more: Any) -> list[Measurement]:
+        return [
+            Measurement(v, (2.0 if i else 0.5,), 2**30, 2**20, build(v, options)(), "", (1.0,))
+            for i, v in enumerate(variants)
+        ]
+
+    monkeypatch.setattr("adamerge.commands.bench_rules.measure_in_turn", here)
+    main(["bench", "rules", "rules=[ties]", "tasks=2", "output=found.json"])
+    found = json.loads((home / "found.json").read_text())
+    assert (found["backbone"], [one["variant"] for one in found["rules"]]) == ("mini", ["floor", "ties"])
+    assert found["rules"][1]["of_floor"] == 4.0
+    for words, text in (
+        (("rules", "rules=[tis]"), "did you mean 'ties'"),
+        (("rules", "rules=[emr]"), "keeps one encoder per task"),
+        (("surgery", "rules=[ties]"), "measures no rules"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["bench", *words])
+        assert text in " ".join(capsys.readouterr().err.split())
