@@ -54,8 +54,9 @@ bench-smoke: $(READY)  ## time a step of a small encoder in float32 and in bfloa
 	$(BIN)/python -m adamerge bench adamerging backbone=small tasks=4 rounds=1 output=build/bench_float32.json
 	$(BIN)/python -m adamerge bench adamerging backbone=small tasks=4 rounds=1 precision=bf16-mixed output=build/bench_bf16.json
 
-docs: $(READY)  ## write docs/methods.md from the YAMLs and docstrings
+docs: $(READY)  ## write docs/methods.md and the JSON Schemas from the YAMLs and the code
 	$(BIN)/python -m adamerge.report.methods_page > docs/methods.md
+	$(BIN)/python -m adamerge.tracking.schemas docs
 
 mini: $(READY)  ## remake the embedded suite's weights (about half an hour on two cores)
 	rm -rf adamerge/zoo/mini/base adamerge/zoo/mini/experts
