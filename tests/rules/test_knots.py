@@ -47,8 +47,8 @@ def by_hand(pool: Pool, top_k: float, scale: float, aggregate: str, fused: str =
         split = [parts_of(key, vector, fused) for vector in vectors]
         for i in range(len(split[0])):
             if split[0][i].ndim < 2:
-                for t, each in enumerate(split):
-                    lists[t] += each[i].tolist()
+                for t in range(len(split)):
+                    lists[t] += split[t][i].tolist()
                 continue
             left, values, right = torch.linalg.svd(torch.cat([s[i] for s in split], 1), full_matrices=False)
             k = int((values > 1e-5).sum())
