@@ -14,6 +14,7 @@ import adamerge
 from adamerge.__main__ import main
 from adamerge.merging import Pool
 from adamerge.report.collect import collect, flat_config
+from adamerge.rules.cart import Cart
 from adamerge.rules.dare import Dare
 from adamerge.rules.linear import Individual, TaskArithmetic, WeightAverage
 from adamerge.rules.regmean import RegMean
@@ -85,6 +86,13 @@ def test_what_is_left_is_merged_as_if_it_were_the_task_vectors(then: Rule) -> No
 def test_nothing_dropped_is_the_rule_alone(name: str, plain: str) -> None:
     pool = pool64()
     close(adamerge.merge(pool, name, drop=0.0), adamerge.merge(pool, plain))
+
+
+def test_it_merges_about_the_origin_of_the_rule_behind_it_and_starts_where_that_starts() -> None:
+    pool = pool64()
+    close(adamerge.merge(pool, Dare(0.0, then=Cart())), adamerge.merge(pool, Cart()))
+    assert Dare(then=Cart()).own_start
+    assert not Dare(then=TaskArithmetic()).own_start
 
 
 def test_one_expert_without_drop_is_itself() -> None:
