@@ -18,6 +18,7 @@ from adamerge.merging.compact import Compact, Masked
 from adamerge.methods.static import Static
 from adamerge.models.backbone import Backbone
 from adamerge.models.finished import open_finished, save_finished
+from adamerge.rules.cart import Cart
 from adamerge.rules.emr import Emr
 from adamerge.rules.tall import Consensus, Tall
 from adamerge.rules.ties import Ties
@@ -137,3 +138,13 @@ def test_what_makes_no_sense_is_refused() -> None:
             make(over=Emr())
     with pytest.raises(ValueError, match="tasks"):
         Consensus(tasks=-1)
+
+
+@pytest.mark.parametrize("kind", [Tall, Consensus])
+def test_vectors_are_read_as_the_rule_below_reads_them(kind: Any) -> None:
+    """In float32 where that ranks entries, and about its own origin."""
+    assert kind(over=Ties()).ranks
+    assert not kind().ranks
+    pool, task = pool64(), None if kind is Consensus else "signs"
+    own = adamerge.merge(pool, kind(over=Cart()), task)
+    close(own, adamerge.merge(pool, kind(over=Cart()), task, origin="average"), rtol=0.0, atol=0.0)
