@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -25,11 +26,13 @@ from torch import Tensor
 
 from adamerge.console import plain_console
 from adamerge.errors import ConfigError, DataError
+from adamerge.evaluation.predicting import Progress
 from adamerge.evaluation.routed import joint_logits
 from adamerge.files import atomic_write_text
 from adamerge.hints import near
 from adamerge.methods.base import Method
 from adamerge.picture_fit import Fit
+from adamerge.progress import image_progress
 from adamerge.routing.router import Router
 from adamerge.runs.backbones import device_of, fit_for
 from adamerge.runs.trained import load_without_data, router_alone
@@ -61,6 +64,8 @@ def run(settings: PredictSettings) -> None:
     out, place = Path(settings.out), Path(settings.images).expanduser()
     if not out.parent.is_dir():
         raise ConfigError(f"out: there is no folder {out.parent} to write {out.name} into.")
+    if out.suffix not in (".csv", ".json"):
+        raise ConfigError(f"out: {out.name} should end in .csv or .json, by which it is written.")
     if settings.task is not None and settings.routing is not None:
         raise ConfigError(
             f"routing: finds the task of a picture, and task={settings.task} gives it.\n  Leave out one of the two."
@@ -68,14 +73,16 @@ def run(settings: PredictSettings) -> None:
     files = [place] if place.is_file() else pictures_below(place)
     model = _opened(settings)
     skipped: dict[Path, str] = {}
-    shares = _shares(model, files, skipped)
     root = place if place.is_dir() else place.parent
-    predictions = [model.best(file.relative_to(root), row, settings.top) for file, row in shares]
+    predictions = []
+    with image_progress("Classifying", {"": files}) as progress:
+        for file, row in _shares(model, files, skipped, progress):
+            predictions.append(model.best(file.relative_to(root), row, settings.top))
     if not predictions:
         raise DataError(
             f"None of the {len(files)} pictures in {place} can be read; nothing was written.{_why(skipped)}"
         )
-    atomic_write_text(out, _as_csv(predictions))
+    atomic_write_text(out, _as_json(predictions) if out.suffix == ".json" else _as_csv(predictions))
     _show(predictions, out)
     if skipped:
         raise DataError(
@@ -149,7 +156,9 @@ def _names(known: Sequence[str] | None, count: int) -> list[str]:
 
 
 @torch.no_grad()
-def _shares(model: _Model, files: Sequence[Path], skipped: dict[Path, str]) -> Iterator[tuple[Path, Tensor]]:
+def _shares(
+    model: _Model, files: Sequence[Path], skipped: dict[Path, str], progress: Progress
+) -> Iterator[tuple[Path, Tensor]]:
     """The probabilities (classes,) of every picture that can be read; why not, of the others, goes into `skipped`.
 
     One batch at a time is in memory.
@@ -164,6 +173,7 @@ def _shares(model: _Model, files: Sequence[Path], skipped: dict[Path, str]) -> I
             if pictures:
                 images = torch.from_numpy(np.stack(list(pictures.values()))).permute(0, 3, 1, 2)
                 yield from zip(pictures, model.logits(images).softmax(dim=-1), strict=True)
+            progress(len(batch))
 
 
 def _decoded(file: Path, fit: Fit) -> np.ndarray | str:
@@ -191,6 +201,19 @@ def _as_csv(predictions: Sequence[Prediction]) -> str:
             task = found.tasks[place : place + 1]
             writer.writerow([found.file, place + 1, *task, name, f"{share:.6f}"])
     return text.getvalue()
+
+
+def _as_json(predictions: Sequence[Prediction]) -> str:
+    """[{"file": ..., "predictions": [{"task"?, "class", "probability"}, ...]}, ...], in full precision."""
+    content = []
+    for found in predictions:
+        rows = [
+            {"class": n, "probability": p} for n, p in zip(found.classes, found.probabilities, strict=True)
+        ]
+        for row, task in zip(rows, found.tasks, strict=False):
+            row["task"] = task
+        content.append({"file": found.file, "predictions": rows})
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _show(predictions: Sequence[Prediction], out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def test_predictions_are_the_method_s(
         place = int(row["rank"]) - 1
         assert row["class"] == names[label[place]]
         assert float(row["probability"]) == pytest.approx(value[place].item(), abs=2e-6)
+    main(["predict", f"run={run}", "images=photos", "task=signs", "top=2", "out=found.json"])
+    content = json.loads((home / "found.json").read_text())
+    assert [one["file"] for one in content] == [row["file"] for row in found[::2]]
+    for row, own in zip(found, (own for one in content for own in one["predictions"]), strict=True):
+        assert own["class"] == row["class"]
+        assert own["probability"] == pytest.approx(float(row["probability"]), abs=1e-6)
+        assert set(own) == {"class", "probability"}  # the task was given
+    with pytest.raises(SystemExit):
+        main(["predict", f"run={run}", "images=photos", "task=signs", "out=found.txt"])
+    assert "should end in .csv or .json" in capsys.readouterr().err
     assert "more/01.png" in shown
     assert "... and 4 more" in shown
     assert "24 pictures classified" in shown
