@@ -154,14 +154,14 @@ def test_scores_by_hand() -> None:
     low = float("-inf")
     logits = torch.tensor(
         [
-            [0.0, 0.0, 1.0, 3.0, 2.0],  # b1 > b2 > b0 > a0
+            [0.0, 0.0, 1.0, 3.0, 2.0],  # b1 > b2 > b0 > a0; its class is b2
             [9.0, 8.0, 1.0, 2.0, 3.0],  # a0 > a1 > b2 > b1 > b0
             [low, low, 1.0, 2.0, 3.0],  # b alone
             [5.0, 6.0, low, low, low],  # a alone
             [7.0, 7.0, 7.0, 7.0, 7.0],  # not scored
         ]
     )
-    labels = torch.tensor([1, 0, 0, 0, 0])
+    labels = torch.tensor([2, 0, 2, 0, 0])
     found = routed({"b": logits}, {"b": labels}, {"b": torch.arange(4)}, space, "no images")
     task = found.tasks["b"]
     assert (task.routed, task.accuracy, task.hits3, task.hits5, task.n) == (0.5, 0.25, 0.5, 0.75, 4)
