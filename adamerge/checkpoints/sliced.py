@@ -43,7 +43,7 @@ class Place:
             CheckpointError: the file ends before it.
         """
         numbers = torch.empty(self.like.numel() * self.like.element_size(), dtype=torch.uint8)
-        left = memoryview(numbers.numpy())
+        left = memoryview(numbers.numpy())  # type: ignore[arg-type]
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.start)
             while left and (count := file.readinto(left)):
