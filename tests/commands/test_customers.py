@@ -75,6 +75,17 @@ def predicted(
     assert float(found.std(dim=0).max()) > 0.005  # the pictures matter
 
 
+def through(encode: Callable[[Tensor], Any], head: nn.Module) -> Callable[[Tensor], Tensor]:
+    """From pictures to logits; of Hugging Face's outputs the image embeddings are the features."""
+
+    def logits(images: Tensor) -> Tensor:
+        features = encode(images)
+        found: Tensor = head(getattr(features, "image_embeds", features))
+        return found
+
+    return logits
+
+
 def exported(run: Path, home: Path, form: str) -> Path:
     out = home / f"{form}_{run.parent.name}"
     if not out.exists():
@@ -149,10 +160,10 @@ def test_clips_with_linear_heads_of_their_own(
 
     for task, model in clips.items():
         head = linear_of(model)
-        predicted(runs["individual"], home, task, lambda x, m=model, h=head: h(m.visual(x)))
+        predicted(runs["individual"], home, task, through(model.visual, head))
         for method in TRAININGS:
             whole = open_clip.create_model(f"local-dir:{exported(runs[method], home, 'open_clip')}").eval()
-            predicted(runs[method], home, task, lambda x, w=whole, h=head: h(w.encode_image(x)))
+            predicted(runs[method], home, task, through(whole.encode_image, head))
 
 
 def test_a_backbone_without_its_text_tower_is_no_whole_clip(
@@ -174,13 +185,13 @@ def test_vision_transformers_of_timm(home: Path, cache: Path, capsys: pytest.Cap
 
     base = shaken(timm_vit, 2, 0)
     saved(base, home / "base")
-    models = {}
+    models: dict[str, Any] = {}
     for seed, (task, classes) in enumerate(NAMES.items(), 1):
         models[task] = timm_vit(classes).eval()
         models[task].load_state_dict(
             {k: v for k, v in moved(base, seed).items() if "head" not in k}, strict=False
         )
-        torch.nn.init.normal_(models[task].head.bias)
+        models[task].head.bias.data.normal_()
         saved(models[task], home / task)
         photos(home, task)
     half = ["backbone.mean=[0.5,0.5,0.5]", "backbone.std=[0.25,0.25,0.25]"]
@@ -195,9 +206,7 @@ def test_vision_transformers_of_timm(home: Path, cache: Path, capsys: pytest.Cap
         for method in TRAININGS:
             out = exported(runs[method], home, "timm")
             loaded = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
-            predicted(
-                runs[method], home, task, lambda x, m=loaded, h=model.head: h(m(x)), [0.5] * 3, [0.25] * 3
-            )
+            predicted(runs[method], home, task, through(loaded, model.head), [0.5] * 3, [0.25] * 3)
             assert "timm.create_model" in (out / "README.md").read_text()
     with pytest.raises(SystemExit):
         main(["export", f"run={runs['task_arithmetic']}", "format=peft", f"out={home}/peft"])
@@ -227,13 +236,13 @@ def test_lora_experts_of_a_clip_of_hugging_face(
     assert "lora names" in capsys.readouterr().out
     for task, head in heads.items():
         own = PeftModel.from_pretrained(hugging_face(), home / task).eval()
-        predicted(runs["individual"], home, task, lambda x, m=own, h=head: h(m(x).image_embeds))
+        predicted(runs["individual"], home, task, through(own, head))
         for method in TRAININGS:
             out = exported(runs[method], home, "peft")
             merged = PeftModel.from_pretrained(hugging_face(), out).eval()
             whole = CLIPVisionModelWithProjection.from_pretrained(exported(runs[method], home, "hf")).eval()
             for loaded in (merged, whole):
-                predicted(runs[method], home, task, lambda x, m=loaded, h=head: h(m(x).image_embeds))
+                predicted(runs[method], home, task, through(loaded, head))
     main(["merge", "rule=ties", *words])
     with pytest.raises(SystemExit):
         main(["export", f"run={finished(home)['ties']}", "format=peft", f"out={home}/of_ties"])

@@ -261,12 +261,12 @@ def test_the_eps_of_the_norms_is_the_one_that_the_files_state(tmp_path: Path) ->
 
 
 def test_register_tokens_are_merged_like_any_tensor(tmp_path: Path) -> None:
-    models = {t: shaken(hf_dinov2_registers, 2, seed) for seed, t in enumerate(TASKS, 1)}
+    models: dict[str, Any] = {t: shaken(hf_dinov2_registers, 2, seed) for seed, t in enumerate(TASKS, 1)}
     files = {t: saved(model, tmp_path / t) for t, model in models.items()}
     base = saved(shaken(hf_dinov2_registers, 2, 0), tmp_path / "base")
     pool = opened(base, files, {t: torch.randn(3, 16) for t in TASKS})
     assert pool.backbone.tokens == 4 + 1 + 3
-    mean = sum(model.embeddings.register_tokens[0] for model in models.values()) / 2
+    mean = torch.stack([model.embeddings.register_tokens[0] for model in models.values()]).mean(dim=0)
     merged = adamerge.merge(pool, rule="weight_average")
     torch.testing.assert_close(merged["visual.register_tokens"], mean.detach())
     assert "visual.register_tokens" in pool.vectors
