@@ -21,6 +21,7 @@ class MagMax(Rule):
         scale: coefficient of a static merge; the authors merge eight datasets' experts with 0.5.
     """
 
+    ranks = True
     own_start = True
 
     scale: float = 0.5

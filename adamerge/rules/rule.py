@@ -38,8 +38,8 @@ class Rule:
         gives: "vectors": (T, *shape), whose coefficients can be learned task by task.
             "delta": (1, *shape), one merged vector, with one coefficient per layer.
             "experts": (T, *shape), and task t keeps an encoder of its own, base + its vector.
-        ranks: compares entries with a threshold, in float32: in bfloat16, and more so in few bits, many entries share
-            the threshold.
+        ranks: compares entries with a threshold or with each other, in float32: in bfloat16, and more so in few bits,
+            many are equal.
         linear: linear in the task vectors, so that about the experts' average, where these sum to zero, its static
             merge tells nothing new.
         origin: what the task vectors start from, unless whoever merges says otherwise.
