@@ -131,13 +131,17 @@ def _scored(task: str, logits: Tensor, labels: Tensor | None, space: Space) -> R
     names = list(space.counts)
     taken_for = space.task_of()[columns[:, 0]]
     counts = torch.bincount(taken_for, minlength=len(names)).tolist()
-    hits: list[float | None] = [None] * len(_HITS)
+    accuracy: float | None = None
+    hits3: float | None = None
+    hits5: float | None = None
     if labels is not None:
         right = (columns == (labels.long() + space.columns(task).start).unsqueeze(1)) & best.isfinite()
-        hits = [float(right[:, :k].any(dim=1).double().mean()) for k in _HITS]
+        accuracy, hits3, hits5 = (float(right[:, :k].any(dim=1).double().mean()) for k in _HITS)
     return RoutedTask(
         float((taken_for == names.index(task)).double().mean()),
-        *hits,
+        accuracy,
+        hits3,
+        hits5,
         n=len(logits),
         sent={name: count for name, count in zip(names, counts, strict=True) if count},
     )

@@ -116,9 +116,12 @@ def test_what_cannot_be_measured_says_why() -> None:
 def test_the_warm_up_is_not_measured() -> None:
     for warm_up in (0, 1):
         ran: list[int] = []
-        found = harness._timed(
-            lambda ran=ran: float(ran.append(1) or len(ran)), "x", torch.device("cpu"), 2, warm_up, "32-true"
-        )
+
+        def step(ran: list[int] = ran) -> float:
+            ran.append(1)
+            return float(len(ran))
+
+        found = harness._timed(step, "x", torch.device("cpu"), 2, warm_up, "32-true")
         assert len(found.seconds) == len(found.processor_seconds) == 2
         assert found.result == len(ran) == 2 + warm_up
 

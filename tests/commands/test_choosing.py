@@ -24,7 +24,7 @@ GRID = (0.2, 0.4, 0.8)
 
 def folders(home: Path) -> dict[str, Path]:
     """The run folders by whether they chose ("label_free", "labels") or not ("given")."""
-    found = {}
+    found: dict[str, Path] = {}
     for path in home.glob("outputs/mini/*/*/results.json"):
         choice = read_results(path.parent).choice
         found["given" if choice is None else choice.by] = path.parent

@@ -70,11 +70,11 @@ def test_a_run_is_evaluated_without_the_task_and_compared(
     # By logits: the joint space is all classes side by side, and the run's own task leaves its own.
     opened, method = load_alone(folder)
     _, data = opened.open()
-    own = predict_logits(method, data.images, **opened.passes)
+    logits = predict_logits(method, data.images, **opened.passes)
     made = routers_of(opened, ["joint"], method.pool)["joint"]
     joint = joint_logits(method, made.router, data.images["signs"], **opened.passes)
-    columns = joint[:, -own["signs"].shape[1] :]
-    torch.testing.assert_close(columns, own["signs"], rtol=1e-4, atol=1e-4)
+    columns = joint[:, -logits["signs"].shape[1] :]
+    torch.testing.assert_close(columns, logits["signs"], rtol=1e-4, atol=1e-4)
     # Later, by another word, and from what lies in the folder: the same numbers, and the table of all runs has them.
     main(["merge", *FEW])
     plain = finished(home)["task_arithmetic"]
