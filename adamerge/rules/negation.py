@@ -26,6 +26,7 @@ class Negation(Rule):
     """
 
     linear = True
+    accurate = False  # tasks are to be forgotten
 
     forget: tuple[str, ...] | None = None
     scale: float = 0.3

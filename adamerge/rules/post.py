@@ -57,6 +57,7 @@ class Followed(Rule):
         self.needs = max(rule.needs, post.needs, key=_NEEDS.index)
         self.gives = "delta" if post.merges else rule.gives
         self.ranks = rule.ranks
+        self.accurate = rule.accurate
         self.linear = rule.linear
         self.origin = rule.origin
 

@@ -42,6 +42,7 @@ class Rule:
             many are equal.
         linear: linear in the task vectors, so that about the experts' average, where these sum to zero, its static
             merge tells nothing new.
+        accurate: its merge is meant to be accurate on every task, so that its scale can be chosen by that.
         origin: what the task vectors start from, unless whoever merges says otherwise.
         own_start: coefficients that are learned on its vectors start at its own merge: the customary coefficient of
             task vectors as they are is not that of these.
@@ -50,6 +51,7 @@ class Rule:
     needs: Needs = "nothing"
     gives: Gives = "vectors"
     ranks: bool = False
+    accurate: bool = True
     linear: bool = False
     origin: Origin = "base"
     own_start: bool = False

@@ -82,6 +82,11 @@ def refuse_choice(settings: RunSettings) -> None:
     if settings.start is not None:
         raise ConfigError(f"{said}: start=... gives the coefficients already.\n  Leave out one of the two.")
     option = scale_option(settings)
+    if not rule_of(settings).accurate:
+        raise ConfigError(
+            f"{said} takes the most accurate merge, and rule={settings.rule.name} is to forget tasks.\n"
+            f"  Leave it out, and give the scale: {option}=<number>."
+        )
     for scale in grid_of(settings):
         try:
             rule_of(at_scale(settings, scale))

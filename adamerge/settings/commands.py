@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
@@ -172,10 +172,16 @@ class PredictSettings(Section):
 
     run: str
     images: str
-    task: str | None
+    task: str | Annotated[list[str], Field(min_length=1)] | None
     routing: Routed | None
     out: str
     top: int = Field(gt=0)
+    at_least: float = Field(ge=0, lt=1)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that are given; none where a router finds them."""
+        return (self.task,) if isinstance(self.task, str) else tuple(dict.fromkeys(self.task or ()))
 
 
 class BenchSettings(Section):

@@ -158,6 +158,8 @@ def test_a_finished_choice_is_evaluated_at_the_scale_that_it_chose(home: Path) -
     ("words", "text"),
     [
         (("merge", "rule=weight_average", "choose=labels"), "rule=weight_average has no scale to choose"),
+        (("merge", "rule=negation", "choose=labels"), "rule=negation is to forget tasks"),
+        (("merge", "rule=negation", "post=lines", "choose=labels"), "rule=negation is to forget tasks"),
         (("train", "method=surgery", "choose=label_free"), "method=surgery is trained"),
         (("merge", "rule=ties", "choose=label_free", "evaluate=false"), "judges merges on pictures"),
         (("merge", "rule=ties", "choose=label_free", "start=x.json"), "gives the coefficients already"),

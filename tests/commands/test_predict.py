@@ -68,6 +68,46 @@ def test_predictions_are_the_method_s(
     assert "24 pictures classified" in shown
 
 
+def test_several_tasks_and_what_is_not_sure(
+    train: Any, home: Path, photos: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = train("adamerging_layerwise", steps=2)
+    alone = {}
+    for task in ("signs", "digits"):
+        main(["predict", f"run={run}", "images=photos", f"task={task}", "top=3", f"out={task}.csv"])
+        alone[task] = rows(home / f"{task}.csv")
+    main(["predict", f"run={run}", "images=photos", "task=[signs,digits]", "top=3", "out=both.csv"])
+    both = rows(home / "both.csv")
+    assert [row["task"] for row in both] == (["signs"] * 3 + ["digits"] * 3) * 24
+    for task, own in alone.items():
+        assert [{k: row[k] for k in own[0]} for row in both if row["task"] == task] == own
+
+    words = ["images=photos", "task=[signs,digits]", "top=3", "at_least=0.4"]
+    capsys.readouterr()
+    main(["predict", f"run={run}", *words, "out=sure.csv"])
+    assert "not sure" in capsys.readouterr().out
+    sure, likely = rows(home / "sure.csv"), [row for row in both if float(row["probability"]) >= 0.4]
+    assert [row for row in sure if row["class"]] == likely
+    told = {(row["file"], row["task"]) for row in likely}
+    empty = [row for row in sure if not row["class"]]
+    assert {(row["file"], row["task"]) for row in empty} == {(r["file"], r["task"]) for r in both} - told
+    assert empty
+    assert all(row["rank"] == row["probability"] == "" for row in empty)
+    main(["predict", f"run={run}", *words, "out=sure.json"])
+    content = json.loads((home / "sure.json").read_text())
+    assert [one["task"] for one in content if not one["predictions"]] == [row["task"] for row in empty]
+    main(["predict", f"run={run}", "images=photos", "task=signs", "top=1", "at_least=0.4", "out=one.csv"])
+    assert set(rows(home / "one.csv")[0]) == {"file", "rank", "class", "probability"}
+    for word, said in {
+        "task=[signs,sings]": "no task 'sings'",
+        "task=[]": "task",
+        "at_least=1.5": "at_least",
+    }.items():
+        with pytest.raises(SystemExit):
+            main(["predict", f"run={run}", "images=photos", word])
+        assert said in capsys.readouterr().err
+
+
 def test_only_the_weights_are_needed(
     home: Path, cache: Path, photos: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
