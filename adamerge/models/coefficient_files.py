@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,52 @@ def start_file(start: str | Path) -> Path:
     return file
 
 
+@dataclass(frozen=True)
+class CoefficientTable:
+    """A table of coefficients, whose rows and columns are found by name; the one row "all" serves every layer.
+
+    Attributes:
+        values: (layers, tasks).
+    """
+
+    file: Path
+    layers: list[Any]
+    tasks: list[Any]
+    values: Tensor
+
+    def of(self, keys: Iterable[str], names: tuple[str, ...]) -> Coefficients:
+        """Those of an encoder's tensors, in their order, for the task vectors of these names.
+
+        Raises:
+            PoolError: a layer or task that the table does not have.
+        """
+        columns = _places(self.file, "task", self.tasks, names)
+        if self.layers == ["all"]:
+            return Coefficients(self.values[:, columns])
+        keys = tuple(keys)
+        whole, split = row_names(layer_table(keys)), row_names(layer_table(keys, "hf"))
+        layout: Layout = "hf" if set(self.layers) & (set(split) - set(whole)) else "open_clip"
+        rows = _places(self.file, "layer", self.layers, split if layout == "hf" else whole)
+        return Coefficients(self.values[rows][:, columns], layout)
+
+
 def with_start(pool: Pool, file: Path, origin: Origin = "base") -> Pool:
-    """The pool with a table of coefficients from {"layers": [...], "tasks": [...], "values": [[...]]}.
-
-    Rows and columns are found by name; the one row "all" serves every layer.
-
-    Args:
-        origin: of the pool's task vectors. The table says its own; one that does not is about the base.
+    """The pool with the coefficients of a file (`read_table`).
 
     Raises:
-        PoolError: a damaged file, or one without this pool's layers or tasks, or of task vectors from elsewhere.
+        PoolError: as for the file; a layer or task of the pool that its table does not have.
+    """
+    return replace(pool, coefficients=read_table(file, origin).of(pool.keys, pool.names))
+
+
+def read_table(file: Path, origin: Origin = "base") -> CoefficientTable:
+    """The table in a file, {"layers": [...], "tasks": [...], "values": [[...]]}.
+
+    Args:
+        origin: of the task vectors that it is for. The table says its own; one that does not is about the base.
+
+    Raises:
+        PoolError: a damaged file, or one of task vectors from elsewhere.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -60,20 +97,7 @@ def with_start(pool: Pool, file: Path, origin: Origin = "base") -> Pool:
         raise PoolError(
             f"start: {file} has {len(layers)} layers and {len(tasks)} tasks, but values of {tuple(values.shape)}."
         )
-    columns = _places(file, "task", tasks, pool.names)
-    rows, layout = _rows(file, layers, pool, values)
-    return replace(pool, coefficients=Coefficients(rows[:, columns], layout))
-
-
-def _rows(file: Path, layers: list[Any], pool: Pool, values: Tensor) -> tuple[Tensor, Layout]:
-    """The table's rows in the order of the pool's layers, and what a layer is in it."""
-    if layers == ["all"]:
-        return values, "open_clip"
-    names = row_names(layer_table(pool.keys))
-    split = row_names(layer_table(pool.keys, "hf"))
-    layout: Layout = "hf" if set(layers) & (set(split) - set(names)) else "open_clip"
-    wanted = split if layout == "hf" else names
-    return values[_places(file, "layer", layers, wanted)], layout
+    return CoefficientTable(file, layers, tasks, values)
 
 
 def _places(file: Path, what: str, given: list[Any], wanted: tuple[str, ...]) -> list[int]:

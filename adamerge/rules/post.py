@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from adamerge.errors import PoolError
+from adamerge.merging.coefficients import Coefficients
+from adamerge.merging.functional import merge_tensor
 from adamerge.merging.task_vectors import TaskVectors, TensorRule
 from adamerge.rules.rule import Needs, Rule
 
@@ -39,27 +42,71 @@ class PostRule:
         raise NotImplementedError
 
 
-class Followed(Rule):
-    """A rule with a post-rule behind it, which is a rule again.
+class _Wrapped(Rule):
+    """A rule with something behind it, which is a rule again.
+
+    Args:
+        change: what is behind it.
 
     Raises:
         PoolError: a rule that keeps one encoder per task.
     """
 
-    def __init__(self, rule: Rule, post: PostRule) -> None:
+    def __init__(self, rule: Rule, change: str) -> None:
         if rule.gives == "experts":
             raise PoolError(
-                f"{type(post).__name__} changes a merge to one encoder, but {type(rule).__name__} keeps one per task.\n"
+                f"{change} changes a merge to one encoder, but {type(rule).__name__} keeps one per task.\n"
                 "  Leave out post=..., or choose a rule that merges (task_arithmetic, ties, ...)."
             )
         self.rule = rule
-        self.post = post
-        self.needs = max(rule.needs, post.needs, key=_NEEDS.index)
-        self.gives = "delta" if post.merges else rule.gives
+        self.needs = rule.needs
+        self.gives = rule.gives
         self.ranks = rule.ranks
         self.accurate = rule.accurate
         self.linear = rule.linear
         self.origin = rule.origin
+
+
+class Learned(_Wrapped):
+    """A rule whose vectors are merged to one delta with coefficients that a run has learned on them: what a post-rule
+    that merges goes on from.
+
+    Args:
+        coefficients: of one tensor, by its key and the names of the rule's vectors.
+
+    Raises:
+        PoolError: a rule that keeps one encoder per task.
+    """
+
+    def __init__(self, rule: Rule, coefficients: Callable[[str, tuple[str, ...]], Coefficients]) -> None:
+        super().__init__(rule, "start=...")
+        self.coefficients = coefficients
+        self.one = rule.gives == "delta"
+        self.gives = "delta"
+
+    def prepare(self, vectors: TaskVectors) -> TensorRule:
+        rule = self.rule.prepare(vectors)
+        names = ("merged",) if self.one else vectors.names
+
+        def of_tensor(key: str, base: Tensor, stack: Tensor) -> Tensor | None:
+            found = rule(key, base, stack)
+            if found is None:
+                return None
+            rows = self.coefficients(key, names).values.to(found)
+            return merge_tensor(rows, torch.zeros_like(found[0]), found.flatten(1)).unsqueeze(0)
+
+        return of_tensor
+
+
+class Followed(_Wrapped):
+    """A rule with a post-rule behind it."""
+
+    def __init__(self, rule: Rule, post: PostRule) -> None:
+        super().__init__(rule, type(post).__name__)
+        self.post = post
+        self.needs = max(rule.needs, post.needs, key=_NEEDS.index)
+        if post.merges:
+            self.gives = "delta"
 
     def coefficient(self, count: int) -> float | None:
         return 1.0 if self.post.merges else self.rule.coefficient(count)

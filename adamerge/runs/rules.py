@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from adamerge.errors import ConfigError
+from adamerge.models.coefficient_files import read_table, start_file
 from adamerge.rules.linear import TaskArithmetic
-from adamerge.rules.post import PostRule, followed
+from adamerge.rules.post import Learned, PostRule, followed
 from adamerge.rules.rule import Rule
 from adamerge.runs.images import suite_adapts_on
 from adamerge.settings import instantiate
@@ -28,9 +30,33 @@ def rule_of(settings: PoolSettings) -> Rule:
     named = settings.rule.component
     rule: Rule = arithmetic(settings) if named is None else instantiate(named)
     posts: dict[str, PostRule] = {name: instantiate(post.component) for name, post in settings.post.items()}
-    made = followed(rule, list(posts.values()))
+    first = _merges_first(settings, list(posts.values()))
+    made = followed(rule, list(posts.values())[:first])
+    if first is not None:
+        made = followed(_at_start(settings, made), list(posts.values())[first:])
     _refuse_unused(settings, {"rule": rule, **{f"post.{name}": post for name, post in posts.items()}})
     return made
+
+
+def starts_below(settings: PoolSettings) -> bool:
+    """Whether the coefficients of `start` are of the merge that a post-rule goes on from, not of what it gives."""
+    return (
+        _merges_first(settings, [instantiate(post.component) for post in settings.post.values()]) is not None
+    )
+
+
+def _merges_first(settings: PoolSettings, posts: Sequence[PostRule]) -> int | None:
+    """The place of the first post-rule that gives one delta of a merge with the coefficients of `start`; None: there
+    is no start, or no such post-rule."""
+    if settings.start is None:
+        return None
+    return next((place for place, post in enumerate(posts) if post.merges), None)
+
+
+def _at_start(settings: PoolSettings, rule: Rule) -> Rule:
+    """The rule's vectors merged with the coefficients of `start`."""
+    file, read = start_file(str(settings.start)), cache(read_table)
+    return Learned(rule, lambda key, names: read(file, settings.origin).of((key,), names))
 
 
 def arithmetic(settings: PoolSettings) -> TaskArithmetic:

@@ -27,6 +27,7 @@ from adamerge.runs.rules import (
     refuse_pointless,
     rule_name,
     rule_of,
+    starts_below,
     with_own_start,
 )
 from adamerge.runs.scales import refuse_choice
@@ -126,7 +127,7 @@ class Run:
         """The method over a pool that the rule has been applied to."""
         settings = self.settings
         model = settings.method.model
-        if "start" in self.paths:
+        if "start" in self.paths and not starts_below(settings):
             if ruled.by_task:
                 raise ConfigError(
                     f"start: rule={settings.rule.name} keeps one encoder per task; there is nothing to start."

@@ -205,6 +205,20 @@ def test_a_post_rule_that_looks_at_images_behind_any_rule(
     assert "about another" in refused(capsys, "merge", "rule=ties", "post=aim", "origin=average")
 
 
+def test_featcal_goes_on_from_the_coefficients_that_a_run_learned(home: Path) -> None:
+    """With its anchor at the merge, and pulled to it by all its might, it gives that merge back."""
+    main(["train", "method=adamerging_layerwise", "rule=ties", "method.schedule.steps=1", *FEW])
+    (run,) = runs(home, "adamerging_layerwise")
+    options = ["post.featcal.images=4", "post.featcal.anchor=1.0"]
+    words = ["merge", "rule=ties", "post=featcal", *options, *FEW, f"start={run}"]
+    main([*words, "post.featcal.ridge=1e9"])
+    main(words)
+    still, calibrated = runs(home, "ties+featcal")
+    started, kept, moved = (load_file(path / "merged.safetensors") for path in (run, still, calibrated))
+    assert max(float((kept[key] - value).abs().max()) for key, value in started.items()) < 1e-5
+    assert max(float((moved[key] - value).abs().max()) for key, value in started.items()) > 1e-3
+
+
 def test_an_evaluated_run_of_such_a_rule_is_itself_again(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
