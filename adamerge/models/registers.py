@@ -11,8 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KEY = (
-    "register_tokens"  # their number in a vision_cfg of ours, and their tensor (number, width) in the encoder
+from adamerge.architecture import OPEN_CLIP
+
+# Their number in a vision_cfg of ours, and their tensor (number, width) in the encoder.
+KEY = "register_tokens"
+# What open_clip's transformer calls them within itself.
+_CLASS_TOKEN, _NORM_BEFORE = (
+    name.rpartition(".")[2] for name in (OPEN_CLIP.class_token, OPEN_CLIP.norm_before)
 )
 
 
@@ -29,7 +34,7 @@ def without_registers(vision: Mapping[str, Any]) -> dict[str, Any]:
 def with_registers(visual: Any, number: int) -> nn.Module:
     """open_clip's vision transformer with `number` register tokens, zeros until weights are loaded."""
     if number:
-        width = visual.class_embedding.shape[-1]
+        width = getattr(visual, _CLASS_TOKEN).shape[-1]
         visual.register_parameter(KEY, nn.Parameter(torch.zeros(number, width)))
         visual.__class__ = _with_registers(type(visual))
     result: nn.Module = visual
@@ -42,7 +47,8 @@ def _with_registers(plain: type[Any]) -> type[Any]:
 
         def _embeds(self, x: Tensor) -> Tensor:
             x = super()._embeds(x)
-            registers = self.ln_pre(self.register_tokens.to(x.dtype)).expand(len(x), -1, -1)
+            registers = getattr(self, _NORM_BEFORE)(self.register_tokens.to(x.dtype))
+            registers = registers.expand(len(x), -1, -1)
             return torch.cat([x[:, :1], registers, x[:, 1:]], dim=1)
 
         def _global_pool(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -395,7 +395,10 @@ def test_a_head_in_modules_to_save_comes_through_or_is_named(
     assert torch.equal(pool.heads["a"].bias, merged["classifier.bias"])
     key = "visual.transformer.resblocks.1.mlp.c_fc.weight"
     torch.testing.assert_close(pool.expert("a")[key], merged[key], atol=1e-6, rtol=0)
-    assert "holds a head (classifier.bias, classifier.weight), which is not used unless" in caplog.text
+    told = "holds a head (classifier.bias, classifier.weight), which is not used unless"
+    assert told not in caplog.text  # it is used
+    adamerge.open_pool(base, {"a": folder}, {"a": torch.randn(3, 8)}, backbone=MODEL)
+    assert told in caplog.text
 
 
 def test_a_classifier_on_other_features_is_refused(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from adamerge.settings.paths import conf_dir
         ),
         (
             "evaluation.size=3",
-            "evaluation.size: evaluation has no such option; it has batch_size, precision.",
+            "evaluation.size: evaluation has no such option; it has batch_size, precision, keep_predictions.",
         ),
         ("seed.x=1", "seed.x: seed is 0 here, it has no options."),
         ("+seed=1", "+seed: is there already; leave out the '+' to change it: seed=..."),
